@@ -1,0 +1,195 @@
+//! The configuration, valid by construction: what the rest of the program sees.
+//!
+//! A [`Config`] exists only when every value makes sense, so nobody downstream checks again. Reading it from
+//! file, environment and flags, and reporting all mistakes at once, is the work of the files beside this one.
+
+mod example;
+mod file;
+mod flags;
+mod load;
+mod mistakes;
+mod values;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::Uri;
+
+use crate::engine::{ApiKeyName, DayReset, Guard, Rate};
+use crate::secret::Secret;
+
+pub use flags::ServeFlags;
+pub use load::load;
+pub use mistakes::Mistakes;
+
+/// Everything that `serve` needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The two listeners.
+    pub server: Server,
+    /// The API behind the proxy.
+    pub upstream: Upstream,
+    /// The token endpoint.
+    pub oauth: OAuth,
+    /// How long and how many calls may wait.
+    pub queue: Queue,
+    /// What outlives the process.
+    pub store: Store,
+    /// The admin API.
+    pub admin: Admin,
+    /// Logging.
+    pub log: Log,
+    /// At least one Constant Contact application, names and client ids unique.
+    pub api_keys: Vec<ApiKey>,
+}
+
+/// `[server]`
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// The data plane.
+    pub listen: SocketAddr,
+    /// Admin API and metrics.
+    pub admin_listen: SocketAddr,
+    /// Serve callers without a client key.
+    pub allow_anonymous: bool,
+    /// Longest request body, in bytes.
+    pub max_body: u64,
+    /// Bodies up to this many bytes are kept so that a call can be sent again.
+    pub replay_buffer: u64,
+    /// Most connections of callers at a time; more wait to be accepted.
+    pub max_connections: usize,
+    /// Longest time from the start of a request head to its end.
+    pub header_timeout: Duration,
+    /// Longest time that a stop takes.
+    pub drain_timeout: Duration,
+}
+
+/// `[upstream]`
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// Scheme and authority; no path.
+    pub url: Uri,
+    /// From sending to the head of the answer.
+    pub timeout: Duration,
+    /// For a connection to be made, TLS included.
+    pub connect_timeout: Duration,
+    /// Most calls under way at a time, per API key.
+    pub max_in_flight: usize,
+    /// PEM file of further certificate authorities that are trusted.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// `[oauth]`
+#[derive(Clone, Debug)]
+pub struct OAuth {
+    /// Least time from a token answer to the next token request, per API key.
+    pub refresh_interval: Duration,
+    /// A token with less life than this is refreshed before use.
+    pub refresh_margin: Duration,
+}
+
+/// `[queue]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// Longest stay when the caller states none.
+    pub max_wait: Duration,
+    /// Longest stay that a caller may ask for; at least `max_wait`.
+    pub max_wait_limit: Duration,
+    /// Waiting calls per API key.
+    pub capacity: usize,
+    /// Waiting calls per tenant; at most `capacity`.
+    pub capacity_per_tenant: usize,
+}
+
+/// `[store]`
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// Which store.
+    pub url: StoreUrl,
+    /// 32 bytes in base64; without one, `sqlite:` makes `<db>.key`.
+    pub encryption_key_file: Option<PathBuf>,
+}
+
+/// `store.url`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// Forgets everything at the end; for tries and tests.
+    Memory,
+    /// One file on a local disk.
+    Sqlite(PathBuf),
+}
+
+/// `[admin]`
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// The bearer token of the admin API; required when its listener is not loopback.
+    pub token: Option<Secret<String>>,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// How a line is written.
+    pub format: LogFormat,
+    /// A level, or a filter as `tracing` reads it: `info`, `warn,ctct_proxy=debug`.
+    pub level: String,
+}
+
+/// `log.format`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[[api_keys]]`
+#[derive(Clone, Debug)]
+pub struct ApiKey {
+    /// Its name here.
+    pub name: ApiKeyName,
+    /// Its OAuth `client_id`.
+    pub client_id: String,
+    /// Its OAuth secret; a public client has none.
+    pub client_secret: Option<Secret<String>>,
+    /// How it authenticates at the token endpoint.
+    pub auth_style: AuthStyle,
+    /// The plan that its limits came from.
+    pub plan: Plan,
+    /// Calls per second.
+    pub rate: Rate,
+    /// Calls per quota day.
+    pub per_day: u64,
+    /// Margin on the window.
+    pub guard: Guard,
+    /// When its quota day turns.
+    pub day_reset: DayReset,
+    /// Its token endpoint.
+    pub token_url: Uri,
+}
+
+/// How an API key authenticates at the token endpoint (RFC 6749 section 2.3.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AuthStyle {
+    /// `Authorization: Basic`.
+    #[default]
+    Basic,
+    /// `client_id` and `client_secret` in the body.
+    Body,
+    /// `client_id` in the body, no secret.
+    Public,
+}
+
+/// The limits that the upstream documents for a kind of API key
+/// (<https://developer.constantcontact.com/api_guide/rate_limits.html>).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Plan {
+    /// 4 calls a second, 10,000 a day.
+    #[default]
+    Standard,
+    /// 10 calls a second, 250,000 a day; set by the upstream's support on request.
+    Partner,
+}

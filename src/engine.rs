@@ -1,0 +1,20 @@
+//! The two pure state machines: who goes next and when, and which token is good.
+//!
+//! Nothing here knows a socket, a clock or a database: inputs and a [`Now`] go in, commands and the next
+//! deadline come out. The shells in `gate` and `tokens` own one machine each and do the I/O, so that a
+//! simulated day is a unit test of milliseconds and a failing seed replays exactly.
+//! The layer uses `std` alone and never iterates a hash map.
+
+pub mod budget;
+pub mod ids;
+pub mod outcome;
+pub mod pacer;
+pub mod queue;
+pub mod rate;
+pub mod scheduler;
+pub mod time;
+pub mod token;
+
+pub use ids::{ApiKeyName, ClientName, NameError, TenantName};
+pub use rate::{Class, Guard, Rate, RateError};
+pub use time::{Day, DayReset, Mono, Now, Unix};

@@ -1,0 +1,23 @@
+//! `ctct-proxy`: one place through which all calls of a company to the Constant Contact API go.
+//!
+//! The modules in reading order, inside to outside; each may use only those above it
+//! (`docs/architecture.md` has the picture, `tests/tidy.rs` holds the rule):
+//!
+//! | layer | modules |
+//! | --- | --- |
+//! | pure machines | [`engine`] |
+//! | base | [`clock`], [`secret`], [`rejection`], [`config`] |
+//! | ports | [`store`], [`upstream`], [`telemetry`] |
+//! | shells | [`gate`], [`tokens`] |
+//! | faces | [`proxy`], [`admin`] |
+//! | roots | [`app`], [`lifecycle`], [`cli`] |
+//! | aside | [`sandbox`], the model of the upstream that tests and the demo run against |
+
+pub mod engine;
+
+pub mod clock;
+pub mod config;
+pub mod rejection;
+pub mod secret;
+
+pub mod store;
