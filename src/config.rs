@@ -3,13 +3,6 @@
 //! A [`Config`] exists only when every value makes sense, so nobody downstream checks again. Reading it from
 //! file, environment and flags, and reporting all mistakes at once, is the work of the files beside this one.
 
-mod example;
-mod file;
-mod flags;
-mod load;
-mod mistakes;
-mod values;
-
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,10 +11,6 @@ use http::Uri;
 
 use crate::engine::{ApiKeyName, DayReset, Guard, Rate};
 use crate::secret::Secret;
-
-pub use flags::ServeFlags;
-pub use load::load;
-pub use mistakes::Mistakes;
 
 /// Everything that `serve` needs to know.
 #[derive(Clone, Debug)]

@@ -7,11 +7,11 @@
 //! | --- | --- |
 //! | pure machines | [`engine`] |
 //! | base | [`clock`], [`secret`], [`rejection`], [`config`] |
-//! | ports | [`store`], [`upstream`], [`telemetry`] |
-//! | shells | [`gate`], [`tokens`] |
-//! | faces | [`proxy`], [`admin`] |
-//! | roots | [`app`], [`lifecycle`], [`cli`] |
-//! | aside | [`sandbox`], the model of the upstream that tests and the demo run against |
+//! | ports | [`store`], `upstream`, `telemetry` |
+//! | shells | `gate`, `tokens` |
+//! | faces | `proxy`, `admin` |
+//! | roots | `app`, `lifecycle`, `cli` |
+//! | aside | `sandbox`, the model of the upstream that tests and the demo run against |
 
 pub mod engine;
 

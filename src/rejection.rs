@@ -160,17 +160,22 @@ impl Rejection {
         headers.insert(PROXY_STATUS, self.proxy_status());
         if let Some(wait) = self.retry_after {
             let secs = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            headers.insert(RETRY_AFTER, secs.clamp(RETRY_AFTER_SECS_MIN, RETRY_AFTER_SECS_MAX).into());
+            headers
+                .insert(RETRY_AFTER, secs.clamp(RETRY_AFTER_SECS_MIN, RETRY_AFTER_SECS_MAX).into());
         }
         if self.reason.status() == StatusCode::UNAUTHORIZED {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(r#"Bearer realm="ctct-proxy""#));
+            headers
+                .insert(WWW_AUTHENTICATE, HeaderValue::from_static(r#"Bearer realm="ctct-proxy""#));
         }
         response
     }
 
     fn proxy_status(&self) -> HeaderValue {
-        let text =
-            format!(r#"ctct-proxy; error={}; details="{}""#, self.reason.proxy_error(), self.reason.as_str());
+        let text = format!(
+            r#"ctct-proxy; error={}; details="{}""#,
+            self.reason.proxy_error(),
+            self.reason.as_str()
+        );
         HeaderValue::from_str(&text).expect("both parts are visible ASCII constants")
     }
 }
@@ -192,7 +197,10 @@ mod tests {
             .to_response();
         assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(response.headers()[RETRY_AFTER], "3");
-        assert_eq!(response.headers()[PROXY_STATUS], r#"ctct-proxy; error=http_request_denied; details="queue_full""#);
+        assert_eq!(
+            response.headers()[PROXY_STATUS],
+            r#"ctct-proxy; error=http_request_denied; details="queue_full""#
+        );
         assert_eq!(
             response.body(),
             r#"{"error_key":"throttled","error_message":"2000 calls wait; come back later"}"#
@@ -202,7 +210,8 @@ mod tests {
     #[test]
     fn retry_after_stays_between_1_and_30_seconds_and_never_marks_a_spent_day() {
         let secs = |reason, wait| {
-            let response = Rejection::new(reason, "").retry_after(Duration::from_secs(wait)).to_response();
+            let response =
+                Rejection::new(reason, "").retry_after(Duration::from_secs(wait)).to_response();
             response.headers().get(RETRY_AFTER).map(|value| value.to_str().unwrap().to_owned())
         };
         assert_eq!(secs(Reason::WaitTooLong, 0).as_deref(), Some("1"));
@@ -215,7 +224,12 @@ mod tests {
         for reason in Reason::ALL {
             let response = Rejection::new(*reason, "").to_response();
             let challenged = response.headers().contains_key(WWW_AUTHENTICATE);
-            assert_eq!(challenged, reason.status() == StatusCode::UNAUTHORIZED, "{}", reason.as_str());
+            assert_eq!(
+                challenged,
+                reason.status() == StatusCode::UNAUTHORIZED,
+                "{}",
+                reason.as_str()
+            );
         }
     }
 }

@@ -9,9 +9,6 @@
 //!   Nothing else touches the tokens: use, pause and weight are written beside them.
 //! - Tokens are sealed before they reach a disk or a wire; the caller gives and gets them in the clear.
 
-pub mod memory;
-pub mod sqlite;
-
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
@@ -161,7 +158,13 @@ pub struct Client {
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Reserves up to `want` calls of `day` for `api_key`, as many as `limit` leaves; `want` may be 0 to read.
-    async fn reserve(&self, api_key: &ApiKeyName, day: Day, want: u32, limit: u64) -> Result<DayCount, StoreError>;
+    async fn reserve(
+        &self,
+        api_key: &ApiKeyName,
+        day: Day,
+        want: u32,
+        limit: u64,
+    ) -> Result<DayCount, StoreError>;
 
     /// Gives back `count` calls that were reserved in `day` and certainly did not leave.
     async fn release(&self, api_key: &ApiKeyName, day: Day, count: u32) -> Result<(), StoreError>;
@@ -180,7 +183,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Records that a refresh with `version` is about to be sent, and makes sure that there is room to store
     /// its answer: after `Ok` a full disk does not prevent [`Store::finish_refresh`].
-    async fn begin_refresh(&self, tenant: &TenantName, version: u64, at: Unix) -> Result<(), StoreError>;
+    async fn begin_refresh(
+        &self,
+        tenant: &TenantName,
+        version: u64,
+        at: Unix,
+    ) -> Result<(), StoreError>;
 
     /// Takes back [`Store::begin_refresh`]: the token endpoint certainly did not rotate the token.
     async fn abort_refresh(&self, tenant: &TenantName, version: u64) -> Result<(), StoreError>;
@@ -195,7 +203,12 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<u64, StoreError>;
 
     /// Records that the refresh token of `version` is dead.
-    async fn fail_grant(&self, tenant: &TenantName, version: u64, reason: &str) -> Result<(), StoreError>;
+    async fn fail_grant(
+        &self,
+        tenant: &TenantName,
+        version: u64,
+        reason: &str,
+    ) -> Result<(), StoreError>;
 
     /// Holds or releases a tenant; `false` when there is none.
     async fn pause_tenant(&self, tenant: &TenantName, paused: bool) -> Result<bool, StoreError>;

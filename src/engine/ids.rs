@@ -25,8 +25,13 @@ impl std::error::Error for NameError {}
 
 fn check(text: &str) -> Result<(), NameError> {
     let starts_well = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'~' | b':' | b'@' | b'-');
-    if starts_well && text.len() <= NAME_LEN_MAX && text.bytes().all(allowed) { Ok(()) } else { Err(NameError) }
+    let allowed =
+        |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'~' | b':' | b'@' | b'-');
+    if starts_well && text.len() <= NAME_LEN_MAX && text.bytes().all(allowed) {
+        Ok(())
+    } else {
+        Err(NameError)
+    }
 }
 
 macro_rules! name {
@@ -97,7 +102,10 @@ mod tests {
             assert_eq!(TenantName::new(bad), Err(NameError), "{bad:?}");
         }
         for good in ["a", "acme", "acme-2.eu", "user@example.com", &"x".repeat(128)] {
-            assert_eq!(TenantName::new(good).map(|name| name.as_str().to_owned()), Ok(good.to_owned()));
+            assert_eq!(
+                TenantName::new(good).map(|name| name.as_str().to_owned()),
+                Ok(good.to_owned())
+            );
         }
     }
 }

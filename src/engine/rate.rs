@@ -166,7 +166,8 @@ mod tests {
 
     #[test]
     fn rates_are_whole_calls_per_window() {
-        let read = |text: &str| text.parse::<Rate>().map(|rate| (rate.calls(), rate.window().as_millis()));
+        let read =
+            |text: &str| text.parse::<Rate>().map(|rate| (rate.calls(), rate.window().as_millis()));
         assert_eq!(read("4"), Ok((4, 1_000)));
         assert_eq!(read("0.5"), Ok((1, 2_000)));
         assert_eq!(read("60/min"), Ok((1, 1_000)));

@@ -29,7 +29,10 @@ pub struct ClientKeyDigest([u8; 32]);
 impl ClientKey {
     /// A new key from the operating system's randomness.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "keys are one of the places where chance is made")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "keys are one of the places where chance is made"
+    )]
     pub fn generate() -> Self {
         let bytes: [u8; KEY_LEN] = rand::random();
         Self(Secret::new(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))))
@@ -102,7 +105,13 @@ mod tests {
 
     #[test]
     fn other_text_is_no_key() {
-        for text in ["", "ctp_", "ctp_short", &format!("ctx_{}", "a".repeat(43)), &format!("ctp_{}", "é".repeat(43))] {
+        for text in [
+            "",
+            "ctp_",
+            "ctp_short",
+            &format!("ctx_{}", "a".repeat(43)),
+            &format!("ctp_{}", "é".repeat(43)),
+        ] {
             assert!(ClientKey::parse(text).is_none(), "{text}");
         }
     }
