@@ -1,1 +1,353 @@
+//! How many calls of one API key are left in the quota day.
+//!
+//! A call is counted in the store before it leaves: the budget holds a small block of calls that the store has
+//! already counted, at most one window's worth, and asks for more in good time. What the store has counted and
+//! what has left therefore differ by at most that block, on the safe side. The day never goes back, whatever the
+//! wall clock does.
 
+use std::time::Duration;
+
+use super::time::{Day, DayReset, Mono, Now, Unix};
+
+/// While the upstream says that the day is spent, it is asked again this seldom.
+const PROBE_EVERY: Duration = Duration::from_secs(3_600);
+/// First wait after the store failed to count.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+/// Longest wait after the store failed to count.
+const RETRY_MAX: Duration = Duration::from_secs(2);
+/// Failures in a row after which calls are refused rather than left to wait.
+const FAILURES_MAX: u32 = 3;
+
+/// What the store answers to a [`Claim`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    /// The day that was counted; at least the one asked for.
+    pub day: Day,
+    /// Calls granted.
+    pub granted: u32,
+    /// All calls counted in that day.
+    pub total: u64,
+}
+
+/// A wish to have calls counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The day.
+    pub day: Day,
+    /// Calls wanted.
+    pub want: u32,
+    /// The day's limit.
+    pub limit: u64,
+}
+
+/// Whether calls can be taken from the day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stock {
+    /// A counted call is in hand.
+    InHand,
+    /// The store has been asked, or will be.
+    Awaited,
+    /// The store fails to count.
+    StoreFails,
+    /// Nothing is left until the day turns.
+    Spent,
+}
+
+/// The day of one API key.
+#[derive(Debug)]
+pub struct Budget {
+    reset: DayReset,
+    limit: u64,
+    block: u32,
+    day: Day,
+    /// Calls of the day that the store has counted; unknown until it answered once.
+    counted: Option<u64>,
+    in_hand: u32,
+    asked: bool,
+    retry_at: Mono,
+    failures: u32,
+    /// The upstream said that the day is spent; it may be asked again then.
+    probe_at: Option<Mono>,
+}
+
+impl Budget {
+    /// The budget of a day of `limit` calls, of which at most `block` are held ready.
+    #[must_use]
+    pub fn new(limit: u64, block: u32, reset: DayReset, now: Unix) -> Self {
+        Self {
+            reset,
+            limit,
+            block: block.max(1),
+            day: reset.day_of(now),
+            counted: None,
+            in_hand: 0,
+            asked: false,
+            retry_at: Mono::default(),
+            failures: 0,
+            probe_at: None,
+        }
+    }
+
+    /// Changes the limits; what was used stays used.
+    pub fn reconfigure(&mut self, limit: u64, block: u32, reset: DayReset) {
+        self.limit = limit;
+        self.block = block.max(1);
+        self.reset = reset;
+    }
+
+    /// Goes on to the day of `now` when that is a later one. Calls in hand were counted in the old day and
+    /// stay there.
+    pub fn roll(&mut self, now: Unix) -> bool {
+        self.roll_to(self.reset.day_of(now))
+    }
+
+    fn roll_to(&mut self, day: Day) -> bool {
+        if day <= self.day {
+            return false;
+        }
+        self.day = day;
+        self.counted = None;
+        self.in_hand = 0;
+        self.asked = false;
+        self.probe_at = None;
+        true
+    }
+
+    /// Whether a call can be taken now.
+    #[must_use]
+    pub fn stock(&self, now: Mono) -> Stock {
+        if self.probe_at.is_some_and(|at| now < at) {
+            return Stock::Spent;
+        }
+        if self.in_hand > 0 {
+            return Stock::InHand;
+        }
+        match self.counted {
+            Some(counted) if counted >= self.limit => Stock::Spent,
+            _ if self.failures >= FAILURES_MAX => Stock::StoreFails,
+            Some(_) | None => Stock::Awaited,
+        }
+    }
+
+    /// Whether a counted call is in hand.
+    #[must_use]
+    pub const fn has_in_hand(&self) -> bool {
+        self.in_hand > 0
+    }
+
+    /// Takes a counted call for one that is about to leave; `None` when none is in hand.
+    pub fn take(&mut self, now: Mono) -> Option<Day> {
+        if self.stock(now) != Stock::InHand {
+            return None;
+        }
+        self.in_hand = self.in_hand.saturating_sub(1);
+        if self.probe_at.is_some() {
+            self.probe_at = Some(now.plus(PROBE_EVERY));
+        }
+        Some(self.day)
+    }
+
+    /// Gives back a call that certainly did not leave. Returns how many calls the store should uncount, when
+    /// more are in hand than the block holds.
+    pub fn give_back(&mut self, day: Day) -> u32 {
+        if day != self.day {
+            return 0;
+        }
+        if self.in_hand < self.block {
+            self.in_hand = self.in_hand.saturating_add(1);
+            return 0;
+        }
+        self.counted = self.counted.map(|counted| counted.saturating_sub(1));
+        1
+    }
+
+    /// What to ask the store for now, if anything.
+    pub fn claim(&mut self, now: Mono) -> Option<Claim> {
+        if self.asked || !self.runs_low() || now < self.retry_at {
+            return None;
+        }
+        self.asked = true;
+        let want = self.block.saturating_sub(self.in_hand);
+        Some(Claim { day: self.day, want, limit: self.limit })
+    }
+
+    /// Whether less than half a block is in hand and the day has more.
+    fn runs_low(&self) -> bool {
+        let low = self.in_hand <= self.block.checked_div(2).unwrap_or_default();
+        low && self.counted.is_none_or(|counted| counted < self.limit)
+    }
+
+    /// When to call [`Budget::claim`] again after a failure.
+    #[must_use]
+    pub fn retry_at(&self) -> Option<Mono> {
+        (self.failures > 0 && !self.asked && self.runs_low()).then_some(self.retry_at)
+    }
+
+    /// The store answered a claim for `asked_day`.
+    pub fn claimed(&mut self, asked_day: Day, answer: Claimed) {
+        if asked_day == self.day {
+            self.asked = false;
+        }
+        self.failures = 0;
+        self.roll_to(answer.day);
+        if answer.day == self.day {
+            self.in_hand = self.in_hand.saturating_add(answer.granted);
+            self.counted = Some(answer.total);
+        }
+    }
+
+    /// The store failed to answer a claim for `asked_day`; whether it counted is unknown, so nothing is in hand.
+    pub fn claim_failed(&mut self, asked_day: Day, now: Mono) {
+        if asked_day == self.day {
+            self.asked = false;
+        }
+        let doubled = RETRY_MIN.saturating_mul(1_u32 << self.failures.min(5));
+        self.failures = self.failures.saturating_add(1);
+        self.retry_at = now.plus(doubled.min(RETRY_MAX));
+    }
+
+    /// The upstream says that the day is spent: it is believed until the day turns, or a probe goes through.
+    pub fn spent_says_upstream(&mut self, day: Day, now: Mono) {
+        if day == self.day {
+            self.probe_at = Some(now.plus(PROBE_EVERY));
+        }
+    }
+
+    /// The upstream served a call: the day is not spent.
+    pub fn served(&mut self) {
+        self.probe_at = None;
+    }
+
+    /// Takes everything in hand, to be uncounted in the store because the process stops.
+    pub fn surrender(&mut self) -> (Day, u32) {
+        let count = std::mem::take(&mut self.in_hand);
+        self.counted = self.counted.map(|counted| counted.saturating_sub(u64::from(count)));
+        (self.day, count)
+    }
+
+    /// Calls of this day that have left, as far as is known.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.counted.unwrap_or_default().saturating_sub(u64::from(self.in_hand))
+    }
+
+    /// Calls that are left in this day; zero while the upstream says so.
+    #[must_use]
+    pub fn remaining(&self, now: Mono) -> u64 {
+        if self.probe_at.is_some_and(|at| now < at) {
+            return 0;
+        }
+        self.limit.saturating_sub(self.used())
+    }
+
+    /// The limit.
+    #[must_use]
+    pub const fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// When the day ends.
+    #[must_use]
+    pub fn resets_at(&self) -> Unix {
+        self.reset.end_of(self.day)
+    }
+
+    /// When the day ends, on the monotonic clock.
+    #[must_use]
+    pub fn resets_at_mono(&self, now: Now) -> Mono {
+        now.mono.plus(self.resets_at().since(now.unix))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: u64 = 86_400;
+    const NOON: Unix = Unix::from_secs(20_000 * DAY + DAY / 2);
+
+    fn counted(budget: &mut Budget, total: &mut u64) {
+        if let Some(claim) = budget.claim(Mono::default()) {
+            let left = claim.limit.saturating_sub(*total);
+            let granted = claim.want.min(u32::try_from(left).unwrap_or(u32::MAX));
+            *total += u64::from(granted);
+            budget.claimed(claim.day, Claimed { day: claim.day, granted, total: *total });
+        }
+    }
+
+    #[test]
+    fn exactly_the_limit_is_taken_and_the_store_is_never_behind() {
+        let mut budget = Budget::new(10, 4, DayReset::default(), NOON);
+        let (mut total, mut left) = (0, 0);
+        loop {
+            counted(&mut budget, &mut total);
+            assert!(total - left <= 4, "more than a block ahead");
+            if budget.take(Mono::default()).is_none() {
+                break;
+            }
+            left += 1;
+            assert!(left <= total);
+        }
+        assert_eq!((left, budget.stock(Mono::default())), (10, Stock::Spent));
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_does_not_reopen_the_day() {
+        let mut budget = Budget::new(1, 1, DayReset::default(), NOON);
+        let mut total = 0;
+        counted(&mut budget, &mut total);
+        assert!(budget.take(Mono::default()).is_some());
+        assert!(!budget.roll(NOON.minus(Duration::from_secs(2 * DAY))));
+        assert_eq!(budget.stock(Mono::default()), Stock::Spent);
+        assert!(budget.roll(NOON.plus(Duration::from_secs(DAY / 2))));
+        assert_eq!(budget.stock(Mono::default()), Stock::Awaited);
+    }
+
+    #[test]
+    fn a_store_that_has_seen_a_later_day_is_followed() {
+        let mut budget = Budget::new(10, 4, DayReset::default(), NOON);
+        let claim = budget.claim(Mono::default()).unwrap();
+        let later = Day::new(claim.day.number() + 1);
+        budget.claimed(claim.day, Claimed { day: later, granted: 4, total: 9 });
+        assert_eq!((budget.used(), budget.take(Mono::default())), (5, Some(later)));
+    }
+
+    #[test]
+    fn a_store_that_fails_is_asked_again_later_and_gives_nothing() {
+        let mut budget = Budget::new(10, 4, DayReset::default(), NOON);
+        for _ in 0..FAILURES_MAX {
+            let at = budget.retry_at().unwrap_or_default();
+            let claim = budget.claim(at).unwrap();
+            budget.claim_failed(claim.day, at);
+        }
+        assert_eq!(budget.stock(Mono::default()), Stock::StoreFails);
+        assert_eq!(budget.take(Mono::default()), None);
+        assert!(budget.claim(Mono::default()).is_none());
+    }
+
+    #[test]
+    fn a_spent_day_is_probed_once_an_hour() {
+        let mut budget = Budget::new(10, 4, DayReset::default(), NOON);
+        let mut total = 0;
+        counted(&mut budget, &mut total);
+        let (day, start) = (budget.take(Mono::default()).unwrap(), Mono::default());
+        budget.spent_says_upstream(day, start);
+        assert_eq!(budget.stock(start), Stock::Spent);
+        let hour = start.plus(PROBE_EVERY);
+        assert!(budget.take(hour).is_some());
+        assert_eq!(budget.take(hour), None);
+        budget.served();
+        assert!(budget.take(hour).is_some());
+    }
+
+    #[test]
+    fn what_did_not_leave_is_given_back() {
+        let mut budget = Budget::new(10, 2, DayReset::default(), NOON);
+        let mut total = 0;
+        counted(&mut budget, &mut total);
+        let day = budget.take(Mono::default()).unwrap();
+        assert_eq!((budget.used(), budget.give_back(day), budget.used()), (1, 0, 0));
+        assert_eq!(budget.give_back(day), 1);
+        assert_eq!(budget.surrender(), (day, 2));
+    }
+}

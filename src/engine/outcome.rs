@@ -1,1 +1,27 @@
+//! What became of a call that left, as far as the limits care.
 
+/// The end of a call that was sent, or was about to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The upstream answered, whatever it said about the call itself.
+    Answered(Health),
+    /// 429 `throttled`: too many calls in a second.
+    Throttled,
+    /// 429 `quota_exceeded`: the day is spent.
+    QuotaExceeded,
+    /// 429 or 403 that is not JSON: an edge in front of the API refuses the key or the address.
+    Edge,
+    /// Sent, but no answer came: it may have been counted, executed, both or neither.
+    Lost,
+    /// Certainly not sent: no byte left.
+    NotSent,
+}
+
+/// Whether an answer counts among a tenant's errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Status below 400.
+    Good,
+    /// Status 400 or above.
+    Error,
+}

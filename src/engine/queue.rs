@@ -1,1 +1,477 @@
+//! The order of waiting calls: classes share 8 : 3 : 1, tenants of a class take turns, a tenant's calls keep order.
+//!
+//! Deficit round robin (Shreedhar and Varghese, 1995) with calls of cost one: at its turn a tenant may send as
+//! many calls as its weight. A tenant that is held keeps its calls and its order but gets no turn. The queue
+//! knows neither time nor limits; what it returns may leave, and whether it does is the scheduler's decision.
 
+use std::collections::{BTreeMap, VecDeque};
+
+use super::rate::Class;
+
+/// Shares of the classes: interactive, normal, bulk.
+const CLASS_WEIGHTS: [u32; 3] = [8, 3, 1];
+
+/// A tenant's place in the queue's table; dense and reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TenantIx(usize);
+
+impl TenantIx {
+    /// The place with this number.
+    #[must_use]
+    pub const fn from_index(ix: usize) -> Self {
+        Self(ix)
+    }
+
+    /// Its number.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0
+    }
+}
+
+/// A call's place in its tenant's order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    tenant: TenantIx,
+    class: Class,
+    order: i64,
+}
+
+impl Place {
+    /// The tenant that waits here.
+    #[must_use]
+    pub const fn tenant(self) -> TenantIx {
+        self.tenant
+    }
+}
+
+#[derive(Debug)]
+struct Tenant<T> {
+    waiting: [BTreeMap<i64, T>; 3],
+    in_ring: [bool; 3],
+    turn_left: [u32; 3],
+    held: bool,
+    weight: u32,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    /// Tenants with a turn to come; may hold tenants that have nothing left, which are passed over.
+    ring: VecDeque<TenantIx>,
+    credit: u32,
+    depth: usize,
+    /// `longer[k]`: tenants that are not held and have more than `k` calls waiting.
+    longer: Vec<u32>,
+}
+
+/// The queue of one API key; `T` stands for a waiting call.
+#[derive(Debug)]
+pub struct FairQueue<T> {
+    tenants: Vec<Option<Tenant<T>>>,
+    vacant: Vec<usize>,
+    lanes: [Lane; 3],
+    order_next: i64,
+    order_front: i64,
+}
+
+impl<T> Default for FairQueue<T> {
+    fn default() -> Self {
+        Self {
+            tenants: Vec::new(),
+            vacant: Vec::new(),
+            lanes: Default::default(),
+            order_next: 0,
+            order_front: -1,
+        }
+    }
+}
+
+/// One element of a table with an entry for each class.
+fn of<T>(table: &[T; 3], class: Class) -> &T {
+    let [interactive, normal, bulk] = table;
+    match class {
+        Class::Interactive => interactive,
+        Class::Normal => normal,
+        Class::Bulk => bulk,
+    }
+}
+
+fn of_mut<T>(table: &mut [T; 3], class: Class) -> &mut T {
+    let [interactive, normal, bulk] = table;
+    match class {
+        Class::Interactive => interactive,
+        Class::Normal => normal,
+        Class::Bulk => bulk,
+    }
+}
+
+impl<T: Copy> FairQueue<T> {
+    /// Adds a tenant, which is held at first.
+    pub fn add_tenant(&mut self, weight: u32) -> TenantIx {
+        let tenant = Tenant {
+            waiting: Default::default(),
+            in_ring: [false; 3],
+            turn_left: [0; 3],
+            held: true,
+            weight: weight.max(1),
+        };
+        if let Some(ix) = self.vacant.pop()
+            && let Some(place) = self.tenants.get_mut(ix)
+        {
+            *place = Some(tenant);
+            return TenantIx(ix);
+        }
+        self.tenants.push(Some(tenant));
+        TenantIx(self.tenants.len().saturating_sub(1))
+    }
+
+    /// Removes a tenant and returns the calls that it had waiting, in order.
+    pub fn remove_tenant(&mut self, ix: TenantIx) -> Vec<T> {
+        self.hold(ix);
+        let Some(tenant) = self.tenants.get_mut(ix.0).and_then(Option::take) else {
+            return Vec::new();
+        };
+        for lane in &mut self.lanes {
+            lane.ring.retain(|other| *other != ix);
+        }
+        for class in Class::ALL {
+            let lane = of_mut(&mut self.lanes, class);
+            lane.depth = lane.depth.saturating_sub(of(&tenant.waiting, class).len());
+        }
+        self.vacant.push(ix.0);
+        tenant.waiting.into_iter().flat_map(BTreeMap::into_values).collect()
+    }
+
+    /// Sets a tenant's share; it counts from its next turn.
+    pub fn set_weight(&mut self, ix: TenantIx, weight: u32) {
+        if let Some(tenant) = self.tenant_mut(ix) {
+            tenant.weight = weight.max(1);
+        }
+    }
+
+    /// Gives a tenant no further turn; its calls stay.
+    pub fn hold(&mut self, ix: TenantIx) {
+        self.set_held(ix, true);
+    }
+
+    /// Gives a held tenant turns again.
+    pub fn unhold(&mut self, ix: TenantIx) {
+        self.set_held(ix, false);
+    }
+
+    fn set_held(&mut self, ix: TenantIx, held: bool) {
+        let Some(tenant) = self.tenants.get_mut(ix.0).and_then(Option::as_mut) else { return };
+        if tenant.held == held {
+            return;
+        }
+        tenant.held = held;
+        for class in Class::ALL {
+            let lane = of_mut(&mut self.lanes, class);
+            let len = of(&tenant.waiting, class).len();
+            for tenants in lane.longer.iter_mut().take(len) {
+                *tenants = if held { tenants.saturating_sub(1) } else { tenants.saturating_add(1) };
+            }
+            if !held && len > 0 && !*of(&tenant.in_ring, class) {
+                *of_mut(&mut tenant.in_ring, class) = true;
+                lane.ring.push_back(ix);
+            }
+        }
+    }
+
+    /// Puts a call behind its tenant's others of the class.
+    pub fn push_back(&mut self, ix: TenantIx, class: Class, call: T) -> Place {
+        let order = self.order_next;
+        self.order_next = self.order_next.saturating_add(1);
+        self.insert(Place { tenant: ix, class, order }, call)
+    }
+
+    /// Puts a call before its tenant's others of the class.
+    pub fn push_front(&mut self, ix: TenantIx, class: Class, call: T) -> Place {
+        let order = self.order_front;
+        self.order_front = self.order_front.saturating_sub(1);
+        self.insert(Place { tenant: ix, class, order }, call)
+    }
+
+    fn insert(&mut self, place: Place, call: T) -> Place {
+        let Place { tenant: ix, class, order } = place;
+        let Some(tenant) = self.tenants.get_mut(ix.0).and_then(Option::as_mut) else {
+            return place;
+        };
+        let lane = of_mut(&mut self.lanes, class);
+        let waiting = of_mut(&mut tenant.waiting, class);
+        let len = waiting.len();
+        waiting.insert(order, call);
+        lane.depth = lane.depth.saturating_add(1);
+        if lane.longer.len() <= len {
+            lane.longer.resize(len.saturating_add(1), 0);
+        }
+        if tenant.held {
+            return place;
+        }
+        if let Some(tenants) = lane.longer.get_mut(len) {
+            *tenants = tenants.saturating_add(1);
+        }
+        if !*of(&tenant.in_ring, class) {
+            *of_mut(&mut tenant.in_ring, class) = true;
+            lane.ring.push_back(ix);
+        }
+        place
+    }
+
+    /// Takes out a call that gives up its place.
+    pub fn remove(&mut self, place: Place) -> Option<T> {
+        let Place { tenant: ix, class, order } = place;
+        let tenant = self.tenants.get_mut(ix.0)?.as_mut()?;
+        let call = of_mut(&mut tenant.waiting, class).remove(&order)?;
+        let left = of(&tenant.waiting, class).len();
+        let held = tenant.held;
+        self.one_less(class, left, held);
+        Some(call)
+    }
+
+    fn one_less(&mut self, class: Class, left: usize, held: bool) {
+        let lane = of_mut(&mut self.lanes, class);
+        lane.depth = lane.depth.saturating_sub(1);
+        if !held && let Some(tenants) = lane.longer.get_mut(left) {
+            *tenants = tenants.saturating_sub(1);
+        }
+        while lane.longer.len() > 64 && lane.longer.last() == Some(&0) {
+            lane.longer.pop();
+        }
+    }
+
+    /// Whether a call could be taken now.
+    pub fn is_ready(&mut self) -> bool {
+        Class::ALL.into_iter().any(|class| self.front(class).is_some())
+    }
+
+    /// Takes the call whose turn it is.
+    pub fn pop(&mut self) -> Option<T> {
+        let class = self.class_in_turn()?;
+        let ix = self.front(class)?;
+        let lane = of_mut(&mut self.lanes, class);
+        lane.credit = lane.credit.saturating_sub(1);
+        let tenant = self.tenants.get_mut(ix.0)?.as_mut()?;
+        let turn_left = of_mut(&mut tenant.turn_left, class);
+        if *turn_left == 0 {
+            *turn_left = tenant.weight;
+        }
+        *turn_left = turn_left.saturating_sub(1);
+        let turn_over = *turn_left == 0;
+        let (_, call) = of_mut(&mut tenant.waiting, class).pop_first()?;
+        let left = of(&tenant.waiting, class).len();
+        if left == 0 {
+            lane.ring.pop_front();
+            *of_mut(&mut tenant.in_ring, class) = false;
+            *of_mut(&mut tenant.turn_left, class) = 0;
+        } else if turn_over {
+            lane.ring.rotate_left(1);
+        }
+        self.one_less(class, left, false);
+        Some(call)
+    }
+
+    /// The class to serve: the most urgent one with credit left. Credits are given anew when no class that has
+    /// something to send has any.
+    fn class_in_turn(&mut self) -> Option<Class> {
+        let ready = Class::ALL.map(|class| self.front(class).is_some());
+        let with_credit = |lanes: &[Lane; 3]| {
+            Class::ALL.into_iter().find(|class| *of(&ready, *class) && of(lanes, *class).credit > 0)
+        };
+        if let Some(class) = with_credit(&self.lanes) {
+            return Some(class);
+        }
+        for class in Class::ALL {
+            of_mut(&mut self.lanes, class).credit = *of(&CLASS_WEIGHTS, class);
+        }
+        with_credit(&self.lanes)
+    }
+
+    /// The tenant in turn in a class, after dropping those that have nothing to send.
+    fn front(&mut self, class: Class) -> Option<TenantIx> {
+        let lane = of_mut(&mut self.lanes, class);
+        while let Some(ix) = lane.ring.front().copied() {
+            let Some(tenant) = self.tenants.get_mut(ix.0).and_then(Option::as_mut) else {
+                lane.ring.pop_front();
+                continue;
+            };
+            if !tenant.held && !of(&tenant.waiting, class).is_empty() {
+                return Some(ix);
+            }
+            lane.ring.pop_front();
+            *of_mut(&mut tenant.in_ring, class) = false;
+            *of_mut(&mut tenant.turn_left, class) = 0;
+        }
+        None
+    }
+
+    /// How many calls leave before a new one of this tenant and class, as things stand.
+    #[must_use]
+    pub fn ahead(&self, ix: TenantIx, class: Class) -> usize {
+        let own = self.tenant(ix).map_or(0, |tenant| of(&tenant.waiting, class).len());
+        let lane = of(&self.lanes, class);
+        let rounds = own.saturating_add(1);
+        let held = self.tenant(ix).is_none_or(|tenant| tenant.held);
+        let in_rounds: usize = lane
+            .longer
+            .iter()
+            .take(rounds)
+            .map(|tenants| usize::try_from(*tenants).unwrap_or(usize::MAX))
+            .fold(if held { own } else { 0 }, usize::saturating_add);
+        let own_turn = in_rounds.saturating_add(1);
+        let share = usize::try_from(*of(&CLASS_WEIGHTS, class)).unwrap_or(1);
+        Class::ALL.into_iter().filter(|other| *other != class).fold(in_rounds, |sum, other| {
+            let weight = usize::try_from(*of(&CLASS_WEIGHTS, other)).unwrap_or(1);
+            let turns = own_turn.saturating_mul(weight).div_ceil(share.max(1));
+            sum.saturating_add(turns.min(of(&self.lanes, other).depth))
+        })
+    }
+
+    /// Calls waiting in a class, held ones included.
+    #[must_use]
+    pub fn depth(&self, class: Class) -> usize {
+        of(&self.lanes, class).depth
+    }
+
+    /// Calls of a tenant that wait.
+    #[must_use]
+    pub fn tenant_depth(&self, ix: TenantIx) -> usize {
+        self.tenant(ix).map_or(0, |tenant| tenant.waiting.iter().map(BTreeMap::len).sum())
+    }
+
+    /// A tenant's waiting calls, in order within each class.
+    pub fn waiting(&self, ix: TenantIx) -> impl Iterator<Item = T> {
+        self.tenant(ix)
+            .into_iter()
+            .flat_map(|tenant| tenant.waiting.iter().flat_map(|class| class.values().copied()))
+    }
+
+    fn tenant(&self, ix: TenantIx) -> Option<&Tenant<T>> {
+        self.tenants.get(ix.0).and_then(Option::as_ref)
+    }
+
+    fn tenant_mut(&mut self, ix: TenantIx) -> Option<&mut Tenant<T>> {
+        self.tenants.get_mut(ix.0).and_then(Option::as_mut)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue(weights: &[u32]) -> (FairQueue<u32>, Vec<TenantIx>) {
+        let mut queue = FairQueue::default();
+        let tenants: Vec<_> = weights.iter().map(|weight| queue.add_tenant(*weight)).collect();
+        for ix in &tenants {
+            queue.unhold(*ix);
+        }
+        (queue, tenants)
+    }
+
+    fn drain(queue: &mut FairQueue<u32>) -> Vec<u32> {
+        std::iter::from_fn(|| queue.pop()).collect()
+    }
+
+    #[test]
+    fn tenants_take_turns_and_keep_their_order() {
+        let (mut queue, tenants) = queue(&[1, 1, 1]);
+        for call in 0..5 {
+            queue.push_back(tenants[0], Class::Normal, call);
+        }
+        queue.push_back(tenants[1], Class::Normal, 10);
+        queue.push_back(tenants[2], Class::Normal, 20);
+        queue.push_back(tenants[2], Class::Normal, 21);
+        assert_eq!(drain(&mut queue), [0, 10, 20, 1, 21, 2, 3, 4]);
+    }
+
+    #[test]
+    fn a_tenant_that_comes_back_at_once_waits_for_the_others() {
+        let (mut queue, tenants) = queue(&[1, 1]);
+        queue.push_back(tenants[0], Class::Normal, 0);
+        queue.push_back(tenants[1], Class::Normal, 10);
+        queue.push_back(tenants[1], Class::Normal, 11);
+        assert_eq!(queue.pop(), Some(0));
+        queue.push_back(tenants[0], Class::Normal, 1);
+        assert_eq!(drain(&mut queue), [10, 1, 11]);
+    }
+
+    #[test]
+    fn weights_are_calls_per_turn() {
+        let (mut queue, tenants) = queue(&[2, 1]);
+        for call in 0..4 {
+            queue.push_back(tenants[0], Class::Normal, call);
+            queue.push_back(tenants[1], Class::Normal, 10 + call);
+        }
+        assert_eq!(drain(&mut queue), [0, 1, 10, 2, 3, 11, 12, 13]);
+    }
+
+    #[test]
+    fn classes_share_eight_three_one() {
+        let (mut queue, tenants) = queue(&[1]);
+        for _ in 0..24 {
+            for (call, class) in (0..).zip(Class::ALL) {
+                queue.push_back(tenants[0], class, call);
+            }
+        }
+        let first: Vec<u32> = (0..24).filter_map(|_| queue.pop()).collect();
+        let of = |class| first.iter().filter(|call| **call == class).count();
+        assert_eq!((of(0), of(1), of(2)), (16, 6, 2));
+    }
+
+    #[test]
+    fn a_held_tenant_gets_no_turn_and_loses_nothing() {
+        let (mut queue, tenants) = queue(&[1, 1]);
+        queue.push_back(tenants[0], Class::Normal, 0);
+        queue.push_back(tenants[0], Class::Normal, 1);
+        queue.push_back(tenants[1], Class::Normal, 10);
+        queue.hold(tenants[0]);
+        assert_eq!(drain(&mut queue), [10]);
+        assert!(!queue.is_ready());
+        queue.unhold(tenants[0]);
+        assert_eq!(drain(&mut queue), [0, 1]);
+    }
+
+    #[test]
+    fn a_repeat_goes_first_and_a_leaver_frees_its_place() {
+        let (mut queue, tenants) = queue(&[1]);
+        queue.push_back(tenants[0], Class::Normal, 0);
+        let leaver = queue.push_back(tenants[0], Class::Normal, 1);
+        queue.push_front(tenants[0], Class::Normal, 9);
+        assert_eq!(queue.remove(leaver), Some(1));
+        assert_eq!(queue.remove(leaver), None);
+        assert_eq!(queue.depth(Class::Normal), 2);
+        assert_eq!(drain(&mut queue), [9, 0]);
+    }
+
+    #[test]
+    fn the_estimate_is_the_number_of_calls_that_leave_before() {
+        let (mut queue, tenants) = queue(&[1, 1, 1]);
+        for call in 0..50 {
+            queue.push_back(tenants[0], Class::Normal, call);
+        }
+        for call in 0..3 {
+            queue.push_back(tenants[1], Class::Normal, 100 + call);
+        }
+        for (ix, expected) in [(2, 2), (1, 7), (0, 53)] {
+            let ahead = queue.ahead(tenants[ix], Class::Normal);
+            assert_eq!(ahead, expected, "tenant {ix}");
+        }
+        let place = queue.push_back(tenants[2], Class::Normal, 999);
+        let before = drain(&mut queue).iter().position(|call| *call == 999).unwrap();
+        assert!(before <= 2);
+        assert_eq!(queue.remove(place), None);
+        assert_eq!(queue.ahead(tenants[2], Class::Normal), 0);
+    }
+
+    #[test]
+    fn a_removed_tenant_returns_its_calls() {
+        let (mut queue, tenants) = queue(&[1, 1]);
+        queue.push_back(tenants[0], Class::Bulk, 7);
+        queue.push_back(tenants[1], Class::Bulk, 8);
+        assert_eq!(queue.remove_tenant(tenants[0]), [7]);
+        assert_eq!(queue.depth(Class::Bulk), 1);
+        let again = queue.add_tenant(1);
+        assert_eq!(again, tenants[0]);
+        assert_eq!(drain(&mut queue), [8]);
+    }
+}

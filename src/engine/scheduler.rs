@@ -1,1 +1,253 @@
+//! Who of one API key's callers goes next, and when: queue, pacer and budget joined into one machine.
+//!
+//! Inputs are calls that arrive, leave or end, what the store counted, and what happens to tenants; each comes
+//! with a [`Now`]. After any of them the shell takes commands with [`Scheduler::poll_command`] until there are
+//! none, and calls [`Scheduler::handle_timeout`] at [`Scheduler::poll_timeout`]. A call is granted only when a
+//! slot, a counted call of the day and a place in flight are free and its tenant has a good token; every call
+//! that arrived is granted or refused exactly once, unless it is cancelled first.
 
+mod advance;
+mod calls;
+mod snapshot;
+mod tenants;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::budget::{Budget, Claim, Claimed};
+use super::ids::TenantName;
+use super::pacer::Pacer;
+use super::queue::FairQueue;
+use super::rate::{Class, Guard, Rate};
+use super::time::{Day, DayReset, Mono, Now};
+
+pub use calls::CallId;
+pub use snapshot::{Snapshot, TenantSnapshot};
+pub use tenants::Readiness;
+
+use calls::Calls;
+use tenants::Tenants;
+
+/// What a scheduler is held to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Calls per window.
+    pub rate: Rate,
+    /// Margin on the window.
+    pub guard: Guard,
+    /// Calls per quota day.
+    pub per_day: u64,
+    /// When the day turns.
+    pub day_reset: DayReset,
+    /// Most calls granted and not yet ended.
+    pub in_flight_max: usize,
+    /// Most calls waiting.
+    pub capacity: usize,
+    /// Most calls of one tenant waiting.
+    pub capacity_per_tenant: usize,
+}
+
+/// A call that asks for a slot.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// Whose call it is.
+    pub tenant: TenantName,
+    /// Its class.
+    pub class: Class,
+    /// How long it may wait.
+    pub deadline: Mono,
+    /// Where in its tenant's order it goes.
+    pub entry: Entry,
+}
+
+/// Where a call enters its tenant's order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// Behind the others, at once.
+    Back,
+    /// Behind the others, once [`Scheduler::prepared`] says that its body is there; until then it has a place
+    /// in the queue's capacity only.
+    WhenPrepared,
+    /// Before the others: a call that is sent again.
+    Front,
+}
+
+/// Why a call gets no slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The API key's queue is full.
+    QueueFull {
+        /// When a place may be free.
+        retry: Duration,
+    },
+    /// The tenant's share of the queue is full.
+    TenantQueueFull {
+        /// When a place may be free.
+        retry: Duration,
+    },
+    /// The wait to be expected is longer than the call may wait.
+    WaitTooLong {
+        /// The wait to be expected.
+        estimate: Duration,
+    },
+    /// The call waited for as long as it may.
+    WaitExpired {
+        /// How long a new call would wait.
+        estimate: Duration,
+    },
+    /// The day's calls are used up.
+    DaySpent,
+    /// The store does not count calls now.
+    StoreUnavailable,
+    /// The tenant's token is dead.
+    NeedsAuthorization {
+        /// Why.
+        reason: String,
+    },
+    /// The tenant has no usable token, and the endpoint does not give one in time.
+    TokenUnavailable {
+        /// When the endpoint is asked again.
+        retry: Duration,
+    },
+    /// The tenant is gone.
+    TenantRemoved,
+    /// The process stops.
+    Stopping,
+}
+
+/// What the shell must do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Let the call go.
+    Grant {
+        /// The call.
+        call: CallId,
+        /// How long it waited.
+        waited: Duration,
+    },
+    /// Refuse the call.
+    Refuse {
+        /// The call.
+        call: CallId,
+        /// Why.
+        why: Refusal,
+    },
+    /// Have calls counted in the store, and answer with [`Scheduler::claimed`].
+    Claim(Claim),
+    /// Have the store uncount calls that did not leave.
+    Release {
+        /// The day in which they were counted.
+        day: Day,
+        /// How many.
+        count: u32,
+    },
+    /// A call waits for the tenant's token.
+    Demand {
+        /// The tenant.
+        tenant: TenantName,
+        /// How long the call may wait.
+        deadline: Mono,
+    },
+}
+
+/// The machine of one API key.
+#[derive(Debug)]
+pub struct Scheduler {
+    limits: Limits,
+    pacer: Pacer,
+    budget: Budget,
+    queue: FairQueue<CallId>,
+    calls: Calls,
+    tenants: Tenants,
+    /// Calls that wait or are being prepared, by the end of their wait.
+    deadlines: BTreeSet<(Mono, CallId)>,
+    in_flight: usize,
+    paused: bool,
+    /// Waiting calls are refused from then on.
+    stop_at: Option<Mono>,
+    edge_refusals: u32,
+    throttled_total: u64,
+    commands: VecDeque<Command>,
+}
+
+/// Calls that are held counted and ready: what leaves in one window, so that after a crash the count is too
+/// high by at most that.
+fn block(rate: Rate) -> u32 {
+    rate.calls()
+}
+
+impl Scheduler {
+    /// A scheduler that knows nothing of what left before `now`.
+    #[must_use]
+    pub fn new(limits: Limits, now: Now) -> Self {
+        let mut scheduler = Self {
+            pacer: Pacer::new(limits.rate, limits.guard, now.mono),
+            budget: Budget::new(limits.per_day, block(limits.rate), limits.day_reset, now.unix),
+            limits,
+            queue: FairQueue::default(),
+            calls: Calls::default(),
+            tenants: Tenants::default(),
+            deadlines: BTreeSet::new(),
+            in_flight: 0,
+            paused: false,
+            stop_at: None,
+            edge_refusals: 0,
+            throttled_total: 0,
+            commands: VecDeque::new(),
+        };
+        scheduler.advance(now);
+        scheduler
+    }
+
+    /// Changes the limits. Nothing that waits is lost: a smaller capacity holds for new calls.
+    pub fn reconfigure(&mut self, limits: Limits, now: Now) {
+        self.limits = limits;
+        self.pacer.reconfigure(limits.rate, limits.guard);
+        self.budget.reconfigure(limits.per_day, block(limits.rate), limits.day_reset);
+        self.advance(now);
+    }
+
+    /// The store answered a [`Command::Claim`] for `asked_day`; `None` when it failed.
+    pub fn claimed(&mut self, asked_day: Day, answer: Option<Claimed>, now: Now) {
+        match answer {
+            Some(answer) => self.budget.claimed(asked_day, answer),
+            None => self.budget.claim_failed(asked_day, now.mono),
+        }
+        self.advance(now);
+    }
+
+    /// Holds the API key: calls wait.
+    pub fn pause(&mut self) {
+        self.paused = true;
+    }
+
+    /// Releases a held API key.
+    pub fn resume(&mut self, now: Now) {
+        self.paused = false;
+        self.advance(now);
+    }
+
+    /// The process stops: new calls are refused, waiting ones are served until `serve_until` and then refused.
+    pub fn stop(&mut self, serve_until: Mono, now: Now) {
+        self.stop_at = Some(serve_until);
+        self.advance(now);
+    }
+
+    /// Takes the calls that were counted and will not leave, at the end.
+    pub fn surrender(&mut self) -> (Day, u32) {
+        self.budget.surrender()
+    }
+
+    /// A time came that [`Scheduler::poll_timeout`] named.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.advance(now);
+    }
+
+    /// What the shell must do next.
+    pub fn poll_command(&mut self) -> Option<Command> {
+        self.commands.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests;

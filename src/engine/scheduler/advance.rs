@@ -1,0 +1,318 @@
+//! The life of a call in the scheduler, and the step that follows every input.
+//!
+//! `advance` turns the day, ends waits that are over, and grants for as long as a slot, a counted call, a place
+//! in flight and a call whose turn it is are there together. It is the only place that grants.
+
+use std::time::Duration;
+
+use super::calls::{Call, CallId, Stage};
+use super::tenants::Readiness;
+use super::{Arrival, Command, Entry, Mono, Now, Refusal, Scheduler};
+use crate::engine::budget::Stock;
+use crate::engine::outcome::{Health, Outcome};
+use crate::engine::queue::TenantIx;
+use crate::engine::rate::Class;
+
+/// First pause after an edge refused a call; each further one doubles it.
+const EDGE_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// Longest pause after an edge refused a call.
+const EDGE_PAUSE_MAX: Duration = Duration::from_secs(60);
+
+impl Scheduler {
+    /// A call arrived.
+    ///
+    /// # Errors
+    /// The reason why it cannot wait: the queue is full, the wait would be too long, the day is spent, the
+    /// tenant's token is dead, or the process stops.
+    pub fn enqueue(&mut self, arrival: &Arrival, now: Now) -> Result<CallId, Refusal> {
+        self.advance(now);
+        let ix = self.tenant_ix(&arrival.tenant);
+        if arrival.entry != Entry::Front {
+            self.admit(ix, arrival, now)?;
+        }
+        let call = Call {
+            tenant: ix,
+            class: arrival.class,
+            arrived: now.mono,
+            deadline: arrival.deadline,
+            stage: Stage::Preparing,
+        };
+        let id = self.calls.insert(call);
+        self.deadlines.insert((arrival.deadline, id));
+        if arrival.entry == Entry::WhenPrepared {
+            if let Some(tenant) = self.tenants.find_mut(ix) {
+                tenant.preparing = tenant.preparing.saturating_add(1);
+            }
+        } else {
+            self.wait(id, arrival.entry);
+            self.advance(now);
+        }
+        Ok(id)
+    }
+
+    /// The body of a call that entered with [`Entry::WhenPrepared`] is there.
+    pub fn prepared(&mut self, id: CallId, now: Now) {
+        if let Some(Call { stage: Stage::Preparing, tenant, .. }) = self.calls.find(id).copied() {
+            self.one_less_preparing(tenant);
+            self.wait(id, Entry::Back);
+            self.advance(now);
+        }
+    }
+
+    fn one_less_preparing(&mut self, ix: TenantIx) {
+        if let Some(tenant) = self.tenants.find_mut(ix) {
+            tenant.preparing = tenant.preparing.saturating_sub(1);
+        }
+    }
+
+    fn wait(&mut self, id: CallId, entry: Entry) {
+        let Some(call) = self.calls.find_mut(id) else { return };
+        let ix = call.tenant;
+        let place = if entry == Entry::Front {
+            self.queue.push_front(ix, call.class, id)
+        } else {
+            self.queue.push_back(ix, call.class, id)
+        };
+        call.stage = Stage::Waiting(place);
+        let deadline = call.deadline;
+        let Some(tenant) = self.tenants.find_mut(ix) else { return };
+        let has_token = matches!(tenant.readiness, Readiness::Ready);
+        if !has_token && tenant.demanded.is_none_or(|before| deadline < before) {
+            tenant.demanded = Some(deadline);
+            self.commands.push_back(Command::Demand { tenant: tenant.name.clone(), deadline });
+        }
+    }
+
+    /// Whether a new call may wait.
+    fn admit(&self, ix: TenantIx, arrival: &Arrival, now: Now) -> Result<(), Refusal> {
+        if self.stop_at.is_some() {
+            return Err(Refusal::Stopping);
+        }
+        match self.tenants.find(ix).map(|tenant| &tenant.readiness) {
+            Some(Readiness::NeedsAuthorization { reason }) => {
+                return Err(Refusal::NeedsAuthorization { reason: reason.clone() });
+            }
+            Some(Readiness::Failing { retry_at }) if *retry_at >= arrival.deadline => {
+                return Err(Refusal::TokenUnavailable { retry: retry_at.since(now.mono) });
+            }
+            Some(Readiness::Failing { .. } | Readiness::Ready | Readiness::Waiting) | None => {}
+        }
+        match self.budget.stock(now.mono) {
+            Stock::Spent => return Err(Refusal::DaySpent),
+            Stock::StoreFails => return Err(Refusal::StoreUnavailable),
+            Stock::InHand | Stock::Awaited => {}
+        }
+        let estimate = self.estimate(ix, arrival.class, now.mono);
+        let preparing = self.tenants.find(ix).map_or(0, |tenant| tenant.preparing);
+        let of_tenant = self.queue.tenant_depth(ix).saturating_add(preparing);
+        if of_tenant >= self.limits.capacity_per_tenant {
+            return Err(Refusal::TenantQueueFull { retry: estimate });
+        }
+        if self.calls.len().saturating_sub(self.in_flight) >= self.limits.capacity {
+            return Err(Refusal::QueueFull { retry: self.pacer.pace() });
+        }
+        if now.mono.plus(estimate) > arrival.deadline {
+            return Err(Refusal::WaitTooLong { estimate });
+        }
+        Ok(())
+    }
+
+    /// How long a new call of this tenant and class would wait, as things stand.
+    pub(super) fn estimate(&self, ix: TenantIx, class: Class, now: Mono) -> Duration {
+        let ready_at = self.pacer.ready_at();
+        let first = if ready_at == Mono::NEVER { Duration::ZERO } else { ready_at.since(now) };
+        let ahead = u32::try_from(self.queue.ahead(ix, class)).unwrap_or(u32::MAX);
+        first.saturating_add(self.pacer.pace().saturating_mul(ahead))
+    }
+
+    /// The caller of a waiting or granted call has gone: nothing is spent on it.
+    pub fn cancel(&mut self, id: CallId, now: Now) {
+        let Some(call) = self.calls.remove(id) else { return };
+        match call.stage {
+            Stage::Preparing => self.one_less_preparing(call.tenant),
+            Stage::Waiting(place) => {
+                self.queue.remove(place);
+            }
+            Stage::Granted { slot, day } => {
+                self.pacer.release(slot);
+                self.give_back(day);
+                self.in_flight = self.in_flight.saturating_sub(1);
+            }
+            // what has left stays counted; its end is unknown
+            Stage::InFlight { .. } => self.in_flight = self.in_flight.saturating_sub(1),
+        }
+        self.deadlines.remove(&(call.deadline, id));
+        self.advance(now);
+    }
+
+    /// The bytes of a granted call leave now.
+    pub fn sent(&mut self, id: CallId, now: Now) {
+        let Some(call) = self.calls.find_mut(id) else { return };
+        let Stage::Granted { slot, day } = call.stage else { return };
+        call.stage = Stage::InFlight { slot, day };
+        let ix = call.tenant;
+        self.pacer.sent(slot, now.mono);
+        if let Some(today) = self.today_mut(ix, now) {
+            today.calls = today.calls.saturating_add(1);
+        }
+        if let Some(tenant) = self.tenants.find_mut(ix) {
+            tenant.last_used = Some(now.unix);
+        }
+        self.advance(now);
+    }
+
+    /// A call that had left, or was about to, has ended.
+    pub fn settle(&mut self, id: CallId, outcome: Outcome, now: Now) {
+        let Some(call) = self.calls.remove(id) else { return };
+        let (Stage::Granted { slot, day } | Stage::InFlight { slot, day }) = call.stage else {
+            return;
+        };
+        self.in_flight = self.in_flight.saturating_sub(1);
+        match outcome {
+            Outcome::NotSent => {
+                self.pacer.release(slot);
+                self.give_back(day);
+                if let Some(today) = self.today_mut(call.tenant, now) {
+                    today.calls = today.calls.saturating_sub(1);
+                }
+            }
+            Outcome::Answered(health) => {
+                self.pacer.answered(slot, now.mono);
+                self.pacer.clean();
+                self.budget.served();
+                self.edge_refusals = 0;
+                self.count_error(call.tenant, health, now);
+            }
+            Outcome::Throttled => {
+                self.pacer.answered(slot, now.mono);
+                self.pacer.throttled(now.mono);
+                self.throttled_total = self.throttled_total.saturating_add(1);
+                if let Some(today) = self.today_mut(call.tenant, now) {
+                    today.throttled = today.throttled.saturating_add(1);
+                }
+            }
+            Outcome::QuotaExceeded => {
+                self.pacer.answered(slot, now.mono);
+                self.throttled_total = self.throttled_total.saturating_add(1);
+                self.budget.spent_says_upstream(day, now.mono);
+            }
+            Outcome::Edge => self.edge_refused(now.mono),
+            Outcome::Lost => self.count_error(call.tenant, Health::Error, now),
+        }
+        self.advance(now);
+    }
+
+    fn count_error(&mut self, ix: TenantIx, health: Health, now: Now) {
+        if let (Health::Error, Some(today)) = (health, self.today_mut(ix, now)) {
+            today.errors = today.errors.saturating_add(1);
+        }
+    }
+
+    fn edge_refused(&mut self, now: Mono) {
+        let doubled = EDGE_PAUSE_MIN.saturating_mul(1_u32 << self.edge_refusals.min(6));
+        self.edge_refusals = self.edge_refusals.saturating_add(1);
+        self.pacer.close_until(now.plus(doubled.min(EDGE_PAUSE_MAX)));
+    }
+
+    fn give_back(&mut self, day: super::Day) {
+        let count = self.budget.give_back(day);
+        if count > 0 {
+            self.commands.push_back(Command::Release { day, count });
+        }
+    }
+
+    /// Refuses a call that waits or is being prepared.
+    pub(super) fn refuse(&mut self, id: CallId, why: Refusal) {
+        let Some(call) = self.calls.remove(id) else { return };
+        match call.stage {
+            Stage::Preparing => self.one_less_preparing(call.tenant),
+            Stage::Waiting(place) => {
+                self.queue.remove(place);
+            }
+            Stage::Granted { .. } | Stage::InFlight { .. } => return,
+        }
+        self.deadlines.remove(&(call.deadline, id));
+        self.commands.push_back(Command::Refuse { call: id, why });
+    }
+
+    /// Does all that is due.
+    pub(super) fn advance(&mut self, now: Now) {
+        self.budget.roll(now.unix);
+        self.end_waits(now.mono);
+        if let Some(claim) = self.budget.claim(now.mono) {
+            self.commands.push_back(Command::Claim(claim));
+        }
+        match self.budget.stock(now.mono) {
+            Stock::Spent => self.refuse_all(&Refusal::DaySpent),
+            Stock::StoreFails => self.refuse_all(&Refusal::StoreUnavailable),
+            Stock::InHand | Stock::Awaited => {}
+        }
+        if self.stop_at.is_some_and(|at| at <= now.mono) {
+            self.refuse_all(&Refusal::Stopping);
+        }
+        while self.grant_one(now) {}
+    }
+
+    fn grant_one(&mut self, now: Now) -> bool {
+        let may = !self.paused
+            && self.in_flight < self.limits.in_flight_max
+            && self.pacer.ready_at() <= now.mono
+            && self.queue.is_ready();
+        if !may {
+            return false;
+        }
+        let Some(day) = self.budget.take(now.mono) else { return false };
+        let Some((id, call)) = self.queue.pop().and_then(|id| Some((id, *self.calls.find(id)?)))
+        else {
+            self.give_back(day);
+            return false;
+        };
+        let slot = self.pacer.take(now.mono);
+        if let Some(call) = self.calls.find_mut(id) {
+            call.stage = Stage::Granted { slot, day };
+        }
+        self.in_flight = self.in_flight.saturating_add(1);
+        self.deadlines.remove(&(call.deadline, id));
+        let waited = now.mono.since(call.arrived);
+        self.commands.push_back(Command::Grant { call: id, waited });
+        if let Some(claim) = self.budget.claim(now.mono) {
+            self.commands.push_back(Command::Claim(claim));
+        }
+        true
+    }
+
+    fn end_waits(&mut self, now: Mono) {
+        while let Some((deadline, id)) = self.deadlines.first().copied() {
+            if deadline > now {
+                break;
+            }
+            let Some(call) = self.calls.find(id).copied() else {
+                self.deadlines.pop_first();
+                continue;
+            };
+            let estimate = self.estimate(call.tenant, call.class, now);
+            self.refuse(id, self.expiry(call.tenant, estimate, now));
+        }
+    }
+
+    fn refuse_all(&mut self, why: &Refusal) {
+        let waiting: Vec<_> = self.deadlines.iter().map(|(_, id)| *id).collect();
+        for id in waiting {
+            self.refuse(id, why.clone());
+        }
+    }
+
+    /// When [`Scheduler::handle_timeout`] is to be called, if ever.
+    pub fn poll_timeout(&mut self) -> Option<Mono> {
+        let expiry = self.deadlines.first().map(|(at, _)| *at);
+        let stop = self.stop_at.filter(|_| !self.deadlines.is_empty());
+        let grant = (!self.paused
+            && self.budget.has_in_hand()
+            && self.in_flight < self.limits.in_flight_max
+            && self.queue.is_ready())
+        .then(|| self.pacer.ready_at())
+        .filter(|at| *at != Mono::NEVER);
+        let retry = self.budget.retry_at();
+        [expiry, stop, grant, retry].into_iter().flatten().min()
+    }
+}

@@ -1,0 +1,74 @@
+//! The calls that a scheduler knows: those that wait, those that are granted, those in flight.
+//!
+//! Ids are never used twice, so one that outlived its call finds nothing. The table is looked into, never
+//! walked through, and gives its memory back when a burst is over.
+
+use std::collections::HashMap;
+
+use crate::engine::pacer::SlotId;
+use crate::engine::queue::{Place, TenantIx};
+use crate::engine::rate::Class;
+use crate::engine::time::{Day, Mono};
+
+/// A table of more places than this is shrunk when it is empty.
+const IDLE_CAPACITY: usize = 1_024;
+
+/// A call, for as long as the scheduler knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId(u64);
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Stage {
+    /// Its body is being read.
+    Preparing,
+    /// It waits in the queue.
+    Waiting(Place),
+    /// It has a slot; nothing has left.
+    Granted { slot: SlotId, day: Day },
+    /// Its bytes have left.
+    InFlight { slot: SlotId, day: Day },
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Call {
+    pub(super) tenant: TenantIx,
+    pub(super) class: Class,
+    pub(super) arrived: Mono,
+    pub(super) deadline: Mono,
+    pub(super) stage: Stage,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    table: HashMap<CallId, Call>,
+    next: u64,
+}
+
+impl Calls {
+    pub(super) fn insert(&mut self, call: Call) -> CallId {
+        let id = CallId(self.next);
+        self.next = self.next.saturating_add(1);
+        self.table.insert(id, call);
+        id
+    }
+
+    pub(super) fn find(&self, id: CallId) -> Option<&Call> {
+        self.table.get(&id)
+    }
+
+    pub(super) fn find_mut(&mut self, id: CallId) -> Option<&mut Call> {
+        self.table.get_mut(&id)
+    }
+
+    pub(super) fn remove(&mut self, id: CallId) -> Option<Call> {
+        let call = self.table.remove(&id);
+        if self.table.is_empty() && self.table.capacity() > IDLE_CAPACITY {
+            self.table.shrink_to_fit();
+        }
+        call
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.table.len()
+    }
+}

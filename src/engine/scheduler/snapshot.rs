@@ -1,0 +1,111 @@
+//! What an operator sees of a scheduler.
+
+use std::time::Duration;
+
+use super::tenants::{Readiness, Tenant};
+use super::{Now, Scheduler};
+use crate::engine::ids::TenantName;
+use crate::engine::queue::TenantIx;
+use crate::engine::rate::Class;
+use crate::engine::time::Unix;
+
+/// An API key at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Whether an operator holds it.
+    pub paused: bool,
+    /// Calls waiting, by class in the order of [`Class::ALL`].
+    pub depth: [usize; 3],
+    /// How long the call has waited that has waited longest.
+    pub oldest_wait: Duration,
+    /// Calls granted and not ended.
+    pub in_flight: usize,
+    /// Refusals by the upstream for second or day since the start.
+    pub throttled_total: u64,
+    /// The margin that is now added to the window.
+    pub guard: Duration,
+    /// Calls of the day that left.
+    pub day_used: u64,
+    /// Calls left in the day.
+    pub day_remaining: u64,
+    /// The day's limit.
+    pub day_limit: u64,
+    /// When the day turns.
+    pub day_resets_at: Unix,
+}
+
+/// A tenant at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TenantSnapshot {
+    /// Its name.
+    pub tenant: TenantName,
+    /// Whether its calls may go.
+    pub readiness: Readiness,
+    /// Calls waiting.
+    pub queue_depth: usize,
+    /// Calls that left in this quota day.
+    pub calls_today: u64,
+    /// Of them, those that the upstream refused for its rate.
+    pub throttled_today: u64,
+    /// Of them, those answered with 400 or above, and those whose answer was lost.
+    pub errors_today: u64,
+    /// When a call last left, since the start of the process.
+    pub last_used_at: Option<Unix>,
+}
+
+impl Scheduler {
+    /// The API key now.
+    pub fn snapshot(&mut self, now: Now) -> Snapshot {
+        self.advance(now);
+        Snapshot {
+            paused: self.paused,
+            depth: Class::ALL.map(|class| self.queue.depth(class)),
+            oldest_wait: self.oldest_wait(now),
+            in_flight: self.in_flight,
+            throttled_total: self.throttled_total,
+            guard: self.pacer.guard_now(),
+            day_used: self.budget.used(),
+            day_remaining: self.budget.remaining(now.mono),
+            day_limit: self.budget.limit(),
+            day_resets_at: self.budget.resets_at(),
+        }
+    }
+
+    fn oldest_wait(&self, now: Now) -> Duration {
+        let waiting = self.deadlines.iter().filter_map(|(_, id)| self.calls.find(*id));
+        waiting.map(|call| now.mono.since(call.arrived)).max().unwrap_or_default()
+    }
+
+    /// One tenant now, or `None` when the scheduler has not heard of it.
+    pub fn tenant(&mut self, name: &TenantName, now: Now) -> Option<TenantSnapshot> {
+        let ix = self.tenants.ix(name)?;
+        self.today_mut(ix, now);
+        self.tenants.find(ix).map(|tenant| self.tenant_snapshot(ix, tenant))
+    }
+
+    /// All tenants, in no order that means anything.
+    pub fn tenant_snapshots(&mut self, now: Now) -> Vec<TenantSnapshot> {
+        let known: Vec<_> = self.tenants.iter().map(|(ix, _)| ix).collect();
+        for ix in known {
+            self.today_mut(ix, now);
+        }
+        self.tenants.iter().map(|(ix, tenant)| self.tenant_snapshot(ix, tenant)).collect()
+    }
+
+    fn tenant_snapshot(&self, ix: TenantIx, tenant: &Tenant) -> TenantSnapshot {
+        TenantSnapshot {
+            tenant: tenant.name.clone(),
+            readiness: tenant.readiness.clone(),
+            queue_depth: self.queue.tenant_depth(ix),
+            calls_today: tenant.today.calls,
+            throttled_today: tenant.today.throttled,
+            errors_today: tenant.today.errors,
+            last_used_at: tenant.last_used,
+        }
+    }
+
+    /// What is left of the day and when it turns, for the `RateLimit` header: cheap enough for every answer.
+    pub fn day(&self, now: Now) -> (u64, Unix) {
+        (self.budget.remaining(now.mono), self.budget.resets_at())
+    }
+}

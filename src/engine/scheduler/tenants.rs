@@ -1,0 +1,228 @@
+//! What the scheduler knows of each tenant: whether its calls may go, and what they did today.
+//!
+//! A tenant's calls are held in the queue while it has no usable token, while an operator paused it, and while
+//! it is unknown. The scheduler never asks for a token twice for the same deadline: one demand, repeated only
+//! when a caller comes that can wait less long.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::{Command, Mono, Now, Refusal, Scheduler};
+use crate::engine::ids::TenantName;
+use crate::engine::queue::TenantIx;
+use crate::engine::time::{Day, Unix};
+
+/// Whether a tenant has a good token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// It has.
+    Ready,
+    /// It will have one when asked for.
+    Waiting,
+    /// The token endpoint fails; it is asked again at `retry_at`.
+    Failing {
+        /// When.
+        retry_at: Mono,
+    },
+    /// Its refresh token is dead.
+    NeedsAuthorization {
+        /// Why.
+        reason: String,
+    },
+}
+
+#[derive(Debug)]
+pub(super) struct Tenant {
+    pub(super) name: TenantName,
+    pub(super) readiness: Readiness,
+    pub(super) paused: bool,
+    pub(super) demanded: Option<Mono>,
+    pub(super) preparing: usize,
+    pub(super) today: Today,
+    pub(super) last_used: Option<Unix>,
+}
+
+/// What a tenant's calls did in a quota day.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Today {
+    pub(super) day: Day,
+    pub(super) calls: u64,
+    pub(super) throttled: u64,
+    pub(super) errors: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Tenants {
+    by_name: HashMap<TenantName, TenantIx>,
+    /// Beside the queue's table, by the same index.
+    table: Vec<Option<Tenant>>,
+}
+
+impl Tenants {
+    pub(super) fn ix(&self, name: &TenantName) -> Option<TenantIx> {
+        self.by_name.get(name).copied()
+    }
+
+    pub(super) fn find(&self, ix: TenantIx) -> Option<&Tenant> {
+        self.table.get(ix.index()).and_then(Option::as_ref)
+    }
+
+    pub(super) fn find_mut(&mut self, ix: TenantIx) -> Option<&mut Tenant> {
+        self.table.get_mut(ix.index()).and_then(Option::as_mut)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (TenantIx, &Tenant)> {
+        let known = |(ix, tenant): (usize, &'_ Option<Tenant>)| {
+            tenant.is_some().then_some(TenantIx::from_index(ix))
+        };
+        self.table
+            .iter()
+            .enumerate()
+            .filter_map(known)
+            .filter_map(|ix| self.find(ix).map(|tenant| (ix, tenant)))
+    }
+
+    fn insert(&mut self, ix: TenantIx, tenant: Tenant) {
+        self.by_name.insert(tenant.name.clone(), ix);
+        if self.table.len() <= ix.index() {
+            self.table.resize_with(ix.index().saturating_add(1), || None);
+        }
+        if let Some(place) = self.table.get_mut(ix.index()) {
+            *place = Some(tenant);
+        }
+    }
+
+    fn remove(&mut self, name: &TenantName) -> Option<TenantIx> {
+        let ix = self.by_name.remove(name)?;
+        if let Some(place) = self.table.get_mut(ix.index()) {
+            *place = None;
+        }
+        Some(ix)
+    }
+}
+
+impl Scheduler {
+    /// A tenant was added, or its token, pause or weight changed.
+    pub fn set_tenant(
+        &mut self,
+        name: &TenantName,
+        readiness: Readiness,
+        paused: bool,
+        weight: u32,
+        now: Now,
+    ) {
+        let ix = self.tenant_ix(name);
+        self.queue.set_weight(ix, weight);
+        let Some(tenant) = self.tenants.find_mut(ix) else { return };
+        tenant.paused = paused;
+        tenant.readiness = readiness.clone();
+        match &readiness {
+            Readiness::Ready => {
+                tenant.demanded = None;
+                if paused { self.queue.hold(ix) } else { self.queue.unhold(ix) }
+            }
+            Readiness::Waiting | Readiness::Failing { .. } => {
+                self.queue.hold(ix);
+                self.demand(ix);
+            }
+            Readiness::NeedsAuthorization { reason } => {
+                tenant.demanded = None;
+                self.queue.hold(ix);
+                self.refuse_tenant(ix, &Refusal::NeedsAuthorization { reason: reason.clone() });
+            }
+        }
+        if let Readiness::Failing { retry_at } = readiness {
+            self.refuse_hopeless(ix, retry_at, now.mono);
+        }
+        self.advance(now);
+    }
+
+    /// A tenant is gone: its waiting calls are refused.
+    pub fn remove_tenant(&mut self, name: &TenantName, now: Now) {
+        if let Some(ix) = self.tenants.ix(name) {
+            self.refuse_tenant(ix, &Refusal::TenantRemoved);
+            self.tenants.remove(name);
+            self.queue.remove_tenant(ix);
+        }
+        self.advance(now);
+    }
+
+    /// The tenant's place, made when it is new; a new one waits for its token.
+    pub(super) fn tenant_ix(&mut self, name: &TenantName) -> TenantIx {
+        if let Some(ix) = self.tenants.ix(name) {
+            return ix;
+        }
+        let ix = self.queue.add_tenant(1);
+        let tenant = Tenant {
+            name: name.clone(),
+            readiness: Readiness::Waiting,
+            paused: false,
+            demanded: None,
+            preparing: 0,
+            today: Today::default(),
+            last_used: None,
+        };
+        self.tenants.insert(ix, tenant);
+        ix
+    }
+
+    /// Asks for the tenant's token when a call waits for it and has not asked yet.
+    pub(super) fn demand(&mut self, ix: TenantIx) {
+        let earliest = self
+            .queue
+            .waiting(ix)
+            .filter_map(|id| self.calls.find(id))
+            .map(|call| call.deadline)
+            .min();
+        let (Some(deadline), Some(tenant)) = (earliest, self.tenants.find_mut(ix)) else { return };
+        if tenant.demanded.is_some_and(|before| before <= deadline) {
+            return;
+        }
+        tenant.demanded = Some(deadline);
+        self.commands.push_back(Command::Demand { tenant: tenant.name.clone(), deadline });
+    }
+
+    /// Refuses the calls that cannot live until the token endpoint is asked again.
+    fn refuse_hopeless(&mut self, ix: TenantIx, retry_at: Mono, now: Mono) {
+        let hopeless: Vec<_> = self
+            .queue
+            .waiting(ix)
+            .filter(|id| self.calls.find(*id).is_some_and(|call| call.deadline <= retry_at))
+            .collect();
+        for id in hopeless {
+            self.refuse(id, Refusal::TokenUnavailable { retry: retry_at.since(now) });
+        }
+    }
+
+    fn refuse_tenant(&mut self, ix: TenantIx, why: &Refusal) {
+        let waiting: Vec<_> = self.queue.waiting(ix).collect();
+        for id in waiting {
+            self.refuse(id, why.clone());
+        }
+    }
+
+    /// The tenant's counts of the day of `now`, reset when that is a new one.
+    pub(super) fn today_mut(&mut self, ix: TenantIx, now: Now) -> Option<&mut Today> {
+        let day = self.limits.day_reset.day_of(now.unix);
+        let tenant = self.tenants.find_mut(ix)?;
+        if tenant.today.day < day {
+            tenant.today = Today { day, ..Today::default() };
+        }
+        Some(&mut tenant.today)
+    }
+
+    /// Why a tenant's call that waited its whole time was not served.
+    pub(super) fn expiry(&self, ix: TenantIx, estimate: Duration, now: Mono) -> Refusal {
+        match self.tenants.find(ix).map(|tenant| &tenant.readiness) {
+            Some(Readiness::Failing { retry_at }) => {
+                Refusal::TokenUnavailable { retry: retry_at.since(now) }
+            }
+            Some(Readiness::Waiting) => Refusal::TokenUnavailable { retry: Duration::ZERO },
+            Some(Readiness::NeedsAuthorization { reason }) => {
+                Refusal::NeedsAuthorization { reason: reason.clone() }
+            }
+            Some(Readiness::Ready) => Refusal::WaitExpired { estimate },
+            None => Refusal::TenantRemoved,
+        }
+    }
+}
