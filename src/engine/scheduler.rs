@@ -124,6 +124,8 @@ pub enum Command {
         call: CallId,
         /// How long it waited.
         waited: Duration,
+        /// How much of that for its tenant's token.
+        for_token: Duration,
     },
     /// Refuse the call.
     Refuse {

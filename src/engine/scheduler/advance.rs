@@ -24,7 +24,7 @@ impl Scheduler {
     /// # Errors
     /// The reason why it cannot wait: the queue is full, the wait would be too long, the day is spent, the
     /// tenant's token is dead, or the process stops.
-    pub fn enqueue(&mut self, arrival: &Arrival, now: Now) -> Result<CallId, Refusal> {
+    pub fn enqueue(&mut self, id: CallId, arrival: &Arrival, now: Now) -> Result<(), Refusal> {
         self.advance(now);
         let ix = self.tenant_ix(&arrival.tenant);
         if arrival.entry != Entry::Front {
@@ -37,7 +37,7 @@ impl Scheduler {
             deadline: arrival.deadline,
             stage: Stage::Preparing,
         };
-        let id = self.calls.insert(call);
+        self.calls.insert(id, call);
         self.deadlines.insert((arrival.deadline, id));
         if arrival.entry == Entry::WhenPrepared {
             if let Some(tenant) = self.tenants.find_mut(ix) {
@@ -47,7 +47,7 @@ impl Scheduler {
             self.wait(id, arrival.entry);
             self.advance(now);
         }
-        Ok(id)
+        Ok(())
     }
 
     /// The body of a call that entered with [`Entry::WhenPrepared`] is there.
@@ -274,7 +274,9 @@ impl Scheduler {
         self.in_flight = self.in_flight.saturating_add(1);
         self.deadlines.remove(&(call.deadline, id));
         let waited = now.mono.since(call.arrived);
-        self.commands.push_back(Command::Grant { call: id, waited });
+        let ready_since = self.tenants.find(call.tenant).map_or(now.mono, |t| t.ready_since);
+        let for_token = ready_since.since(call.arrived).min(waited);
+        self.commands.push_back(Command::Grant { call: id, waited, for_token });
         if let Some(claim) = self.budget.claim(now.mono) {
             self.commands.push_back(Command::Claim(claim));
         }

@@ -36,6 +36,8 @@ pub(super) struct Tenant {
     pub(super) name: TenantName,
     pub(super) readiness: Readiness,
     pub(super) paused: bool,
+    /// Since when it has a good token.
+    pub(super) ready_since: Mono,
     pub(super) demanded: Option<Mono>,
     pub(super) preparing: usize,
     pub(super) today: Today,
@@ -115,6 +117,9 @@ impl Scheduler {
         self.queue.set_weight(ix, weight);
         let Some(tenant) = self.tenants.find_mut(ix) else { return };
         tenant.paused = paused;
+        if tenant.readiness != Readiness::Ready {
+            tenant.ready_since = now.mono;
+        }
         tenant.readiness = readiness.clone();
         match &readiness {
             Readiness::Ready => {
@@ -137,6 +142,18 @@ impl Scheduler {
         self.advance(now);
     }
 
+    /// The upstream refused the tenant's token: its calls wait until its keeper says that it has another.
+    pub fn token_refused(&mut self, name: &TenantName) {
+        let Some(ix) = self.tenants.ix(name) else { return };
+        self.queue.hold(ix);
+        if let Some(tenant) = self.tenants.find_mut(ix)
+            && tenant.readiness == Readiness::Ready
+        {
+            tenant.readiness = Readiness::Waiting;
+            self.demand(ix);
+        }
+    }
+
     /// A tenant is gone: its waiting calls are refused.
     pub fn remove_tenant(&mut self, name: &TenantName, now: Now) {
         if let Some(ix) = self.tenants.ix(name) {
@@ -157,6 +174,7 @@ impl Scheduler {
             name: name.clone(),
             readiness: Readiness::Waiting,
             paused: false,
+            ready_since: Mono::default(),
             demanded: None,
             preparing: 0,
             today: Today::default(),

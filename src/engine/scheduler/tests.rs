@@ -16,6 +16,7 @@ const GOOD: Outcome = Outcome::Answered(Health::Good);
 struct World {
     scheduler: Scheduler,
     now: Now,
+    calls: u64,
     day: Day,
     counted: u64,
     store_fails: bool,
@@ -46,6 +47,7 @@ impl World {
         let mut world = Self {
             scheduler: Scheduler::new(limits, now),
             now,
+            calls: 0,
             day: Day::default(),
             counted: 0,
             store_fails: false,
@@ -112,9 +114,15 @@ impl World {
             deadline: self.now.mono.plus(Duration::from_millis(wait_ms)),
             entry: Entry::Back,
         };
-        let answer = self.scheduler.enqueue(&arrival, self.now);
+        self.enqueue(&arrival)
+    }
+
+    fn enqueue(&mut self, arrival: &Arrival) -> Result<CallId, Refusal> {
+        let id = CallId::new(self.calls);
+        self.calls += 1;
+        let answer = self.scheduler.enqueue(id, arrival, self.now);
         self.settle_commands();
-        answer
+        answer.map(|()| id)
     }
 
     fn send(&mut self, call: CallId, outcome: Outcome) {
@@ -251,8 +259,8 @@ fn a_throttled_call_goes_first_after_one_window_of_silence() {
         deadline: world.now.mono.plus(Duration::from_secs(30)),
         entry: Entry::Front,
     };
-    let again = world.scheduler.enqueue(&again, world.now).unwrap();
     let (refused_at, before) = (world.now.mono, world.granted.len());
+    let again = world.enqueue(&again).unwrap();
     world.pass(Duration::from_secs(3));
     assert!(world.granted[before].0.since(refused_at) >= Duration::from_millis(1_060));
     assert_eq!(world.granted[before].1, again);
@@ -331,7 +339,7 @@ fn a_body_that_is_not_there_yet_takes_a_place_but_no_slot() {
         deadline: world.now.mono.plus(Duration::from_secs(30)),
         entry: Entry::WhenPrepared,
     };
-    let slow = world.scheduler.enqueue(&slow, world.now).unwrap();
+    let slow = world.enqueue(&slow).unwrap();
     let quick = world.call("a", 30_000).unwrap();
     world.pass(Duration::from_secs(1));
     assert_eq!(world.granted.iter().map(|(_, id)| *id).collect::<Vec<_>>(), [quick]);

@@ -1,0 +1,334 @@
+//! The gate of each API key: where calls wait for a slot.
+//!
+//! A caller gets a [`Ticket`], the ticket becomes a [`Permit`], the permit is spent just before bytes leave, and
+//! what is spent is settled with its outcome. Dropping any of them is safe and means what the type says. One task
+//! per API key owns the scheduler of that key; this handle sends it messages. Tokens are not known here: what a
+//! tenant's token is good for comes in through [`Gate::set_tenant`], and what waits for one goes out as a demand.
+
+mod actor;
+mod permit;
+mod refusal;
+mod usage;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::engine::scheduler::{
+    Arrival, CallId, Limits, Readiness, Scheduler, Snapshot, TenantSnapshot,
+};
+use crate::engine::{ApiKeyName, Class, Mono, Rate, TenantName, Unix};
+use crate::store::Store;
+use crate::telemetry::{Events, KeyMetrics, Metrics};
+
+pub use actor::Waited;
+use actor::{Actor, Message};
+pub use permit::{Permit, Spent, Ticket};
+
+/// A call waits for its tenant's token.
+#[derive(Clone, Debug)]
+pub struct Demand {
+    /// The tenant.
+    pub tenant: TenantName,
+    /// How long the call may wait.
+    pub deadline: Mono,
+}
+
+/// What a gate is made of.
+pub struct Parts {
+    /// Counts the day.
+    pub store: Arc<dyn Store>,
+    /// Reads time.
+    pub clock: Clock,
+    /// Counts what happens.
+    pub metrics: Metrics,
+    /// Tells of it.
+    pub events: Events,
+    /// Where demands for tokens go. Unbounded, and bounded all the same: a demand stands for a waiting call.
+    pub demands: mpsc::UnboundedSender<Demand>,
+    /// Runs the tasks.
+    pub tracker: TaskTracker,
+    /// Ends the tasks that run for as long as the process.
+    pub stopped: CancellationToken,
+}
+
+/// The gates of all API keys; clones share them.
+#[derive(Clone)]
+pub struct Gate {
+    parts: Arc<Parts>,
+    keys: Arc<ArcSwap<BTreeMap<ApiKeyName, KeyGate>>>,
+}
+
+/// The gate of one API key.
+#[derive(Clone)]
+pub struct KeyGate {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    name: ApiKeyName,
+    clock: Clock,
+    metrics: KeyMetrics,
+    /// Unbounded, and bounded all the same: each message stands for a request that is under way.
+    mailbox: mpsc::UnboundedSender<Message>,
+    call_next: AtomicU64,
+    board: Arc<Board>,
+}
+
+/// What the owning task writes up for everybody to read.
+#[derive(Debug, Default)]
+struct Board {
+    day_left: AtomicU64,
+    day_resets_at: AtomicU64,
+    window: AtomicU64,
+    calls: AtomicU64,
+    day_limit: AtomicU64,
+}
+
+/// What an API key's callers are told of its limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quota {
+    /// Calls per window.
+    pub calls: u64,
+    /// The window, in whole seconds, rounded up.
+    pub window_secs: u64,
+    /// Calls per day.
+    pub day_limit: u64,
+    /// Calls left in the day.
+    pub day_left: u64,
+    /// Seconds until the day turns.
+    pub day_resets_secs: u64,
+}
+
+impl Gate {
+    /// Gates for these API keys.
+    #[must_use]
+    pub fn start(parts: Parts, keys: Vec<(ApiKeyName, Limits)>, paused: &[ApiKeyName]) -> Self {
+        let gate = Self { parts: Arc::new(parts), keys: Arc::default() };
+        gate.reconfigure(keys);
+        for name in paused {
+            if let Some(key) = gate.api_key(name) {
+                key.pause(true);
+            }
+        }
+        usage::spawn(&gate);
+        gate
+    }
+
+    /// Brings the gates to these API keys and limits: new ones are opened, others changed in place, and the
+    /// waiting calls of those that are gone are refused.
+    pub fn reconfigure(&self, keys: Vec<(ApiKeyName, Limits)>) {
+        let before = self.keys.load();
+        let mut after = BTreeMap::new();
+        for (name, limits) in keys {
+            let key = if let Some(key) = before.get(&name) {
+                key.send(Message::Reconfigure(limits));
+                key.clone()
+            } else {
+                KeyGate::open(&self.parts, name.clone(), limits)
+            };
+            after.insert(name, key);
+        }
+        for (name, key) in before.iter() {
+            if !after.contains_key(name) {
+                key.send(Message::Stop { serve_until: Mono::default() });
+                self.parts.metrics.remove_api_key(name);
+            }
+        }
+        self.keys.store(Arc::new(after));
+    }
+
+    /// The gate of an API key.
+    #[must_use]
+    pub fn api_key(&self, name: &ApiKeyName) -> Option<KeyGate> {
+        self.keys.load().get(name).cloned()
+    }
+
+    /// All gates, by name.
+    #[must_use]
+    pub fn api_keys(&self) -> Vec<KeyGate> {
+        self.keys.load().values().cloned().collect()
+    }
+
+    /// A tenant was added, or its token, pause or weight changed; `None` for its readiness: it is gone.
+    pub fn set_tenant(
+        &self,
+        api_key: &ApiKeyName,
+        tenant: &TenantName,
+        readiness: Option<Readiness>,
+        paused: bool,
+        weight: u32,
+    ) {
+        if let Some(key) = self.api_key(api_key) {
+            let tenant = tenant.clone();
+            key.send(match readiness {
+                Some(readiness) => Message::SetTenant { tenant, readiness, paused, weight },
+                None => Message::RemoveTenant { tenant },
+            });
+        }
+    }
+
+    /// The process stops: waiting calls are served for `serve_for`, then refused.
+    pub fn stop(&self, serve_for: Duration) {
+        let serve_until = self.parts.clock.now().mono.plus(serve_for);
+        for key in self.api_keys() {
+            key.send(Message::Stop { serve_until });
+        }
+    }
+
+    /// Has the store uncount what was counted and will not leave, and record when tenants were last used;
+    /// the last thing before the store is closed.
+    pub async fn close(&self) {
+        usage::record(self).await;
+        for key in self.api_keys() {
+            let _ = key.ask(Message::Close).await;
+        }
+    }
+
+    /// Brings the gauges of all API keys up to date.
+    pub async fn publish(&self) {
+        for key in self.api_keys() {
+            if let Some(snapshot) = key.snapshot().await {
+                key.publish(&snapshot);
+            }
+        }
+    }
+}
+
+impl KeyGate {
+    fn open(parts: &Parts, name: ApiKeyName, limits: Limits) -> Self {
+        let (mailbox, inbox) = mpsc::unbounded_channel();
+        let board = Arc::new(Board::default());
+        board.set_limits(limits.rate, limits.per_day);
+        let actor = Actor {
+            name: name.clone(),
+            scheduler: Scheduler::new(limits, parts.clock.now()),
+            clock: parts.clock.clone(),
+            store: parts.store.clone(),
+            metrics: parts.metrics.api_key(&name),
+            store_metrics: parts.metrics.clone(),
+            events: parts.events.clone(),
+            demands: parts.demands.clone(),
+            tracker: parts.tracker.clone(),
+            mailbox: mailbox.downgrade(),
+            inbox,
+            replies: std::collections::HashMap::new(),
+            board: board.clone(),
+        };
+        parts.tracker.spawn(actor.run());
+        let shared = Shared {
+            clock: parts.clock.clone(),
+            metrics: parts.metrics.api_key(&name),
+            name,
+            mailbox,
+            call_next: AtomicU64::new(0),
+            board,
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The API key's name.
+    #[must_use]
+    pub fn name(&self) -> &ApiKeyName {
+        &self.shared.name
+    }
+
+    /// The API key's counters.
+    #[must_use]
+    pub fn metrics(&self) -> &KeyMetrics {
+        &self.shared.metrics
+    }
+
+    /// Asks for a slot. Dropping the ticket gives the place up.
+    #[must_use]
+    pub fn enqueue(&self, arrival: Arrival) -> Ticket {
+        let id = CallId::new(self.shared.call_next.fetch_add(1, Ordering::Relaxed));
+        let (reply, answer) = oneshot::channel();
+        let class = arrival.class;
+        self.send(Message::Enqueue { id, arrival, reply });
+        Ticket::new(self.clone(), id, class, answer)
+    }
+
+    /// Holds or releases the API key.
+    pub fn pause(&self, paused: bool) {
+        self.send(Message::Pause(paused));
+    }
+
+    /// The upstream refused a tenant's token: its calls wait until [`Gate::set_tenant`] says that it has
+    /// another. Calls that are enqueued after this wait too.
+    pub fn token_refused(&self, tenant: &TenantName) {
+        self.send(Message::TokenRefused { tenant: tenant.clone() });
+    }
+
+    /// The API key now; `None` when its task has ended.
+    pub async fn snapshot(&self) -> Option<Snapshot> {
+        self.ask(Message::Snapshot).await
+    }
+
+    /// One tenant now; `None` when it has never called.
+    pub async fn tenant(&self, name: TenantName) -> Option<TenantSnapshot> {
+        self.ask(|reply| Message::Tenant(name, reply)).await.flatten()
+    }
+
+    /// All tenants now.
+    pub async fn tenants(&self) -> Vec<TenantSnapshot> {
+        self.ask(Message::Tenants).await.unwrap_or_default()
+    }
+
+    /// What callers are told of the limits.
+    #[must_use]
+    pub fn quota(&self) -> Quota {
+        let board = &self.shared.board;
+        let resets_at = Unix::from_secs(board.day_resets_at.load(Ordering::Relaxed));
+        let until = resets_at.since(self.shared.clock.now().unix);
+        Quota {
+            calls: board.calls.load(Ordering::Relaxed),
+            window_secs: board.window.load(Ordering::Relaxed),
+            day_limit: board.day_limit.load(Ordering::Relaxed),
+            day_left: board.day_left.load(Ordering::Relaxed),
+            day_resets_secs: until.as_secs() + u64::from(until.subsec_nanos() > 0),
+        }
+    }
+
+    fn publish(&self, snapshot: &Snapshot) {
+        let metrics = self.metrics();
+        for (class, depth) in Class::ALL.into_iter().zip(snapshot.depth) {
+            metrics.queue_depth(class, depth);
+        }
+        metrics.guard(snapshot.guard);
+        metrics.day(snapshot.day_used, snapshot.day_limit);
+    }
+
+    fn send(&self, message: Message) {
+        // the task ends only when the process does or the key is gone; then nobody waits for it
+        let _ = self.shared.mailbox.send(message);
+    }
+
+    async fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> Message) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.send(message(reply));
+        answer.await.ok()
+    }
+}
+
+impl Board {
+    fn set_limits(&self, rate: Rate, per_day: u64) {
+        let window = rate.window();
+        let secs = window.as_secs() + u64::from(window.subsec_nanos() > 0);
+        self.calls.store(u64::from(rate.calls()), Ordering::Relaxed);
+        self.window.store(secs, Ordering::Relaxed);
+        self.day_limit.store(per_day, Ordering::Relaxed);
+    }
+
+    fn set_day(&self, left: u64, resets_at: Unix) {
+        self.day_left.store(left, Ordering::Relaxed);
+        self.day_resets_at.store(resets_at.as_secs(), Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,256 @@
+//! The task that owns the scheduler of one API key.
+//!
+//! It takes messages in batches, lets the scheduler decide, and carries its commands out. It never waits for
+//! anything but its mailbox and the scheduler's next deadline: the store is asked in a task of its own, whose
+//! answer is a message like any other.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use super::{Board, Demand};
+use crate::clock::Clock;
+use crate::engine::budget::{Claim, Claimed};
+use crate::engine::outcome::Outcome;
+use crate::engine::scheduler::{
+    Arrival, CallId, Command, Limits, Readiness, Refusal, Scheduler, Snapshot, TenantSnapshot,
+};
+use crate::engine::{ApiKeyName, Day, Mono, Now, TenantName};
+use crate::store::{Store, StoreError};
+use crate::telemetry::{Event, Events, KeyMetrics, Metrics, ThrottleScope};
+
+/// Messages taken before commands are carried out, so that a full mailbox does not hold back grants.
+const BATCH_MAX: usize = 64;
+
+/// How long a granted call waited, or why it was refused.
+pub(super) type Answer = Result<Waited, Refusal>;
+
+/// How long a granted call waited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waited {
+    /// In the queue, for its turn.
+    pub queue: Duration,
+    /// For its tenant's token.
+    pub token: Duration,
+}
+
+pub(super) enum Message {
+    Enqueue { id: CallId, arrival: Arrival, reply: oneshot::Sender<Answer> },
+    Prepared { id: CallId },
+    Cancel { id: CallId },
+    Sent { id: CallId, at: Now },
+    Settle { id: CallId, outcome: Outcome, at: Now },
+    SetTenant { tenant: TenantName, readiness: Readiness, paused: bool, weight: u32 },
+    RemoveTenant { tenant: TenantName },
+    TokenRefused { tenant: TenantName },
+    Pause(bool),
+    Reconfigure(Limits),
+    Stop { serve_until: Mono },
+    Claimed { asked_day: Day, answer: Option<Claimed> },
+    Snapshot(oneshot::Sender<Snapshot>),
+    Tenant(TenantName, oneshot::Sender<Option<TenantSnapshot>>),
+    Tenants(oneshot::Sender<Vec<TenantSnapshot>>),
+    Close(oneshot::Sender<()>),
+}
+
+pub(super) struct Actor {
+    pub(super) name: ApiKeyName,
+    pub(super) scheduler: Scheduler,
+    pub(super) clock: Clock,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) metrics: KeyMetrics,
+    pub(super) store_metrics: Metrics,
+    pub(super) events: Events,
+    pub(super) demands: mpsc::UnboundedSender<Demand>,
+    pub(super) tracker: TaskTracker,
+    /// Weak, so that the task ends when no handle is left.
+    pub(super) mailbox: mpsc::WeakUnboundedSender<Message>,
+    pub(super) inbox: mpsc::UnboundedReceiver<Message>,
+    pub(super) replies: HashMap<CallId, oneshot::Sender<Answer>>,
+    pub(super) board: Arc<Board>,
+}
+
+impl Actor {
+    pub(super) async fn run(mut self) {
+        let clock = self.clock.clone();
+        let timer = clock.sleep_until(Mono::NEVER);
+        tokio::pin!(timer);
+        let mut set_to = Mono::NEVER;
+        loop {
+            self.carry_out();
+            let due = self.scheduler.poll_timeout().unwrap_or(Mono::NEVER);
+            if due != set_to {
+                set_to = due;
+                timer.set(clock.sleep_until(due));
+            }
+            tokio::select! {
+                message = self.inbox.recv() => match message {
+                    Some(message) => self.take_batch(message),
+                    None => return,
+                },
+                () = &mut timer => {
+                    set_to = Mono::default();
+                    self.scheduler.handle_timeout(self.clock.now());
+                }
+            }
+        }
+    }
+
+    fn take_batch(&mut self, first: Message) {
+        self.take(first);
+        for _ in 1..BATCH_MAX {
+            match self.inbox.try_recv() {
+                Ok(message) => self.take(message),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Enqueue { id, arrival, reply } => {
+                match self.scheduler.enqueue(id, &arrival, self.clock.now()) {
+                    Ok(()) => drop(self.replies.insert(id, reply)),
+                    Err(why) => drop(reply.send(Err(why))),
+                }
+            }
+            Message::Prepared { id } => self.scheduler.prepared(id, self.clock.now()),
+            Message::Cancel { id } => {
+                self.replies.remove(&id);
+                self.scheduler.cancel(id, self.clock.now());
+            }
+            Message::Sent { id, at } => self.scheduler.sent(id, at),
+            Message::Settle { id, outcome, at } => self.settle(id, outcome, at),
+            Message::SetTenant { tenant, readiness, paused, weight } => {
+                let now = self.clock.now();
+                self.scheduler.set_tenant(&tenant, readiness, paused, weight, now);
+            }
+            Message::RemoveTenant { tenant } => {
+                self.scheduler.remove_tenant(&tenant, self.clock.now());
+            }
+            Message::TokenRefused { tenant } => self.scheduler.token_refused(&tenant),
+            Message::Pause(true) => self.scheduler.pause(),
+            Message::Pause(false) => self.scheduler.resume(self.clock.now()),
+            Message::Reconfigure(limits) => {
+                self.board.set_limits(limits.rate, limits.per_day);
+                self.scheduler.reconfigure(limits, self.clock.now());
+            }
+            Message::Stop { serve_until } => self.scheduler.stop(serve_until, self.clock.now()),
+            Message::Claimed { asked_day, answer } => {
+                self.scheduler.claimed(asked_day, answer, self.clock.now());
+            }
+            Message::Snapshot(reply) => drop(reply.send(self.scheduler.snapshot(self.clock.now()))),
+            Message::Tenant(name, reply) => {
+                drop(reply.send(self.scheduler.tenant(&name, self.clock.now())));
+            }
+            Message::Tenants(reply) => {
+                drop(reply.send(self.scheduler.tenant_snapshots(self.clock.now())));
+            }
+            Message::Close(reply) => self.close(reply),
+        }
+    }
+
+    fn settle(&mut self, id: CallId, outcome: Outcome, at: Now) {
+        match outcome {
+            Outcome::Throttled => {
+                warn!(api_key = %self.name, "the upstream refused a call for its rate");
+                self.metrics.throttled(ThrottleScope::Second);
+                self.publish_throttled("second");
+            }
+            Outcome::QuotaExceeded => {
+                warn!(api_key = %self.name, "the upstream says that the day is spent");
+                self.metrics.throttled(ThrottleScope::Day);
+                self.events.publish(Event::DaySpent { api_key: self.name.to_string() });
+            }
+            Outcome::Edge => {
+                warn!(api_key = %self.name, "an edge before the API refused a call: pausing");
+                self.metrics.throttled(ThrottleScope::Other);
+                self.publish_throttled("other");
+            }
+            Outcome::Answered(_) | Outcome::Lost | Outcome::NotSent => {}
+        }
+        self.scheduler.settle(id, outcome, at);
+    }
+
+    fn publish_throttled(&self, scope: &str) {
+        let api_key = self.name.to_string();
+        self.events.publish(Event::Throttled { api_key, scope: scope.to_owned() });
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(command) = self.scheduler.poll_command() {
+            match command {
+                Command::Grant { call, waited, for_token } => {
+                    let queue = waited.saturating_sub(for_token);
+                    self.answer(call, Ok(Waited { queue, token: for_token }));
+                }
+                Command::Refuse { call, why } => self.answer(call, Err(why)),
+                Command::Claim(claim) => self.claim(claim),
+                Command::Release { day, count } => self.release(day, count, None),
+                Command::Demand { tenant, deadline } => {
+                    let _ = self.demands.send(Demand { tenant, deadline });
+                }
+            }
+        }
+        let (left, resets_at) = self.scheduler.day(self.clock.now());
+        self.board.set_day(left, resets_at);
+        if self.replies.is_empty() && self.replies.capacity() > 1_024 {
+            self.replies.shrink_to_fit();
+        }
+    }
+
+    fn answer(&mut self, call: CallId, answer: Answer) {
+        let granted = answer.is_ok();
+        let taken = self.replies.remove(&call).is_some_and(|reply| reply.send(answer).is_ok());
+        if granted && taken {
+            self.metrics.slot_granted();
+        } else if granted {
+            // its caller left in this very moment
+            self.scheduler.cancel(call, self.clock.now());
+        }
+    }
+
+    fn claim(&self, claim: Claim) {
+        let Some(mailbox) = self.mailbox.upgrade() else { return };
+        let (store, name) = (self.store.clone(), self.name.clone());
+        let (metrics, clock) = (self.store_metrics.clone(), self.clock.clone());
+        self.tracker.spawn(async move {
+            let started = clock.now().mono;
+            let answer = store.reserve(&name, claim.day, claim.want, claim.limit).await;
+            metrics.store("reserve", clock.now().mono.since(started), answer.is_ok());
+            let answer = match answer {
+                Ok(count) => {
+                    Some(Claimed { day: count.day, granted: count.granted, total: count.total })
+                }
+                Err(error) => {
+                    warn!(api_key = %name, %error, "calls of the day could not be counted");
+                    None
+                }
+            };
+            let _ = mailbox.send(Message::Claimed { asked_day: claim.day, answer });
+        });
+    }
+
+    /// Has the store uncount calls; failing that, the count stays too high, which is safe.
+    fn release(&self, day: Day, count: u32, done: Option<oneshot::Sender<()>>) {
+        let (store, name) = (self.store.clone(), self.name.clone());
+        self.tracker.spawn(async move {
+            let result: Result<(), StoreError> = store.release(&name, day, count).await;
+            if let Err(error) = result {
+                debug!(api_key = %name, %error, count, "calls stay counted that did not leave");
+            }
+            drop(done.map(|done| done.send(())));
+        });
+    }
+
+    fn close(&mut self, reply: oneshot::Sender<()>) {
+        match self.scheduler.surrender() {
+            (_, 0) => drop(reply.send(())),
+            (day, count) => self.release(day, count, Some(reply)),
+        }
+    }
+}

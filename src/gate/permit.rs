@@ -1,0 +1,143 @@
+//! The right to send one call, as types that cannot be used twice or forgotten.
+//!
+//! | held | dropped means | moves on by |
+//! | --- | --- | --- |
+//! | [`Ticket`] in the queue | the place is free, nothing is spent | becoming a [`Permit`] |
+//! | [`Permit`], slot granted | the slot and the count are given back | [`Permit::spend`] |
+//! | [`Spent`], in flight | the outcome is unknown and stays charged | [`Spent::settle`] |
+
+use tokio::sync::oneshot;
+
+use super::KeyGate;
+use super::actor::{Answer, Message, Waited};
+use super::refusal::rejection;
+use crate::engine::Class;
+use crate::engine::outcome::Outcome;
+use crate::engine::scheduler::CallId;
+use crate::rejection::{Reason, Rejection};
+
+/// A place in the queue.
+#[must_use = "a dropped ticket gives its place up"]
+pub struct Ticket {
+    key: KeyGate,
+    id: CallId,
+    class: Class,
+    answer: oneshot::Receiver<Answer>,
+    answered: bool,
+}
+
+/// A slot: one call may leave now.
+#[must_use = "a dropped permit gives its slot back"]
+pub struct Permit {
+    key: KeyGate,
+    id: CallId,
+    waited: Waited,
+    spent: bool,
+}
+
+/// A call that has left.
+#[must_use = "what is spent must be settled, or its outcome counts as unknown"]
+pub struct Spent {
+    key: KeyGate,
+    id: CallId,
+    settled: bool,
+}
+
+impl Ticket {
+    pub(super) fn new(
+        key: KeyGate,
+        id: CallId,
+        class: Class,
+        answer: oneshot::Receiver<Answer>,
+    ) -> Self {
+        Self { key, id, class, answer, answered: false }
+    }
+
+    /// The call's body is there: it may be granted from now on.
+    pub fn prepared(&self) {
+        self.key.send(Message::Prepared { id: self.id });
+    }
+
+    /// Waits for the slot.
+    ///
+    /// # Errors
+    /// The refusal, when the call cannot have one.
+    pub async fn granted(mut self) -> Result<Permit, Rejection> {
+        let answer = (&mut self.answer).await;
+        self.answered = true;
+        match answer {
+            Ok(Ok(waited)) => {
+                self.key.metrics().queue_wait(self.class, waited.queue);
+                Ok(Permit { key: self.key.clone(), id: self.id, waited, spent: false })
+            }
+            Ok(Err(why)) => Err(rejection(&why, self.key.name())),
+            Err(_) => Err(Rejection::new(
+                Reason::ShuttingDown,
+                "the proxy no longer serves this API key; send the call again",
+            )),
+        }
+    }
+
+    /// The refusal, when there is one already: the answer to a call that cannot wait is not held back until
+    /// its body has been read.
+    pub async fn refused(&mut self) -> Rejection {
+        if let Ok(Err(why)) = (&mut self.answer).await {
+            self.answered = true;
+            return rejection(&why, self.key.name());
+        }
+        std::future::pending().await
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.key.send(Message::Cancel { id: self.id });
+        }
+    }
+}
+
+impl Permit {
+    /// How long the call waited.
+    #[must_use]
+    pub const fn waited(&self) -> Waited {
+        self.waited
+    }
+
+    /// Spends the slot: the bytes leave now.
+    pub fn spend(mut self) -> Spent {
+        self.spent = true;
+        let at = self.key.shared.clock.now();
+        self.key.send(Message::Sent { id: self.id, at });
+        Spent { key: self.key.clone(), id: self.id, settled: false }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if !self.spent {
+            self.key.send(Message::Cancel { id: self.id });
+        }
+    }
+}
+
+impl Spent {
+    /// Tells what became of the call.
+    pub fn settle(mut self, outcome: Outcome) {
+        self.end(outcome);
+    }
+
+    fn end(&mut self, outcome: Outcome) {
+        self.settled = true;
+        let at = self.key.shared.clock.now();
+        self.key.send(Message::Settle { id: self.id, outcome, at });
+    }
+}
+
+impl Drop for Spent {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.end(Outcome::Lost);
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Connections to the API: one destination, HTTP/1.1 or HTTP/2 by ALPN, kept while they are of use.
+//!
+//! A slot is counted from the moment its bytes leave, so a caller first takes a [`Connection`] in hand and only
+//! then spends its slot: no handshake stands between the two. While a call waits for a slot it holds none.
+//! A connection tells apart what certainly was not sent from what may have been.
+
+mod body;
+mod connect;
+mod pool;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response, Uri};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+
+pub use body::{BodyError, OutBody};
+pub use connect::{ConnectError, Connector, TlsError};
+use pool::Pool;
+pub use pool::Lease;
+
+/// What the connections are made with.
+pub struct Parts {
+    /// Scheme and authority of the API.
+    pub url: Uri,
+    /// Makes connections.
+    pub connector: Connector,
+    /// For a connection to be made, TLS included.
+    pub connect_timeout: Duration,
+    /// Reads time.
+    pub clock: Clock,
+    /// Runs the connections.
+    pub tracker: TaskTracker,
+    /// Ends the task that drops idle connections.
+    pub stopped: CancellationToken,
+}
+
+/// The API behind the proxy; clones share its connections.
+#[derive(Clone)]
+pub struct Upstream {
+    pool: Arc<Pool>,
+}
+
+/// A connection in hand: ready to send one request.
+pub struct Connection {
+    sender: Sender,
+    pool: Arc<Pool>,
+}
+
+enum Sender {
+    H1(http1::SendRequest<OutBody>),
+    H2(http2::SendRequest<OutBody>),
+}
+
+/// A request did not get its answer.
+#[derive(Debug)]
+pub enum SendError {
+    /// The connection had closed: no byte was sent.
+    NotSent(Box<Request<OutBody>>),
+    /// The connection broke after the request had begun to leave; it may have been served.
+    Lost(hyper::Error),
+}
+
+impl Upstream {
+    /// No connection is made yet.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self { pool: Pool::start(parts) }
+    }
+
+    /// The authority, for the `Host` header.
+    #[must_use]
+    pub fn host(&self) -> &http::HeaderValue {
+        &self.pool.host
+    }
+
+    /// A connection that is ready: an idle one, or a new one.
+    ///
+    /// # Errors
+    /// When none can be made within the connect time-out; nothing was sent.
+    pub async fn connection(&self) -> Result<Connection, ConnectError> {
+        loop {
+            let Some(sender) = self.pool.take_idle() else { break };
+            if let Some(sender) = ready(sender).await {
+                return Ok(Connection { sender, pool: self.pool.clone() });
+            }
+        }
+        let sender = self.pool.connect().await?;
+        Ok(Connection { sender, pool: self.pool.clone() })
+    }
+}
+
+/// The sender once it can send, or `None` when its connection has closed.
+async fn ready(mut sender: Sender) -> Option<Sender> {
+    let ready = match &mut sender {
+        Sender::H1(sender) => sender.ready().await,
+        Sender::H2(sender) => sender.ready().await,
+    };
+    ready.is_ok().then_some(sender)
+}
+
+impl Connection {
+    /// Sends the request and waits for the head of its answer. The lease gives the connection back when it is
+    /// dropped, which is to be when the answer's body has been read or is not wanted.
+    ///
+    /// # Errors
+    /// [`SendError`], which says whether anything was sent.
+    pub async fn send(
+        self,
+        mut request: Request<OutBody>,
+    ) -> Result<(Response<Incoming>, Lease), SendError> {
+        match self.sender {
+            Sender::H1(mut sender) => {
+                *request.version_mut() = http::Version::HTTP_11;
+                let answer = sender.try_send_request(request).await;
+                let lease = Lease::h1(sender, self.pool);
+                answer.map_or_else(|error| Err(send_error(error)), |answer| Ok((answer, lease)))
+            }
+            Sender::H2(mut sender) => {
+                self.pool.absolute(&mut request);
+                let answer = sender.try_send_request(request).await;
+                answer.map_or_else(
+                    |error| Err(send_error(error)),
+                    |answer| Ok((answer, Lease::shared())),
+                )
+            }
+        }
+    }
+}
+
+fn send_error(
+    mut error: hyper::client::conn::TrySendError<Request<OutBody>>,
+) -> SendError {
+    match error.take_message() {
+        Some(request) => SendError::NotSent(Box::new(request)),
+        None => SendError::Lost(error.into_error()),
+    }
+}

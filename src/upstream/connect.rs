@@ -1,0 +1,112 @@
+//! Making connections: TCP, and TLS with the system's authorities and those of `upstream.ca_file`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Uri;
+use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, MaybeHttpsStream};
+use hyper_util::client::legacy::connect::{Connection as _, HttpConnector};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use tokio::net::TcpStream;
+use tower::Service as _;
+
+/// No connection could be made; nothing was sent.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The address did not answer, refused, or is not who it should be.
+    #[error("could not connect: {0}")]
+    Connect(Box<dyn std::error::Error + Send + Sync>),
+    /// The connection closed before it could be used.
+    #[error("the connection closed at once: {0}")]
+    Handshake(hyper::Error),
+    /// It took too long.
+    #[error("could not connect within {0:?}")]
+    TimedOut(Duration),
+}
+
+/// TLS cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The certificate authorities of the system cannot be used.
+    #[error("could not set up TLS with the system's certificate authorities: {0}")]
+    Verifier(rustls::Error),
+    /// The file of further authorities cannot be used.
+    #[error("could not read certificate authorities from {path}: {cause}")]
+    CaFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        cause: String,
+    },
+}
+
+/// Makes connections; clones share the TLS session cache.
+#[derive(Clone)]
+pub struct Connector(HttpsConnector<HttpConnector>);
+
+/// A fresh connection.
+pub(super) struct Connected(MaybeHttpsStream<TokioIo<TcpStream>>);
+
+impl Connector {
+    /// A connector that trusts the system's authorities and those in `ca_file`.
+    ///
+    /// # Errors
+    /// [`TlsError`] when either cannot be read.
+    pub fn new(ca_file: Option<&Path>) -> Result<Self, TlsError> {
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        http.set_nodelay(true);
+        let https = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_tls_config(tls(ca_file)?)
+            .https_or_http()
+            .enable_all_versions()
+            .wrap_connector(http);
+        Ok(Self(https))
+    }
+
+    /// The connector as hyper-util's client takes it.
+    #[must_use]
+    pub fn into_inner(self) -> HttpsConnector<HttpConnector> {
+        self.0
+    }
+
+    pub(super) async fn connect(&self, url: Uri) -> Result<Connected, ConnectError> {
+        self.0.clone().call(url).await.map(Connected).map_err(ConnectError::Connect)
+    }
+}
+
+fn tls(ca_file: Option<&Path>) -> Result<ClientConfig, TlsError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Verifier)?;
+    let Some(path) = ca_file else {
+        let builder = builder.try_with_platform_verifier().map_err(TlsError::Verifier)?;
+        return Ok(builder.with_no_client_auth());
+    };
+    let fault = |cause: String| TlsError::CaFile { path: path.to_owned(), cause };
+    let mut roots = rustls::RootCertStore::empty();
+    let certificates = CertificateDer::pem_file_iter(path).map_err(|e| fault(e.to_string()))?;
+    for certificate in certificates {
+        let certificate = certificate.map_err(|error| fault(error.to_string()))?;
+        roots.add(certificate).map_err(|error| fault(error.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(fault("no certificate in the file".to_owned()));
+    }
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+impl Connected {
+    pub(super) fn is_h2(&self) -> bool {
+        self.0.connected().is_negotiated_h2()
+    }
+
+    pub(super) fn into_io(self) -> MaybeHttpsStream<TokioIo<TcpStream>> {
+        self.0
+    }
+}
