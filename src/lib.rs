@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | pure machines | [`engine`] |
 //! | base | [`clock`], [`secret`], [`rejection`], [`config`] |
-//! | ports | [`store`], `upstream`, `telemetry` |
+//! | ports | [`store`], `upstream`, [`telemetry`] |
 //! | shells | `gate`, `tokens` |
 //! | faces | `proxy`, `admin` |
 //! | roots | `app`, `lifecycle`, `cli` |
@@ -21,3 +21,4 @@ pub mod rejection;
 pub mod secret;
 
 pub mod store;
+pub mod telemetry;

@@ -1,0 +1,35 @@
+# `make` alone lists what there is.
+
+CARGO ?= cargo
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench lint fmt deps
+
+help: ## List these targets
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## Sandbox, proxy and three tenants on this machine, until Ctrl-C
+	$(CARGO) run --locked --release -- demo
+
+test: deps ## All that must pass: form, lints, tests
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) test --locked
+
+bench: ## Benchmarks
+	$(CARGO) bench --locked
+
+lint: ## Form, lints and, where cargo-deny is installed, licences and sources
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	@if $(CARGO) deny --version >/dev/null 2>&1; then \
+		$(CARGO) deny --locked check bans licenses sources; \
+	else \
+		echo "cargo-deny is not installed: licences and sources are not checked"; \
+	fi
+
+fmt: ## Format the code
+	$(CARGO) fmt
+
+deps: ## Install what the tests need, where it is missing (Debian)
+	@tests/install-deps.sh

@@ -1,0 +1,113 @@
+//! The README's tables say what the code says, no more and no less.
+//!
+//! Each table stands below a heading of its own, `## Refusals`, `## Metrics` and `## Settings`, and
+//! has the public name in backticks in its first column. Settings are named as in the file:
+//! `server.listen`.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use ctct_proxy::engine::ApiKeyName;
+use ctct_proxy::rejection::Reason;
+use ctct_proxy::telemetry::Metrics;
+
+#[test]
+fn the_table_of_refusals_has_every_reason_and_no_other() {
+    let reasons = Reason::ALL.iter().map(|reason| reason.as_str().to_owned()).collect();
+    assert_same("Refusals", &reasons);
+}
+
+#[test]
+fn the_table_of_metrics_has_every_metric_and_no_other() {
+    let metrics = Metrics::new("0");
+    metrics.api_key(&ApiKeyName::new("main").unwrap()).request(200);
+    let page = metrics.encode().unwrap();
+    let declared = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let names = declared.map(|declaration| {
+        let (name, metric_type) = declaration.split_once(' ').unwrap();
+        match metric_type {
+            "counter" => format!("{name}_total"),
+            "info" => format!("{name}_info"),
+            _ => name.to_owned(),
+        }
+    });
+    assert_same("Metrics", &names.collect());
+}
+
+#[test]
+fn the_table_of_settings_has_every_key_of_the_example() {
+    let keys = example_keys(&read("config/example.toml"));
+    assert!(keys.contains("server.listen"), "the example has keys: {keys:?}");
+    let named = first_column("Settings");
+    let missing: Vec<&String> = keys.difference(&named).collect();
+    assert!(missing.is_empty(), "not in the README's table of settings: {missing:?}");
+}
+
+#[test]
+fn keys_of_the_example_are_read_with_their_section_also_when_commented_out() {
+    let example = "# A text.\n[server]\nlisten = \"a\" # b = c\n# tls_cert = \"\"\n\n\
+                   # [[api_keys]]\n# name = \"x\"\n[log]\nformat = \"text\"\n";
+    let keys: Vec<String> = example_keys(example).into_iter().collect();
+    assert_eq!(keys, ["api_keys.name", "log.format", "server.listen", "server.tls_cert"]);
+}
+
+fn assert_same(heading: &str, in_code: &BTreeSet<String>) {
+    let in_readme = first_column(heading);
+    let missing: Vec<&String> = in_code.difference(&in_readme).collect();
+    let unknown: Vec<&String> = in_readme.difference(in_code).collect();
+    assert!(
+        missing.is_empty() && unknown.is_empty(),
+        "README.md, {heading}: missing {missing:?}, unknown to the code {unknown:?}"
+    );
+}
+
+/// The names in backticks in the first cells of the tables below `## heading`; labels in braces are
+/// left off.
+fn first_column(heading: &str) -> BTreeSet<String> {
+    let readme = read("README.md");
+    let title = format!("## {heading}");
+    let section = readme.lines().skip_while(|line| *line != title).skip(1);
+    let rows = section.take_while(|line| !line.starts_with("## ")).filter_map(|line| {
+        let (first, _) = line.trim().strip_prefix('|')?.split_once('|')?;
+        Some(first.to_owned())
+    });
+    let names: BTreeSet<String> = rows
+        .flat_map(|first| {
+            // Every second part of a cell stands between backticks.
+            let parts = first.split('`').skip(1).step_by(2);
+            parts.map(|name| name.split('{').next().unwrap_or(name).to_owned()).collect::<Vec<_>>()
+        })
+        .collect();
+    assert!(!names.is_empty(), "README.md has no table below `{title}`");
+    names
+}
+
+/// The keys of a TOML text with their sections, those included that are commented out.
+fn example_keys(text: &str) -> BTreeSet<String> {
+    let mut section = String::new();
+    let mut keys = BTreeSet::new();
+    for line in text.lines() {
+        let line = line.trim_start_matches(['#', ' ']).trim_end();
+        if line.starts_with('[') {
+            let inner = line.trim_start_matches('[');
+            inner.split(']').next().unwrap_or(inner).trim().clone_into(&mut section);
+        } else if let Some((key, _)) = line.split_once('=') {
+            let key = key.trim();
+            if !key.is_empty() && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') {
+                keys.insert(if section.is_empty() {
+                    key.to_owned()
+                } else {
+                    format!("{section}.{key}")
+                });
+            }
+        }
+    }
+    keys
+}
+
+fn read(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&path)
+        .unwrap_or_else(|error| panic!("could not read {}: {error}", path.display()))
+}
