@@ -247,7 +247,6 @@ impl KeyGate {
     }
 
     /// Asks for a slot. Dropping the ticket gives the place up.
-    #[must_use]
     pub fn enqueue(&self, arrival: Arrival) -> Ticket {
         let id = CallId::new(self.shared.call_next.fetch_add(1, Ordering::Relaxed));
         let (reply, answer) = oneshot::channel();

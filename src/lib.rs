@@ -22,3 +22,7 @@ pub mod secret;
 
 pub mod store;
 pub mod telemetry;
+pub mod upstream;
+
+pub mod clients;
+pub mod gate;

@@ -21,8 +21,8 @@ use crate::clock::Clock;
 
 pub use body::{BodyError, OutBody};
 pub use connect::{ConnectError, Connector, TlsError};
-use pool::Pool;
 pub use pool::Lease;
+use pool::Pool;
 
 /// What the connections are made with.
 pub struct Parts {
@@ -133,9 +133,7 @@ impl Connection {
     }
 }
 
-fn send_error(
-    mut error: hyper::client::conn::TrySendError<Request<OutBody>>,
-) -> SendError {
+fn send_error(mut error: hyper::client::conn::TrySendError<Request<OutBody>>) -> SendError {
     match error.take_message() {
         Some(request) => SendError::NotSent(Box::new(request)),
         None => SendError::Lost(error.into_error()),

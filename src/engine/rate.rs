@@ -148,10 +148,11 @@ impl std::str::FromStr for Rate {
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let nanos = self.window.as_nanos().max(1);
-        let half = nanos / 2;
-        let scaled = u128::from(self.calls.get()) * u128::from(MICRO) * 1_000_000_000;
-        let micro = (scaled + half) / nanos;
-        let (whole, fraction) = (micro / u128::from(MICRO), micro % u128::from(MICRO));
+        let per_calls = u128::from(MICRO).saturating_mul(1_000_000_000);
+        let scaled = u128::from(self.calls.get()).saturating_mul(per_calls);
+        let rounded = scaled.saturating_add(nanos.div_euclid(2));
+        let micro = u64::try_from(rounded.div_euclid(nanos)).unwrap_or(u64::MAX);
+        let (whole, fraction) = (micro.div_euclid(MICRO), micro.rem_euclid(MICRO));
         if fraction == 0 {
             return write!(f, "{whole}");
         }

@@ -127,7 +127,7 @@ impl Actor {
             Message::Settle { id, outcome, at } => self.settle(id, outcome, at),
             Message::SetTenant { tenant, readiness, paused, weight } => {
                 let now = self.clock.now();
-                self.scheduler.set_tenant(&tenant, readiness, paused, weight, now);
+                self.scheduler.set_tenant(&tenant, &readiness, paused, weight, now);
             }
             Message::RemoveTenant { tenant } => {
                 self.scheduler.remove_tenant(&tenant, self.clock.now());
@@ -158,27 +158,25 @@ impl Actor {
         match outcome {
             Outcome::Throttled => {
                 warn!(api_key = %self.name, "the upstream refused a call for its rate");
-                self.metrics.throttled(ThrottleScope::Second);
-                self.publish_throttled("second");
+                self.publish_throttled(ThrottleScope::Second);
             }
             Outcome::QuotaExceeded => {
                 warn!(api_key = %self.name, "the upstream says that the day is spent");
                 self.metrics.throttled(ThrottleScope::Day);
-                self.events.publish(Event::DaySpent { api_key: self.name.to_string() });
+                self.events.publish(Event::DaySpent { api_key: self.name.clone() });
             }
             Outcome::Edge => {
                 warn!(api_key = %self.name, "an edge before the API refused a call: pausing");
-                self.metrics.throttled(ThrottleScope::Other);
-                self.publish_throttled("other");
+                self.publish_throttled(ThrottleScope::Other);
             }
             Outcome::Answered(_) | Outcome::Lost | Outcome::NotSent => {}
         }
         self.scheduler.settle(id, outcome, at);
     }
 
-    fn publish_throttled(&self, scope: &str) {
-        let api_key = self.name.to_string();
-        self.events.publish(Event::Throttled { api_key, scope: scope.to_owned() });
+    fn publish_throttled(&self, scope: ThrottleScope) {
+        self.metrics.throttled(scope);
+        self.events.publish(Event::Throttled { api_key: self.name.clone(), scope });
     }
 
     fn carry_out(&mut self) {
@@ -243,7 +241,9 @@ impl Actor {
             if let Err(error) = result {
                 debug!(api_key = %name, %error, count, "calls stay counted that did not leave");
             }
-            drop(done.map(|done| done.send(())));
+            if let Some(done) = done {
+                let _ = done.send(());
+            }
         });
     }
 

@@ -10,7 +10,9 @@ pub(super) fn rejection(why: &Refusal, api_key: &ApiKeyName) -> Rejection {
     match why {
         Refusal::QueueFull { retry } => Rejection::new(
             Reason::QueueFull,
-            format!("the queue of API key {api_key} is full (queue.capacity); send the call again later"),
+            format!(
+                "the queue of API key {api_key} is full (queue.capacity); send the call again later"
+            ),
         )
         .retry_after(*retry),
         Refusal::TenantQueueFull { retry } => Rejection::new(

@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Request, Uri};
 use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
@@ -71,8 +71,7 @@ impl Pool {
         let uri = parts.url.clone().into_parts();
         let authority = uri.authority.expect("a valid configuration has an upstream authority");
         let pool = Arc::new(Self {
-            host: HeaderValue::from_str(authority.as_str())
-                .expect("an authority is visible ASCII"),
+            host: HeaderValue::from_str(authority.as_str()).expect("an authority is visible ASCII"),
             scheme: uri.scheme.expect("a valid configuration has an upstream scheme"),
             authority,
             url: parts.url,
@@ -183,4 +182,3 @@ impl Pool {
         *request.version_mut() = http::Version::HTTP_2;
     }
 }
-

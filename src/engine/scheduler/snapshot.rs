@@ -104,7 +104,8 @@ impl Scheduler {
         }
     }
 
-    /// What is left of the day and when it turns, for the `RateLimit` header: cheap enough for every answer.
+    /// What is left of the day and when it turns, for the `RateLimit` header.
+    #[must_use]
     pub fn day(&self, now: Now) -> (u64, Unix) {
         (self.budget.remaining(now.mono), self.budget.resets_at())
     }

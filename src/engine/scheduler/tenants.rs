@@ -108,7 +108,7 @@ impl Scheduler {
     pub fn set_tenant(
         &mut self,
         name: &TenantName,
-        readiness: Readiness,
+        readiness: &Readiness,
         paused: bool,
         weight: u32,
         now: Now,
@@ -121,7 +121,7 @@ impl Scheduler {
             tenant.ready_since = now.mono;
         }
         tenant.readiness = readiness.clone();
-        match &readiness {
+        match readiness {
             Readiness::Ready => {
                 tenant.demanded = None;
                 if paused { self.queue.hold(ix) } else { self.queue.unhold(ix) }
@@ -137,7 +137,7 @@ impl Scheduler {
             }
         }
         if let Readiness::Failing { retry_at } = readiness {
-            self.refuse_hopeless(ix, retry_at, now.mono);
+            self.refuse_hopeless(ix, *retry_at, now.mono);
         }
         self.advance(now);
     }

@@ -62,7 +62,7 @@ impl World {
 
     fn ready(mut self, tenants: &[&str]) -> Self {
         for tenant in tenants {
-            self.scheduler.set_tenant(&name(tenant), Readiness::Ready, false, 1, self.now);
+            self.scheduler.set_tenant(&name(tenant), &Readiness::Ready, false, 1, self.now);
         }
         self
     }
@@ -174,7 +174,7 @@ fn a_burst_is_spaced_and_never_over_the_limit() {
 #[test]
 fn a_tenant_without_token_is_skipped_and_its_token_demanded_once() {
     let mut world = World::new(limits("4")).ready(&["b"]);
-    world.scheduler.set_tenant(&name("a"), Readiness::Waiting, false, 1, world.now);
+    world.scheduler.set_tenant(&name("a"), &Readiness::Waiting, false, 1, world.now);
     let waits = world.call("a", 30_000).unwrap();
     world.call("a", 30_000).unwrap();
     let goes = world.call("b", 30_000).unwrap();
@@ -182,7 +182,7 @@ fn a_tenant_without_token_is_skipped_and_its_token_demanded_once() {
     assert_eq!(world.demanded.len(), 1);
     world.call("a", 10_000).unwrap();
     assert_eq!(world.demanded.len(), 2, "an earlier deadline is passed on");
-    world.scheduler.set_tenant(&name("a"), Readiness::Ready, false, 1, world.now);
+    world.scheduler.set_tenant(&name("a"), &Readiness::Ready, false, 1, world.now);
     world.pass(Duration::from_millis(265));
     assert_eq!(world.granted[1].1, waits);
 }
@@ -300,7 +300,7 @@ fn a_store_that_fails_refuses_and_heals() {
 fn dead_tokens_refuse_and_failing_ones_refuse_whom_they_cannot_help() {
     let mut world = World::new(limits("4")).ready(&[]);
     let set = |world: &mut World, readiness| {
-        world.scheduler.set_tenant(&name("a"), readiness, false, 1, world.now);
+        world.scheduler.set_tenant(&name("a"), &readiness, false, 1, world.now);
         world.settle_commands();
     };
     set(&mut world, Readiness::Waiting);
@@ -375,7 +375,7 @@ fn random_step(world: &mut World, chance: &mut Chance, sent: &mut Vec<Mono>) {
         6 => {
             let readiness =
                 if chance.below(2) == 0 { Readiness::Waiting } else { Readiness::Ready };
-            world.scheduler.set_tenant(&name(tenant), readiness, false, 1, world.now);
+            world.scheduler.set_tenant(&name(tenant), &readiness, false, 1, world.now);
             world.settle_commands();
         }
         7 => world.now.unix = world.now.unix.minus(Duration::from_secs(chance.below(7_200))),
@@ -420,7 +420,7 @@ fn whatever_happens_the_limits_hold_and_nothing_is_stuck() {
         }
         world.store_fails = false;
         for tenant in ["a", "b", "c"] {
-            world.scheduler.set_tenant(&name(tenant), Readiness::Ready, false, 1, world.now);
+            world.scheduler.set_tenant(&name(tenant), &Readiness::Ready, false, 1, world.now);
         }
         world.settle_commands();
         world.serve(Duration::from_secs(60));
