@@ -11,7 +11,7 @@
 //! | shells | `gate`, `tokens` |
 //! | faces | `proxy`, `admin` |
 //! | roots | `app`, `lifecycle`, `cli` |
-//! | aside | `sandbox`, the model of the upstream that tests and the demo run against |
+//! | aside | [`sandbox`], the model of the upstream that tests and the demo run against |
 
 pub mod engine;
 
@@ -21,3 +21,5 @@ pub mod rejection;
 pub mod secret;
 
 pub mod store;
+
+pub mod sandbox;
