@@ -21,3 +21,5 @@ pub mod rejection;
 pub mod secret;
 
 pub mod store;
+
+pub mod cli;
