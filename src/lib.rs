@@ -10,7 +10,7 @@
 //! | ports | [`store`], [`upstream`], [`telemetry`], `listen` |
 //! | shells | [`clients`], [`gate`], `tokens` |
 //! | faces | `proxy`, `admin` |
-//! | roots | `app`, `lifecycle`, `cli` |
+//! | roots | `app`, `lifecycle`, [`cli`] |
 //! | aside | [`sandbox`], the model of the upstream that tests and the demo run against |
 
 pub mod engine;
@@ -28,5 +28,6 @@ pub mod clients;
 pub mod gate;
 
 
+pub mod cli;
 
 pub mod sandbox;
