@@ -6,12 +6,12 @@
 //! | layer | modules |
 //! | --- | --- |
 //! | pure machines | [`engine`] |
-//! | base | [`clock`], [`secret`], [`rejection`], [`config`] |
-//! | ports | [`store`], `upstream`, [`telemetry`] |
-//! | shells | `gate`, `tokens` |
+//! | base | [`clock`], [`secret`], [`rejection`], [`config`], `phase` |
+//! | ports | [`store`], [`upstream`], [`telemetry`], `listen` |
+//! | shells | [`clients`], [`gate`], `tokens` |
 //! | faces | `proxy`, `admin` |
-//! | roots | `app`, `lifecycle`, `cli` |
-//! | aside | `sandbox`, the model of the upstream that tests and the demo run against |
+//! | roots | `app`, `lifecycle`, [`cli`] |
+//! | aside | [`sandbox`], the model of the upstream that tests and the demo run against |
 
 pub mod engine;
 
@@ -26,3 +26,8 @@ pub mod upstream;
 
 pub mod clients;
 pub mod gate;
+
+
+pub mod cli;
+
+pub mod sandbox;
