@@ -74,7 +74,10 @@ async fn accept(listen: SocketAddr, upstream: SocketAddr, hold: bool) -> anyhow:
         stream.set_nodelay(true)?;
         let (bare, builder) = (bare.clone(), builder.clone());
         tracker.spawn(async move {
-            let service = service_fn(|request| bare.call(request));
+            let service = service_fn(move |request| {
+                let bare = bare.clone();
+                async move { Ok::<_, Infallible>(bare.call(request).await) }
+            });
             // a caller that leaves is no fault
             let _ = builder.serve_connection(TokioIo::new(stream), service).await;
         });
@@ -98,15 +101,14 @@ impl Drop for Held<'_> {
 }
 
 impl Bare {
-    async fn call(&self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    async fn call(&self, request: Request<Incoming>) -> Response<Body> {
         if self.hold {
-            return Ok(self.hold(&request).await);
+            return self.hold(&request).await;
         }
-        let answer = match self.forward(request).await {
+        match self.forward(request).await {
             Ok(answer) => answer,
             Err(error) => text(StatusCode::BAD_GATEWAY, error.to_string()),
-        };
-        Ok(answer)
+        }
     }
 
     async fn hold(&self, request: &Request<Incoming>) -> Response<Body> {
@@ -126,7 +128,7 @@ impl Bare {
         *request.version_mut() = Version::HTTP_11;
         let mut answer = self.client.request(request).await?;
         drop_hop_by_hop(answer.headers_mut());
-        Ok(answer.map(BodyExt::boxed))
+        Ok(answer.map(|body| body.boxed()))
     }
 }
 

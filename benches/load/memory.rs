@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::parked::{CALLS, Protocol, park};
 use crate::process::{Cores, need_files};
-use crate::report::Report;
+use crate::report::{Report, note};
 use crate::subject::{self, Ours, Subject, TENANT};
 
 const BURSTS: usize = 3;
@@ -46,12 +46,12 @@ pub(crate) async fn measure(ours: &Ours, report: &mut Report) -> anyhow::Result<
     for case in &CASES {
         let bare = subject::bare(ours.upstream, true, Cores::All).await?;
         let bare = bursts(&bare, case.protocol).await?;
-        report.note(&format!("{}, bare proxy, held", case.name), &detail(&bare));
+        note(&format!("{}, bare proxy, held", case.name), &detail(&bare));
 
         let proxy = ours.start("memory:", Cores::All).await?;
         proxy.pause().await?;
         let growth = bursts(&proxy, case.protocol).await?;
-        report.note(case.name, &detail(&growth));
+        note(case.name, &detail(&growth));
         let what = format!("memory of a waiting call, {}", case.name);
         report.add(&what, growth.call_kib, "KiB", Some(case.call_kib_max));
         let limit = 2.0 * growth.before_kib / MIB + LEFT_MIB_MAX;

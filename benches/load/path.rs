@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use crate::callers::{self, Cost};
 use crate::process::{Cores, PROXY_CORE};
-use crate::report::{Report, median};
+use crate::report::{Report, median, note};
 use crate::subject::{self, Ours, Subject, TENANT};
 use crate::upstream::{LARGE_PATH, SMALL_PATH};
 
@@ -39,13 +39,13 @@ pub(crate) async fn measure(ours: &Ours, rounds: usize, report: &mut Report) -> 
     let subjects = Subjects { bare, ours, client_key };
     for case in &CASES {
         let [bare, anonymous, keyed] = rounds_of(&subjects, case, rounds).await?;
-        let (base, name) = (cpu(&bare), case.name);
-        report.note(&format!("{name}, bare proxy"), &detail(&bare));
-        report.note(&format!("{name}, tenant named by the bearer"), &detail(&anonymous));
-        report.note(&format!("{name}, client key"), &detail(&keyed));
+        let (of_bare, name) = (cpu(&bare), case.name);
+        note(&format!("{name}, bare proxy"), &detail(&bare));
+        note(&format!("{name}, tenant named by the bearer"), &detail(&anonymous));
+        note(&format!("{name}, client key"), &detail(&keyed));
         for (who, costs) in [("tenant named by the bearer", &anonymous), ("client key", &keyed)] {
             let what = format!("CPU per request, {name}, {who}");
-            report.add(&what, cpu(costs) / base, "× bare", Some(case.ratio_max));
+            report.add(&what, cpu(costs) / of_bare, "× bare", Some(case.ratio_max));
         }
     }
     Ok(())
@@ -60,16 +60,11 @@ async fn rounds_of(
     let keyed = callers::request(case.path, &subjects.client_key);
     let mut costs = [Vec::new(), Vec::new(), Vec::new()];
     for _ in 0..rounds {
-        let turns: [(&Subject, &Rc<[u8]>); 3] = [
-            (&subjects.bare, &anonymous),
-            (&subjects.ours, &anonymous),
-            (&subjects.ours, &keyed),
-        ];
+        let turns: [(&Subject, &Rc<[u8]>); 3] =
+            [(&subjects.bare, &anonymous), (&subjects.ours, &anonymous), (&subjects.ours, &keyed)];
         for ((subject, request), costs) in turns.into_iter().zip(&mut costs) {
             let address: SocketAddr = subject.address;
-            costs.push(
-                callers::round(&subject.process, address, request, case.requests).await?,
-            );
+            costs.push(callers::round(&subject.process, address, request, case.requests).await?);
         }
     }
     Ok(costs)

@@ -31,12 +31,6 @@ impl Report {
         self.rows.push(Row { what: what.to_owned(), figure, unit, at_most });
     }
 
-    /// Says what a figure comes from.
-    #[expect(clippy::unused_self, reason = "what is noted belongs to the report, at whatever time it is shown")]
-    pub(crate) fn note(&self, what: &str, text: &str) {
-        println!("{what}: {text}");
-    }
-
     /// Prints the table and tells whether every figure holds.
     pub(crate) fn print(&self) -> bool {
         let width = self.rows.iter().map(|row| row.what.chars().count()).max().unwrap_or(0);
@@ -57,6 +51,11 @@ impl Report {
         }
         all_hold
     }
+}
+
+/// Says what figures come from.
+pub(crate) fn note(what: &str, text: &str) {
+    println!("{what}: {text}");
 }
 
 /// The median; of none, zero.

@@ -208,6 +208,7 @@ fn access_token() -> String {
 /// The release binary beside which this program was built.
 pub(crate) fn release_binary() -> anyhow::Result<PathBuf> {
     let this = std::env::current_exe()?;
-    let folder = this.parent().and_then(Path::parent).context("benchmarks lie in target/release")?;
+    let folder =
+        this.parent().and_then(Path::parent).context("benchmarks lie in target/release")?;
     Ok(folder.join(OsStr::new("ctct-proxy")))
 }
