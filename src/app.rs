@@ -25,7 +25,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::gate::{self, Gate};
 use crate::listen::{Bounds, Listener};
-use crate::phase::{Phase, Stage};
+use crate::phase::{Phase, SharedPhase};
 use crate::proxy::{self, Proxy};
 use crate::store::{self, Store};
 use crate::telemetry::{Event, Events, Metrics};
@@ -40,7 +40,7 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// A running proxy.
 pub struct App {
     config: Arc<ArcSwap<Config>>,
-    phase: Phase,
+    phase: SharedPhase,
     events: Events,
     store: Arc<dyn Store>,
     gate: Gate,
@@ -64,7 +64,7 @@ impl App {
     /// What kept it from starting, in words that say what to do; nothing is left half done.
     pub async fn start(config: Config, clock: Clock) -> anyhow::Result<Self> {
         let (tracker, stopped) = (TaskTracker::new(), CancellationToken::new());
-        let (phase, events) = (Phase::default(), Events::new(clock.clone()));
+        let (phase, events) = (SharedPhase::new(), Events::new(clock.clone()));
         let metrics = Metrics::new(VERSION);
         let data = bind(config.server.listen, "server.listen").await?;
         let admin = bind(config.server.admin_listen, "server.admin_listen").await?;
@@ -137,6 +137,7 @@ impl App {
             store: store.clone(),
             admin_token,
             phase: phase.clone(),
+            tracker: tracker.clone(),
             stopped: stopped.clone(),
         });
         let (data_address, admin_address) = (data.address(), admin.address());
@@ -157,7 +158,7 @@ impl App {
             )),
         ];
         parts::watch_store(&store, &phase, &clock, &tracker, &stopped);
-        phase.set(Stage::Ready);
+        phase.set(Phase::Ready);
         info!(data = %data_address, admin = %admin_address, version = VERSION, "serving");
         Ok(Self {
             config,
@@ -240,7 +241,7 @@ impl App {
     pub async fn stop(self) -> bool {
         let drain = self.drain_timeout();
         info!(?drain, "stopping");
-        self.phase.set(Stage::Draining);
+        self.phase.set(Phase::Draining);
         self.events.publish(Event::Draining);
         let done = tokio::time::timeout(drain, self.wind_down(drain)).await;
         self.stopped.cancel();

@@ -8,8 +8,8 @@
 //! | pure machines | [`engine`] |
 //! | base | [`clock`], [`secret`], [`rejection`], [`config`], [`phase`] |
 //! | ports | [`store`], [`upstream`], [`telemetry`], [`listen`] |
-//! | shells | [`clients`], [`gate`], `tokens` |
-//! | faces | [`proxy`], `admin` |
+//! | shells | [`clients`], [`gate`], [`tokens`] |
+//! | faces | [`proxy`], [`admin`] |
 //! | roots | [`app`], [`lifecycle`], [`cli`] |
 //! | aside | [`sandbox`], the model of the upstream that tests and the demo run against |
 
@@ -28,7 +28,9 @@ pub mod upstream;
 
 pub mod clients;
 pub mod gate;
+pub mod tokens;
 
+pub mod admin;
 pub mod proxy;
 
 pub mod app;

@@ -59,7 +59,8 @@ pub async fn run(
                     error!(%mistakes, "the configuration is wrong; the one before stays in force");
                 }
             },
-            () = signals.stop() => break,
+            _ = signals.terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
         }
     }
     tokio::select! {

@@ -1,60 +1,73 @@
-//! Where in its life the process is: what `/readyz` answers, and whether new calls are served.
+//! Where the process stands in its life, for those who ask whether it is ready.
+//!
+//! One writer in the middle of the program sets it, the admin listener reads it. It is a fact to be
+//! shown, not a switch: nothing is started or stopped by it. A process that drains never looks
+//! ready again.
 
-use tokio::sync::watch;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
-/// A moment of the process's life.
+/// Where the process stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Stage {
-    /// Not yet serving.
+pub enum Phase {
+    /// Configuration, store and listeners are being opened.
     #[default]
     Starting,
-    /// Serving.
+    /// Calls are served.
     Ready,
-    /// Finishing what was taken in; new calls are refused.
-    Draining,
-    /// Serving only what needs no store: it cannot be written.
+    /// The store cannot be reached, and calls cannot be counted.
     StoreDown,
+    /// The process is being stopped.
+    Draining,
 }
 
-impl Stage {
-    /// Its name in `/readyz`.
+impl Phase {
+    const ALL: [Self; 4] = [Self::Starting, Self::Ready, Self::StoreDown, Self::Draining];
+
+    /// Its public name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting",
             Self::Ready => "ready",
-            Self::Draining => "draining",
             Self::StoreDown => "store_down",
+            Self::Draining => "draining",
+        }
+    }
+
+    const fn code(self) -> u8 {
+        match self {
+            Self::Starting => 0,
+            Self::Ready => 1,
+            Self::StoreDown => 2,
+            Self::Draining => 3,
         }
     }
 }
 
-/// The stage, shared by all who ask.
+/// The phase of one process; clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Phase(watch::Sender<Stage>);
+pub struct SharedPhase(Arc<AtomicU8>);
 
-impl Phase {
-    /// The stage now.
+impl SharedPhase {
+    /// A process that starts.
     #[must_use]
-    pub fn get(&self) -> Stage {
-        *self.0.borrow()
+    pub fn new() -> Self {
+        Self::default()
     }
 
-    /// Goes on to `stage`; draining is the last, nothing comes after it.
-    pub fn set(&self, stage: Stage) {
-        self.0.send_if_modified(|now| {
-            let changes = *now != stage && *now != Stage::Draining;
-            if changes {
-                *now = stage;
-            }
-            changes
-        });
+    /// Enters `phase`; once it drains, it stays so.
+    pub fn set(&self, phase: Phase) {
+        let enter = |now| (now != Phase::Draining.code()).then_some(phase.code());
+        // An `Err` says that it drains.
+        let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, enter);
     }
 
-    /// Whether new calls are refused because the process stops.
+    /// The phase now.
     #[must_use]
-    pub fn is_draining(&self) -> bool {
-        self.get() == Stage::Draining
+    pub fn get(&self) -> Phase {
+        let code = usize::from(self.0.load(Ordering::Acquire));
+        Phase::ALL.get(code).copied().unwrap_or_default()
     }
 }
 
@@ -63,12 +76,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn draining_is_the_last_stage() {
-        let phase = Phase::default();
-        phase.set(Stage::Ready);
-        assert_eq!(phase.get(), Stage::Ready);
-        phase.set(Stage::Draining);
-        phase.set(Stage::Ready);
-        assert!(phase.is_draining());
+    fn a_process_that_drains_is_never_ready_again() {
+        let phase = SharedPhase::new();
+        assert_eq!(phase.get(), Phase::Starting);
+        for next in [Phase::Ready, Phase::StoreDown, Phase::Ready, Phase::Draining] {
+            phase.set(next);
+            assert_eq!(phase.get(), next);
+        }
+        phase.set(Phase::Ready);
+        assert_eq!(phase.get(), Phase::Draining);
     }
 }

@@ -34,7 +34,7 @@ use tokio_util::task::TaskTracker;
 use crate::clients::Clients;
 use crate::clock::Clock;
 use crate::gate::Gate;
-use crate::phase::Phase;
+use crate::phase::SharedPhase;
 use crate::rejection::{Reason, Rejection};
 use crate::telemetry::Metrics;
 use crate::tokens::Tokens;
@@ -78,7 +78,7 @@ pub struct Parts {
     /// Reads time.
     pub clock: Clock,
     /// Whether the process stops.
-    pub phase: Phase,
+    pub phase: SharedPhase,
     /// Runs exchanges whose caller has left.
     pub tracker: TaskTracker,
 }
@@ -95,7 +95,7 @@ struct Inner {
     upstream: Upstream,
     metrics: Metrics,
     clock: Clock,
-    phase: Phase,
+    phase: SharedPhase,
     tracker: TaskTracker,
     kept: KeptBytes,
     /// Requests under way, so that a stop can wait for them.

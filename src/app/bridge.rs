@@ -93,7 +93,7 @@ fn for_scheduler(readiness: &token::Readiness) -> Readiness {
         token::Readiness::Waiting => Readiness::Waiting,
         token::Readiness::Failing { retry_at, .. } => Readiness::Failing { retry_at: *retry_at },
         token::Readiness::NeedsAuthorization { reason } => {
-            Readiness::NeedsAuthorization { reason: reason.clone() }
+            Readiness::NeedsAuthorization { reason: reason.to_string() }
         }
     }
 }

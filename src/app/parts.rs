@@ -15,10 +15,9 @@ use crate::clock::Clock;
 use crate::config::{Config, StoreUrl};
 use crate::engine::ApiKeyName;
 use crate::engine::scheduler::Limits;
-use crate::phase::{Phase, Stage};
+use crate::phase::{Phase, SharedPhase};
 use crate::proxy::Settings;
 use crate::store::Store;
-use crate::telemetry::Metrics;
 use crate::tokens::KeyAuth;
 
 /// How often the store is asked whether it can be written.
@@ -111,7 +110,7 @@ pub(super) async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>
 /// Keeps `/readyz` true to the store.
 pub(super) fn watch_store(
     store: &Arc<dyn Store>,
-    phase: &Phase,
+    phase: &SharedPhase,
     clock: &Clock,
     tracker: &TaskTracker,
     stopped: &CancellationToken,
@@ -126,7 +125,7 @@ pub(super) fn watch_store(
                 () = stopped.cancelled() => return,
             }
             let up = store.ping().await.is_ok();
-            phase.set(if up { Stage::Ready } else { Stage::StoreDown });
+            phase.set(if up { Phase::Ready } else { Phase::StoreDown });
         }
     });
 }

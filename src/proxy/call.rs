@@ -23,6 +23,7 @@ use crate::engine::outcome::Outcome;
 use crate::engine::scheduler::{Arrival, Entry};
 use crate::engine::{Class, Mono};
 use crate::gate::{Permit, Ticket};
+use crate::phase::Phase;
 use crate::rejection::{Reason, Rejection};
 use crate::tokens::Bearer;
 use crate::upstream::{ConnectError, Connection, OutBody};
@@ -76,7 +77,7 @@ pub(super) async fn serve(
     let (mut head, body) = request.into_parts();
     let caller = identify::identify(proxy, &settings, &head.headers, target.tenant)?;
     record.is_from(&caller);
-    if proxy.phase.is_draining() {
+    if proxy.phase.get() == Phase::Draining {
         return Err(stopping());
     }
     let class = identify::class(&head.headers);
