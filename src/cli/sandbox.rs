@@ -4,10 +4,13 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::Context as _;
 
-use super::Console;
+use super::{Console, OK, block_on};
+use crate::clock::Clock;
 use crate::config::values;
+use crate::lifecycle::Signals;
+use crate::sandbox::{self, Fail, Options, Sandbox};
 
 /// The flags of `sandbox`.
 #[derive(Clone, Debug, clap::Args)]
@@ -62,12 +65,44 @@ pub struct FailShare {
     pub status: u16,
 }
 
-/// Runs the sandbox and gives the exit code.
+/// Runs the sandbox until it is told to stop and gives the exit code.
 ///
 /// # Errors
 /// What kept it from running.
-pub fn run(_args: &SandboxArgs, _console: &mut Console<'_>) -> anyhow::Result<u8> {
-    bail!("sandbox is not wired yet")
+pub fn run(args: &SandboxArgs, console: &mut Console<'_>) -> anyhow::Result<u8> {
+    block_on(async {
+        let mut signals = Signals::listen().context("could not listen to signals")?;
+        let sandbox = Sandbox::start(options(args), Clock::system())
+            .await
+            .with_context(|| format!("could not listen on {}", args.listen))?;
+        writeln!(console.out, "the API        {}/v3", sandbox.url())?;
+        writeln!(console.out, "token endpoint {}", sandbox.token_url())?;
+        writeln!(console.out, "log            {}/sandbox/log", sandbox.url())?;
+        console.out.flush()?;
+        signals.stop().await;
+        sandbox.shutdown().await;
+        Ok(OK)
+    })
+}
+
+fn options(args: &SandboxArgs) -> Options {
+    let fail = args.fail.iter().map(|fail| Fail { rate: fail.share, status: fail.status });
+    Options {
+        listen: args.listen,
+        per_second: args.per_second.get(),
+        per_day: args.per_day,
+        window: match args.window {
+            Window::Fixed => sandbox::Window::Fixed,
+            Window::Sliding => sandbox::Window::Sliding,
+            Window::Bucket => sandbox::Window::Bucket,
+        },
+        latency: args.latency,
+        jitter: args.jitter,
+        access_token_life: args.access_token_life,
+        rotating: args.rotating,
+        fail: fail.collect(),
+        ..Options::default()
+    }
 }
 
 fn fail_share(text: &str) -> Result<FailShare, String> {
