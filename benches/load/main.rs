@@ -34,7 +34,7 @@ struct Arguments {
     #[arg(long, value_name = "PATH")]
     proxy: Option<PathBuf>,
     /// Rounds of load for each proxy.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 9)]
     rounds: usize,
     /// Given by cargo.
     #[arg(long, hide = true)]
