@@ -5,11 +5,11 @@
 
 use std::time::Duration;
 
-use super::super::{ApiKeyName, Now, TenantName};
 use super::lane::Lane;
 use super::tenant::{Doubt, Hold, Later, Op, Reread, Step, Tenant};
 use super::terms::{Alarm, Cause, Known, Read, RefreshResult, Trouble, Write};
 use super::{TokenKeeper, verdict};
+use crate::engine::{ApiKeyName, Now, TenantName};
 
 /// After two lost answers the tenant is left alone for so long: any request that is still under way at the
 /// upstream, and any grace period for a rotated token, is over by then, so the next answer is decisive.

@@ -7,8 +7,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::super::{Mono, TenantName};
 use super::terms::Cause;
+use crate::engine::{Mono, TenantName};
 
 /// First and longest wait after failures; doubling in between.
 const BACKOFF_FIRST: Duration = Duration::from_secs(1);

@@ -133,6 +133,7 @@ impl World {
                 self.keeper.rejected(&tenant(n), version, self.now);
             }
             Event::Operator(n) => {
+                self.lost.retain(|(name, _), _| *name != tenant(n));
                 self.keeper.refresh_now(&tenant(n), self.now);
             }
             Event::Put(n) => self.put(&tenant(n)),
@@ -308,7 +309,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn promises_hold_in_every_history(events in proptest::collection::vec(event(), 1..160)) {

@@ -6,9 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::{ApiKeyName, Mono, Now, Unix};
 use super::lane::Lane;
 use super::terms::{Cause, Known, Readiness, Settings, Trouble};
+use crate::engine::{ApiKeyName, Mono, Now, Unix};
 
 /// While no new token can be had, the old one is used until this long before its end: enough for a call that
 /// leaves now to arrive, with the usual difference of clocks.

@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::{ApiKeyName, Mono, TenantName, Unix};
+use crate::engine::{ApiKeyName, Mono, TenantName, Unix};
 
 /// How the keeper is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use super::super::Unix;
 use super::tenant::Doubt;
+use crate::engine::Unix;
 
 const DAY_SECS: u64 = 86_400;
 
