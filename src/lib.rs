@@ -8,7 +8,7 @@
 //! | pure machines | [`engine`] |
 //! | base | [`clock`], [`secret`], [`rejection`], [`config`] |
 //! | ports | [`store`], `upstream`, `telemetry` |
-//! | shells | `gate`, `tokens` |
+//! | shells | `gate`, [`tokens`] |
 //! | faces | `proxy`, `admin` |
 //! | roots | `app`, `lifecycle`, `cli` |
 //! | aside | `sandbox`, the model of the upstream that tests and the demo run against |
@@ -21,3 +21,5 @@ pub mod rejection;
 pub mod secret;
 
 pub mod store;
+
+pub mod tokens;
