@@ -172,7 +172,7 @@ impl Actor {
                 let _ = reply.send(self.status(&tenant, now));
             }
             Request::Lanes(reply) => {
-                let depth = |key: &ApiKeyName| (key.clone(), self.keeper.depth(key, now));
+                let depth = |key: &ApiKeyName| (key.clone(), self.keeper.depth(key));
                 let _ = reply.send(self.keys.keys().map(depth).collect());
             }
             Request::Reload { keys, refresh_interval, refresh_margin, reply } => {
@@ -269,9 +269,8 @@ impl Actor {
 
     /// Tells the observers what has changed in sum.
     fn report(&mut self) {
-        let now = self.clock.now();
         for key in self.keys.keys() {
-            let depth = self.keeper.depth(key, now);
+            let depth = self.keeper.depth(key);
             if self.depths.insert(key.clone(), depth) != Some(depth) {
                 self.observer.lane_depth(key, depth);
             }
