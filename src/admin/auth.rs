@@ -49,8 +49,10 @@ pub(super) async fn guard(
     }
     let host = host(&request);
     let listen = shared.parts.config.load().server.admin_listen;
-    let verdict = check_site(request.method(), request.headers(), host.as_ref())
-        .and_then(|()| match &shared.token {
+    let verdict =
+        check_site(request.method(), request.headers(), host.as_ref()).and_then(|()| match &shared
+            .token
+        {
             Some(token) => check_token(token, request.headers()),
             None => check_host(host.as_ref(), listen),
         });
