@@ -66,11 +66,12 @@ impl App {
     pub async fn start(config: Config, clock: Clock) -> anyhow::Result<Self> {
         let data = bind(config.server.listen, "server.listen").await?;
         let admin = bind(config.server.admin_listen, "server.admin_listen").await?;
-        let store = parts::open_store(&config).await?;
+        let metrics = Metrics::new(VERSION);
+        let store = parts::open_store(&config, &metrics, &clock).await?;
         let ground = Ground {
             events: Events::new(clock.clone()),
             clock,
-            metrics: Metrics::new(VERSION),
+            metrics,
             phase: SharedPhase::new(),
             store,
             tracker: TaskTracker::new(),

@@ -213,7 +213,6 @@ impl KeyGate {
             clock: parts.clock.clone(),
             store: parts.store.clone(),
             metrics: parts.metrics.api_key(&name),
-            store_metrics: parts.metrics.clone(),
             events: parts.events.clone(),
             demands: parts.demands.clone(),
             tracker: parts.tracker.clone(),

@@ -17,7 +17,8 @@ use crate::engine::ApiKeyName;
 use crate::engine::scheduler::Limits;
 use crate::phase::{Phase, SharedPhase};
 use crate::proxy::Settings;
-use crate::store::Store;
+use crate::store::{Measured, Store};
+use crate::telemetry::Metrics;
 use crate::tokens::KeyAuth;
 
 /// How often the store is asked whether it can be written.
@@ -90,7 +91,11 @@ pub(super) fn with_fixed_of(before: &Config, mut after: Config) -> Config {
 }
 
 /// Opens the store and says in the log with which key.
-pub(super) async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
+pub(super) async fn open_store(
+    config: &Config,
+    metrics: &Metrics,
+    clock: &Clock,
+) -> anyhow::Result<Arc<dyn Store>> {
     let opened = super::open(config).await?;
     if config.store.url == StoreUrl::Memory {
         warn!("the store is memory: tenants, tokens and counts are gone when the process ends");
@@ -101,7 +106,7 @@ pub(super) async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>
             warn!("{warning}");
         }
     }
-    Ok(opened.store)
+    Ok(Arc::new(Measured::new(opened.store, metrics.clone(), clock.clone())))
 }
 
 /// Keeps `/readyz` true to the store.

@@ -53,8 +53,10 @@ struct Chances {
     token: bool,
     /// A safe call was sent again because the upstream was not well.
     safe: bool,
-    /// Connections that could not be made.
+    /// Connections that could not be made since one could.
     connects: u32,
+    /// Why the last one could not.
+    no_connection: Option<Rejection>,
 }
 
 /// What follows a sending.
@@ -139,6 +141,10 @@ impl Call<'_> {
             permit = match (granted(self.enqueue_again(), record).await, in_hand) {
                 (Ok(permit), _) => permit,
                 (Err(_), Some(answer)) => return Ok(answer),
+                // what kept the call from being sent is a better answer than that its time is over
+                (Err(refusal), None) if refusal.reason() == Reason::WaitExpired => {
+                    return Err(chances.no_connection.unwrap_or(refusal));
+                }
                 (Err(refusal), None) => return Err(refusal),
             };
         }
@@ -290,6 +296,7 @@ impl Call<'_> {
         if next >= self.deadline {
             return Err(unreachable(error));
         }
+        chances.no_connection = Some(unreachable(error));
         self.proxy.clock.sleep_until(next).await;
         Ok(Next::Again)
     }
