@@ -12,6 +12,7 @@ use std::fmt;
 use zeroize::{Zeroize, Zeroizing};
 
 pub use client_key::{ClientKey, ClientKeyDigest};
+pub use seal::{KeyError, KeyId, SealError, Sealer};
 
 /// A value that is never printed and is wiped when dropped.
 #[derive(Clone, PartialEq, Eq)]

@@ -1,20 +1,42 @@
-//! What must outlive the process: the day's counts, the tenants' grants, the clients. One port, several stores.
+//! What must outlive the process: the day's counts, the tenants' grants, the clients. One port,
+//! several stores.
 //!
 //! The contract of the port, which `tests/store_contract.rs` holds every store to:
-//! - A call that returned `Ok` is durable: it survives `kill -9` and, where the store has a disk, a power cut.
-//!   A call that returned `Err` or was dropped may or may not have happened; each is safe to repeat.
-//! - A day's count never goes down but by [`Store::release`], and never above the limit given with a reservation.
-//! - A grant's `version` goes up by one with each change of its tokens. Changes of tokens and of their state name
-//!   the version they were based on and fail with [`StoreError::Conflict`] when it is no longer the current one.
-//!   Nothing else touches the tokens: use, pause and weight are written beside them.
-//! - Tokens are sealed before they reach a disk or a wire; the caller gives and gets them in the clear.
+//! - A call that returned `Ok` is durable: it survives `kill -9` and, where the store has a disk, a
+//!   power cut. A call that returned `Err` or was dropped may or may not have happened; each is
+//!   safe to repeat but [`Store::release`], which may then be counted twice: leave it, a count that
+//!   is too high harms nobody.
+//! - A day's count never goes down but by [`Store::release`], and never above the limit given with
+//!   a reservation.
+//! - A grant's `version` goes up by one with each change of its tokens, and no version is used
+//!   twice for one tenant, also when it was removed and made again. Changes of tokens and of their
+//!   state name the version they were based on and fail with [`StoreError::Conflict`] when it is no
+//!   longer the current one. Nothing else touches the tokens: use, pause and weight are written
+//!   beside them.
+//! - Tokens are sealed before they reach a disk or a wire; the caller gives and gets them in the
+//!   clear.
+//! - Moments are kept to the millisecond at least.
+
+mod memory;
+mod sealed;
+mod sqlite;
 
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::config::StoreUrl;
 use crate::engine::{ApiKeyName, ClientName, Day, TenantName, Unix};
 use crate::secret::{ClientKeyDigest, Secret};
+
+pub use memory::MemoryStore;
+pub use sqlite::{KeySource, SqliteStore, sealer_for};
+
+/// Days before the newest one of an API key that are kept: a call that was reserved before midnight
+/// can still be released, and a clock that is set back over a weekend finds its counts.
+const DAYS_KEPT: u32 = 3;
 
 /// A store failed. The text names what was attempted, never a secret.
 #[derive(Debug, thiserror::Error)]
@@ -49,13 +71,33 @@ pub enum StoreError {
     },
 }
 
+/// The words that every store uses for the same refusal.
+impl StoreError {
+    fn grant_conflict(tenant: &TenantName) -> Self {
+        Self::Conflict { what: format!("the grant of tenant {tenant}") }
+    }
+
+    fn client_exists(name: &ClientName) -> Self {
+        Self::Exists { what: format!("client {name}") }
+    }
+
+    fn client_key_exists() -> Self {
+        Self::Exists { what: "a client with this key".to_owned() }
+    }
+
+    fn closed(attempt: &'static str) -> Self {
+        Self::Unavailable { attempt, cause: "the store is closed".to_owned() }
+    }
+}
+
 /// How much of a day's limit is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DayCount {
-    /// The day that was counted: the one asked for, or a later one that the store has already seen, since a
-    /// clock that steps back must not reopen a day.
+    /// The day that was counted: the one asked for, or a later one that the store has already seen,
+    /// since a clock that steps back must not reopen a day.
     pub day: Day,
-    /// Calls granted by this reservation; less than asked when the limit is near, zero when it is reached.
+    /// Calls granted by this reservation; less than asked when the limit is near, zero when it is
+    /// reached.
     pub granted: u32,
     /// All calls reserved in that day, these included.
     pub total: u64,
@@ -70,6 +112,13 @@ pub struct Tokens {
     pub access_expires_at: Option<Unix>,
     /// The refresh token; with rotation it works once.
     pub refresh: Secret<String>,
+}
+
+impl Tokens {
+    /// Whether both tokens are the same as those of `other`.
+    fn same_as(&self, other: &Self) -> bool {
+        self.access == other.access && self.refresh == other.refresh
+    }
 }
 
 /// Whether a grant can still be used.
@@ -97,8 +146,8 @@ pub struct Grant {
     pub tokens: Tokens,
     /// Whether they can be used.
     pub state: GrantState,
-    /// A refresh that was begun with this version and whose end is not recorded: the process died, and whether
-    /// the upstream has rotated the token is unknown.
+    /// A refresh that was begun with this version and whose end is not recorded: the process died,
+    /// and whether the upstream has rotated the token is unknown.
     pub refresh_begun_at: Option<Unix>,
     /// When the tokens were last refreshed.
     pub last_refreshed_at: Option<Unix>,
@@ -154,10 +203,37 @@ pub struct Client {
     pub created_at: Unix,
 }
 
+/// A store, ready for use, and what an operator should be told about its key.
+pub struct Opened {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// Where its encryption key comes from; `None` for a store that keeps nothing.
+    pub key: Option<KeySource>,
+}
+
+/// Opens the store that `url` names; blocks while files are read, checked and locked. A store on a
+/// disk is sealed with the key in `key_file`, or else with the one in `<db>.key`, which is made
+/// together with a new database.
+///
+/// # Errors [`StoreError::Unavailable`] when it cannot be reached or another process has it,
+/// [`StoreError::Corrupt`] when it is damaged, of another program or version, or sealed with
+/// another key. Nothing has been overwritten then.
+pub fn open(url: &StoreUrl, key_file: Option<&Path>) -> Result<Opened, StoreError> {
+    match url {
+        StoreUrl::Memory => Ok(Opened { store: Arc::new(MemoryStore::default()), key: None }),
+        StoreUrl::Sqlite(path) => {
+            let (sealer, key) = sealer_for(path, key_file)?;
+            let store = SqliteStore::open(path, sealer)?;
+            Ok(Opened { store: Arc::new(store), key: Some(key) })
+        }
+    }
+}
+
 /// The port; see the module for its contract.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Reserves up to `want` calls of `day` for `api_key`, as many as `limit` leaves; `want` may be 0 to read.
+    /// Reserves up to `want` calls of `day` for `api_key`, as many as `limit` leaves; `want` may be
+    /// 0 to read. Days more than three days older than the newest one of the API key are forgotten.
     async fn reserve(
         &self,
         api_key: &ApiKeyName,
@@ -166,7 +242,8 @@ pub trait Store: Send + Sync + 'static {
         limit: u64,
     ) -> Result<DayCount, StoreError>;
 
-    /// Gives back `count` calls that were reserved in `day` and certainly did not leave.
+    /// Gives back `count` calls that were reserved in `day` and certainly did not leave; at most
+    /// all of them.
     async fn release(&self, api_key: &ApiKeyName, day: Day, count: u32) -> Result<(), StoreError>;
 
     /// All grants, in the order of their names.
@@ -175,14 +252,16 @@ pub trait Store: Send + Sync + 'static {
     /// One grant, or `None`.
     async fn grant(&self, tenant: &TenantName) -> Result<Option<Grant>, StoreError>;
 
-    /// Makes or replaces a grant. A replaced one keeps its pause and last use, is `Ready` and has no begun refresh.
+    /// Makes or replaces a grant. A replaced one keeps its pause and last use, is `Ready`, has no
+    /// begun refresh and was never refreshed; its version goes up by one. A new one is not paused.
     async fn put_grant(&self, grant: NewGrant) -> Result<(Put, Grant), StoreError>;
 
     /// Removes a grant; `false` when there is none.
     async fn remove_grant(&self, tenant: &TenantName) -> Result<bool, StoreError>;
 
-    /// Records that a refresh with `version` is about to be sent, and makes sure that there is room to store
-    /// its answer: after `Ok` a full disk does not prevent [`Store::finish_refresh`].
+    /// Records that a refresh with `version` is about to be sent, and makes sure that there is room
+    /// to store its answer: after `Ok` a full disk does not prevent [`Store::finish_refresh`] with
+    /// tokens of up to 64 KiB.
     async fn begin_refresh(
         &self,
         tenant: &TenantName,
@@ -193,7 +272,9 @@ pub trait Store: Send + Sync + 'static {
     /// Takes back [`Store::begin_refresh`]: the token endpoint certainly did not rotate the token.
     async fn abort_refresh(&self, tenant: &TenantName, version: u64) -> Result<(), StoreError>;
 
-    /// Stores the tokens that a refresh of `version` brought and returns the new version.
+    /// Stores the tokens that a refresh of `version` brought and returns the new version; the grant
+    /// is `Ready` and its refresh ended. A repeat with the same tokens is `Ok` when they are
+    /// already stored as the next version.
     async fn finish_refresh(
         &self,
         tenant: &TenantName,
@@ -202,7 +283,8 @@ pub trait Store: Send + Sync + 'static {
         at: Unix,
     ) -> Result<u64, StoreError>;
 
-    /// Records that the refresh token of `version` is dead.
+    /// Records that the refresh token of `version` is dead, which ends its refresh. The version
+    /// stays.
     async fn fail_grant(
         &self,
         tenant: &TenantName,
@@ -213,7 +295,8 @@ pub trait Store: Send + Sync + 'static {
     /// Holds or releases a tenant; `false` when there is none.
     async fn pause_tenant(&self, tenant: &TenantName, paused: bool) -> Result<bool, StoreError>;
 
-    /// Records when tenants were last used; unknown ones are passed over.
+    /// Records when tenants were last used; unknown ones are passed over, and the later moment
+    /// stays.
     async fn record_use(&self, used: &[(TenantName, Unix)]) -> Result<(), StoreError>;
 
     /// Holds or releases an API key, across restarts.
@@ -225,7 +308,8 @@ pub trait Store: Send + Sync + 'static {
     /// All clients, in the order of their names.
     async fn clients(&self) -> Result<Vec<Client>, StoreError>;
 
-    /// Adds a client; [`StoreError::Exists`] when the name is taken.
+    /// Adds a client; [`StoreError::Exists`] when its name or its key is taken, but `Ok` for a
+    /// repeat.
     async fn add_client(&self, client: Client) -> Result<(), StoreError>;
 
     /// Removes a client; `false` when there is none.
@@ -234,6 +318,7 @@ pub trait Store: Send + Sync + 'static {
     /// Whether the store can be written now.
     async fn ping(&self) -> Result<(), StoreError>;
 
-    /// Finishes what is under way and closes.
+    /// Finishes what is under way and closes; closing twice is `Ok`, all else is then
+    /// [`StoreError::Unavailable`].
     async fn close(&self) -> Result<(), StoreError>;
 }

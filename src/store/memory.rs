@@ -1,0 +1,237 @@
+//! The store that forgets: plain maps behind one lock, for tries and tests.
+//!
+//! It keeps the whole contract of the port but durability, so that everything above can be tried
+//! without a disk. The lock is never held across an await, and no method waits for anything else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+
+use crate::engine::{ApiKeyName, ClientName, Day, TenantName, Unix};
+use crate::store::{
+    Client, DAYS_KEPT, DayCount, Grant, GrantState, NewGrant, Put, Store, StoreError, Tokens,
+};
+
+/// A store in memory.
+#[derive(Default)]
+pub struct MemoryStore {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    days: BTreeMap<ApiKeyName, BTreeMap<Day, u64>>,
+    grants: BTreeMap<TenantName, Grant>,
+    /// The highest version of a grant that was removed; new grants start above it.
+    version_floor: u64,
+    paused_api_keys: BTreeSet<ApiKeyName>,
+    clients: BTreeMap<ClientName, Client>,
+    closed: bool,
+}
+
+impl MemoryStore {
+    /// The state, if the store is open. A panic elsewhere leaves it whole: each change below is
+    /// made in one go.
+    fn state(&self, attempt: &'static str) -> Result<MutexGuard<'_, State>, StoreError> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.closed {
+            return Err(StoreError::closed(attempt));
+        }
+        Ok(state)
+    }
+}
+
+impl State {
+    /// The grant of `tenant`, if its tokens are still those of `version`.
+    fn at_version(&mut self, tenant: &TenantName, version: u64) -> Result<&mut Grant, StoreError> {
+        self.grants
+            .get_mut(tenant)
+            .filter(|grant| grant.version == version)
+            .ok_or_else(|| StoreError::grant_conflict(tenant))
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn reserve(
+        &self,
+        api_key: &ApiKeyName,
+        day: Day,
+        want: u32,
+        limit: u64,
+    ) -> Result<DayCount, StoreError> {
+        let mut state = self.state("reserve calls of the day")?;
+        let days = state.days.entry(api_key.clone()).or_default();
+        let day = days.last_key_value().map_or(day, |(newest, _)| day.max(*newest));
+        let taken = days.get(&day).copied().unwrap_or_default();
+        let left = limit.saturating_sub(taken);
+        let granted = u32::try_from(left).map_or(want, |left| want.min(left));
+        let total = taken + u64::from(granted);
+        if granted > 0 {
+            days.insert(day, total);
+            days.retain(|kept, _| kept.number() >= day.number().saturating_sub(DAYS_KEPT));
+        }
+        Ok(DayCount { day, granted, total })
+    }
+
+    async fn release(&self, api_key: &ApiKeyName, day: Day, count: u32) -> Result<(), StoreError> {
+        let mut state = self.state("release calls of the day")?;
+        if let Some(total) = state.days.get_mut(api_key).and_then(|days| days.get_mut(&day)) {
+            *total = total.saturating_sub(u64::from(count));
+        }
+        Ok(())
+    }
+
+    async fn grants(&self) -> Result<Vec<Grant>, StoreError> {
+        Ok(self.state("read the grants")?.grants.values().cloned().collect())
+    }
+
+    async fn grant(&self, tenant: &TenantName) -> Result<Option<Grant>, StoreError> {
+        Ok(self.state("read a grant")?.grants.get(tenant).cloned())
+    }
+
+    async fn put_grant(&self, new: NewGrant) -> Result<(Put, Grant), StoreError> {
+        let mut state = self.state("store a grant")?;
+        let old = state.grants.get(&new.tenant);
+        let grant = Grant {
+            tenant: new.tenant.clone(),
+            api_key: new.api_key,
+            version: old.map_or(state.version_floor, |old| old.version) + 1,
+            tokens: new.tokens,
+            state: GrantState::Ready,
+            refresh_begun_at: None,
+            last_refreshed_at: None,
+            last_used_at: old.and_then(|old| old.last_used_at),
+            paused: old.is_some_and(|old| old.paused),
+            weight: new.weight.unwrap_or_else(|| old.map_or(1, |old| old.weight)),
+        };
+        let put = match state.grants.insert(new.tenant, grant.clone()) {
+            Some(_) => Put::Replaced,
+            None => Put::Created,
+        };
+        Ok((put, grant))
+    }
+
+    async fn remove_grant(&self, tenant: &TenantName) -> Result<bool, StoreError> {
+        let mut state = self.state("remove a grant")?;
+        let Some(removed) = state.grants.remove(tenant) else { return Ok(false) };
+        state.version_floor = state.version_floor.max(removed.version);
+        Ok(true)
+    }
+
+    async fn begin_refresh(
+        &self,
+        tenant: &TenantName,
+        version: u64,
+        at: Unix,
+    ) -> Result<(), StoreError> {
+        let mut state = self.state("record the begin of a refresh")?;
+        state.at_version(tenant, version)?.refresh_begun_at = Some(at);
+        Ok(())
+    }
+
+    async fn abort_refresh(&self, tenant: &TenantName, version: u64) -> Result<(), StoreError> {
+        let mut state = self.state("take back the begin of a refresh")?;
+        state.at_version(tenant, version)?.refresh_begun_at = None;
+        Ok(())
+    }
+
+    async fn finish_refresh(
+        &self,
+        tenant: &TenantName,
+        version: u64,
+        tokens: &Tokens,
+        at: Unix,
+    ) -> Result<u64, StoreError> {
+        let mut state = self.state("store refreshed tokens")?;
+        let next = version.saturating_add(1);
+        if let Ok(grant) = state.at_version(tenant, next)
+            && grant.tokens.same_as(tokens)
+        {
+            return Ok(next);
+        }
+        let grant = state.at_version(tenant, version)?;
+        grant.version = next;
+        grant.tokens = tokens.clone();
+        grant.state = GrantState::Ready;
+        grant.refresh_begun_at = None;
+        grant.last_refreshed_at = Some(at);
+        Ok(next)
+    }
+
+    async fn fail_grant(
+        &self,
+        tenant: &TenantName,
+        version: u64,
+        reason: &str,
+    ) -> Result<(), StoreError> {
+        let mut state = self.state("record a dead grant")?;
+        let grant = state.at_version(tenant, version)?;
+        grant.state = GrantState::NeedsAuthorization { reason: reason.to_owned() };
+        grant.refresh_begun_at = None;
+        Ok(())
+    }
+
+    async fn pause_tenant(&self, tenant: &TenantName, paused: bool) -> Result<bool, StoreError> {
+        let mut state = self.state("pause a tenant")?;
+        let Some(grant) = state.grants.get_mut(tenant) else { return Ok(false) };
+        grant.paused = paused;
+        Ok(true)
+    }
+
+    async fn record_use(&self, used: &[(TenantName, Unix)]) -> Result<(), StoreError> {
+        let mut state = self.state("record the use of tenants")?;
+        for (tenant, at) in used {
+            if let Some(grant) = state.grants.get_mut(tenant) {
+                grant.last_used_at = grant.last_used_at.max(Some(*at));
+            }
+        }
+        Ok(())
+    }
+
+    async fn pause_api_key(&self, api_key: &ApiKeyName, paused: bool) -> Result<(), StoreError> {
+        let mut state = self.state("pause an API key")?;
+        if paused {
+            state.paused_api_keys.insert(api_key.clone());
+        } else {
+            state.paused_api_keys.remove(api_key);
+        }
+        Ok(())
+    }
+
+    async fn paused_api_keys(&self) -> Result<BTreeSet<ApiKeyName>, StoreError> {
+        Ok(self.state("read the paused API keys")?.paused_api_keys.clone())
+    }
+
+    async fn clients(&self) -> Result<Vec<Client>, StoreError> {
+        Ok(self.state("read the clients")?.clients.values().cloned().collect())
+    }
+
+    async fn add_client(&self, client: Client) -> Result<(), StoreError> {
+        let mut state = self.state("add a client")?;
+        match state.clients.get(&client.name) {
+            Some(there) if there.key == client.key => return Ok(()),
+            Some(_) => return Err(StoreError::client_exists(&client.name)),
+            None => {}
+        }
+        if state.clients.values().any(|there| there.key == client.key) {
+            return Err(StoreError::client_key_exists());
+        }
+        state.clients.insert(client.name.clone(), client);
+        Ok(())
+    }
+
+    async fn remove_client(&self, name: &ClientName) -> Result<bool, StoreError> {
+        Ok(self.state("remove a client")?.clients.remove(name).is_some())
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.state("write").map(drop)
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        Ok(())
+    }
+}

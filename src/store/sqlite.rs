@@ -1,0 +1,209 @@
+//! The store for one instance: one SQLite file on a local disk, sealed tokens in it.
+//!
+//! This file is the port's face; each method is one job for the thread in `worker`, which alone
+//! touches the connection. `opening` makes sure of the file before anything is written, `room`
+//! keeps a full disk from losing tokens, the rest is SQL. WAL with `synchronous=FULL`: a job is
+//! answered after its commit is flushed.
+
+mod clients;
+mod convert;
+mod days;
+mod fault;
+mod grants;
+mod key_file;
+mod opening;
+mod room;
+mod worker;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use self::grants::SealedGrant;
+use self::worker::{Jobs, Kind};
+use crate::engine::{ApiKeyName, ClientName, Day, TenantName, Unix};
+use crate::secret::Sealer;
+use crate::store::sealed::SealedTokens;
+use crate::store::{
+    Client, DayCount, Grant, NewGrant, Put, Store, StoreError, TenantScope, Tokens,
+};
+
+pub use key_file::{KeySource, sealer_for};
+
+/// A write of a few rows.
+const SMALL: Kind = Kind::Write(0);
+/// Tenants whose use is recorded in one transaction: each may touch a page of its own, which is
+/// what a job may take of the log without putting others off.
+const USES_AT_ONCE: usize = 64;
+/// Log bytes for one tenant's use: a page and its header, rounded up.
+const USE_LEN: u64 = 5 * 1024;
+/// Log bytes for one tenant of a client: two names of at most 128 bytes in half-filled pages.
+const CLIENT_TENANT_LEN: u64 = 1024;
+
+/// A store in a SQLite database.
+pub struct SqliteStore {
+    jobs: Jobs,
+    sealer: Arc<Sealer>,
+}
+
+impl SqliteStore {
+    /// Opens the database at `path`, making it when there is none, and holds it against other
+    /// processes. Blocks while the file is checked.
+    ///
+    /// # Errors [`StoreError::Unavailable`] when the file cannot be made or written or another
+    /// process has it, [`StoreError::Corrupt`] when it is damaged, of another program or version,
+    /// or sealed with another key. Nothing has been overwritten then.
+    pub fn open(path: &Path, sealer: Sealer) -> Result<Self, StoreError> {
+        let db = opening::open(path, &sealer)?;
+        let jobs = Jobs::start(db, path).map_err(|fault| fault.into_error("start the store"))?;
+        Ok(Self { jobs, sealer: Arc::new(sealer) })
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn reserve(
+        &self,
+        api_key: &ApiKeyName,
+        day: Day,
+        want: u32,
+        limit: u64,
+    ) -> Result<DayCount, StoreError> {
+        let api_key = api_key.clone();
+        let kind = if want == 0 { Kind::Read } else { SMALL };
+        let work = move |db: &_| days::reserve(db, &api_key, day, want, limit);
+        self.jobs.run("reserve calls of the day", kind, work).await
+    }
+
+    async fn release(&self, api_key: &ApiKeyName, day: Day, count: u32) -> Result<(), StoreError> {
+        let api_key = api_key.clone();
+        let work = move |db: &_| days::release(db, &api_key, day, count);
+        self.jobs.run("release calls of the day", SMALL, work).await
+    }
+
+    async fn grants(&self) -> Result<Vec<Grant>, StoreError> {
+        let sealer = Arc::clone(&self.sealer);
+        self.jobs.run("read the grants", Kind::Read, move |db| grants::all(db, &sealer)).await
+    }
+
+    async fn grant(&self, tenant: &TenantName) -> Result<Option<Grant>, StoreError> {
+        let (sealer, tenant) = (Arc::clone(&self.sealer), tenant.clone());
+        let work = move |db: &_| grants::one(db, &sealer, &tenant);
+        self.jobs.run("read a grant", Kind::Read, work).await
+    }
+
+    async fn put_grant(&self, grant: NewGrant) -> Result<(Put, Grant), StoreError> {
+        let sealer = Arc::clone(&self.sealer);
+        let new = SealedGrant {
+            tokens: SealedTokens::seal(&sealer, &grant.tenant, &grant.tokens),
+            tenant: grant.tenant,
+            api_key: grant.api_key,
+            access_expires_at: grant.tokens.access_expires_at,
+            weight: grant.weight,
+        };
+        let kind = Kind::Write(2 * new.tokens.len() as u64);
+        self.jobs.run("store a grant", kind, move |db| grants::put(db, &sealer, &new)).await
+    }
+
+    async fn remove_grant(&self, tenant: &TenantName) -> Result<bool, StoreError> {
+        let tenant = tenant.clone();
+        self.jobs.run("remove a grant", SMALL, move |db| grants::remove(db, &tenant)).await
+    }
+
+    async fn begin_refresh(
+        &self,
+        tenant: &TenantName,
+        version: u64,
+        at: Unix,
+    ) -> Result<(), StoreError> {
+        let tenant = tenant.clone();
+        let work = move |db: &_| grants::begin_refresh(db, &tenant, version, at);
+        self.jobs.run("record the begin of a refresh", Kind::BeginRefresh, work).await
+    }
+
+    async fn abort_refresh(&self, tenant: &TenantName, version: u64) -> Result<(), StoreError> {
+        let tenant = tenant.clone();
+        let work = move |db: &_| grants::end_refresh(db, &tenant, version);
+        self.jobs.run("take back the begin of a refresh", Kind::EndRefresh, work).await
+    }
+
+    async fn finish_refresh(
+        &self,
+        tenant: &TenantName,
+        version: u64,
+        tokens: &Tokens,
+        at: Unix,
+    ) -> Result<u64, StoreError> {
+        let (sealer, tenant, tokens) = (Arc::clone(&self.sealer), tenant.clone(), tokens.clone());
+        let work = move |db: &_| grants::finish_refresh(db, &sealer, &tenant, version, &tokens, at);
+        self.jobs.run("store refreshed tokens", Kind::EndRefresh, work).await
+    }
+
+    async fn fail_grant(
+        &self,
+        tenant: &TenantName,
+        version: u64,
+        reason: &str,
+    ) -> Result<(), StoreError> {
+        let (tenant, reason) = (tenant.clone(), reason.to_owned());
+        let work = move |db: &_| grants::fail(db, &tenant, version, &reason);
+        self.jobs.run("record a dead grant", Kind::EndRefresh, work).await
+    }
+
+    async fn pause_tenant(&self, tenant: &TenantName, paused: bool) -> Result<bool, StoreError> {
+        let tenant = tenant.clone();
+        self.jobs.run("pause a tenant", SMALL, move |db| grants::pause(db, &tenant, paused)).await
+    }
+
+    async fn record_use(&self, used: &[(TenantName, Unix)]) -> Result<(), StoreError> {
+        for part in used.chunks(USES_AT_ONCE) {
+            let part = part.to_vec();
+            let kind = Kind::Write(part.len() as u64 * USE_LEN);
+            let work = move |db: &_| grants::record_use(db, &part);
+            self.jobs.run("record the use of tenants", kind, work).await?;
+        }
+        Ok(())
+    }
+
+    async fn pause_api_key(&self, api_key: &ApiKeyName, paused: bool) -> Result<(), StoreError> {
+        let api_key = api_key.clone();
+        self.jobs.run("pause an API key", SMALL, move |db| days::pause(db, &api_key, paused)).await
+    }
+
+    async fn paused_api_keys(&self) -> Result<BTreeSet<ApiKeyName>, StoreError> {
+        self.jobs.run("read the paused API keys", Kind::Read, days::paused).await
+    }
+
+    async fn clients(&self) -> Result<Vec<Client>, StoreError> {
+        self.jobs.run("read the clients", Kind::Read, clients::all).await
+    }
+
+    async fn add_client(&self, client: Client) -> Result<(), StoreError> {
+        let tenants = match &client.tenants {
+            TenantScope::All => 0,
+            TenantScope::Some(tenants) => tenants.len() as u64,
+        };
+        let kind = Kind::Write(tenants * CLIENT_TENANT_LEN);
+        self.jobs.run("add a client", kind, move |db| clients::add(db, &client)).await
+    }
+
+    async fn remove_client(&self, name: &ClientName) -> Result<bool, StoreError> {
+        let name = name.clone();
+        self.jobs.run("remove a client", SMALL, move |db| clients::remove(db, &name)).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        let sql = "UPDATE counters SET value = value + 1 WHERE name = 'pings'";
+        let work = move |db: &rusqlite::Connection| {
+            db.prepare_cached(sql)?.execute([])?;
+            Ok(())
+        };
+        self.jobs.run("write", SMALL, work).await
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        self.jobs.close().await
+    }
+}

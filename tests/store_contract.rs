@@ -1,0 +1,63 @@
+//! The contract of the store port (`src/store.rs`), held against every store.
+//!
+//! `contract` is the suite that all stores pass; `sqlite` and `process` add what only a store on a
+//! disk promises: files, keys, locks, a killed process, a full disk. A new store joins by one more
+//! module of `every_store!`.
+
+#[path = "store_contract/contract.rs"]
+mod contract;
+#[path = "store_contract/process.rs"]
+mod process;
+#[path = "store_contract/sqlite.rs"]
+mod sqlite_files;
+#[path = "store_contract/support.rs"]
+mod support;
+
+macro_rules! every_store {
+    ($($sentence:ident),* $(,)?) => {
+        mod memory {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $sentence() {
+                    super::contract::$sentence(super::support::memory()).await;
+                }
+            )*
+        }
+
+        mod sqlite {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $sentence() {
+                    let place = super::support::Place::new();
+                    super::contract::$sentence(place.open()).await;
+                }
+            )*
+        }
+    };
+}
+
+every_store![
+    a_hundred_tasks_never_get_more_than_the_limit,
+    a_reservation_grants_what_is_left_and_reads_without_taking,
+    a_limit_that_falls_below_the_count_grants_nothing,
+    a_later_day_wins_over_a_clock_that_was_set_back,
+    days_are_forgotten_after_three_newer_ones,
+    a_release_gives_back_at_most_what_was_taken,
+    api_keys_count_apart,
+    a_new_grant_is_ready_and_read_back,
+    grants_come_in_the_order_of_their_names,
+    a_replaced_grant_keeps_pause_use_and_weight,
+    a_version_is_never_used_twice,
+    a_refresh_begins_and_ends_with_new_tokens,
+    an_aborted_refresh_leaves_everything_as_it_was,
+    a_stale_version_changes_nothing,
+    one_of_many_refreshes_of_a_version_wins,
+    a_repeated_finish_is_ok,
+    a_dead_grant_stays_dead_until_new_tokens_come,
+    use_and_pause_do_not_touch_the_tokens,
+    the_later_use_stays,
+    paused_api_keys_are_remembered,
+    clients_are_unique_by_name_and_key,
+    a_dropped_call_harms_nobody,
+    a_closed_store_refuses_and_closes_twice,
+];
