@@ -1,1 +1,289 @@
+//! Which token is good, and whose is refreshed next: the token keeper as a pure machine.
+//!
+//! One keeper serves all API keys and tenants. It owns the order of a refresh (journal the intent, ask, store,
+//! only then use), the lane of each API key, the back-off, and the readiness of each tenant. It does not hold
+//! tokens, send requests or write to a store: those are commands, and their results are inputs.
+//! Always true: one token request at a time per lane and a rest after each answer; no request without a
+//! durable intent; a refresh token that was refused is never sent again; received tokens are never dropped
+//! while the store still waits for them.
 
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::float_arithmetic,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::wildcard_enum_match_arm
+    )
+)]
+
+mod answers;
+mod lane;
+mod tenant;
+mod terms;
+mod turn;
+mod verdict;
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::{ApiKeyName, Mono, Now, TenantName, Unix};
+use lane::{Chance, Lane};
+use tenant::{Demand, Margin, Step, Tenant};
+
+pub use terms::{
+    Alarm, Cause, Command, Known, Read, Readiness, RefreshResult, Settings, Trouble, Write,
+};
+
+/// Everything is looked at again after this time, for clocks that drift.
+const RECHECK: Duration = Duration::from_mins(1);
+/// Timers on the wall clock are not set nearer than this, lest a slow one spin.
+const TIMER_MIN: Duration = Duration::from_millis(1);
+/// A token refreshed because the upstream rejected it, and rejected again, is not refreshed again for so
+/// long, doubling up to an hour: the fault is not the token's.
+const REJECTION_REST: Duration = Duration::from_mins(1);
+const REJECTION_REST_MAX: Duration = Duration::from_hours(1);
+
+/// The machine; see the module. Inputs take the moment at which they happen.
+#[derive(Debug)]
+pub struct TokenKeeper {
+    settings: Settings,
+    tenants: BTreeMap<TenantName, Tenant>,
+    lanes: BTreeMap<ApiKeyName, Lane>,
+    commands: VecDeque<Command>,
+    /// When the usable tokens stop being so.
+    expiries: BTreeSet<(Unix, TenantName)>,
+    /// When a store operation is repeated or a tenant is no longer left alone.
+    wakes: BTreeSet<(Mono, TenantName)>,
+    recheck_at: Mono,
+    last: Now,
+    draining: bool,
+    chance: Chance,
+}
+
+impl TokenKeeper {
+    /// A keeper without API keys and tenants.
+    #[must_use]
+    pub fn new(settings: Settings, now: Now) -> Self {
+        Self {
+            settings,
+            tenants: BTreeMap::new(),
+            lanes: BTreeMap::new(),
+            commands: VecDeque::new(),
+            expiries: BTreeSet::new(),
+            wakes: BTreeSet::new(),
+            recheck_at: now.mono.plus(RECHECK),
+            last: now,
+            draining: false,
+            chance: Chance::new(settings.seed),
+        }
+    }
+
+    /// Changes interval and margin.
+    pub fn set_times(&mut self, interval: Duration, margin: Duration, now: Now) {
+        self.settings.refresh_interval = interval;
+        self.settings.refresh_margin = margin;
+        for tenant in self.tenants.values_mut() {
+            tenant.set_margin(&self.settings);
+        }
+        self.touch_all(now);
+        self.advance(now);
+    }
+
+    /// An API key is configured, or its settings have changed: its lane tries from anew.
+    pub fn put_key(&mut self, api_key: &ApiKeyName, now: Now) {
+        self.lane_of(api_key, now).reset(true);
+        self.touch_lane(api_key, now);
+        self.advance(now);
+    }
+
+    /// An API key is no longer configured: usable tokens serve on, nothing is refreshed.
+    pub fn remove_key(&mut self, api_key: &ApiKeyName, now: Now) {
+        self.lane_of(api_key, now).reset(false);
+        self.touch_lane(api_key, now);
+        self.advance(now);
+    }
+
+    /// A grant was loaded, put or replaced. What was under way for the tenant is forgotten: call it at the start,
+    /// or for a tenant that [`TokenKeeper::reserve`] gave away.
+    pub fn put(&mut self, name: &TenantName, known: Known, now: Now) {
+        let old = self.take(name);
+        let mut tenant = Tenant::new(known, &self.settings);
+        if let Some(old) = old {
+            tenant.demand = old.demand;
+            tenant.shown = old.shown;
+        }
+        self.lane_of(&tenant.api_key, now).tenants.insert(name.clone());
+        self.tenants.insert(name.clone(), tenant);
+        self.touch(name, now);
+    }
+
+    /// The tenant is gone.
+    pub fn remove(&mut self, name: &TenantName, now: Now) {
+        self.take(name);
+        self.advance(now);
+    }
+
+    /// Gives the tenant to an operation outside the machine: until [`TokenKeeper::put`],
+    /// [`TokenKeeper::remove`] or [`TokenKeeper::release`] nothing is begun for it. `false` while something is under way;
+    /// an unknown tenant is free.
+    pub fn reserve(&mut self, name: &TenantName, now: Now) -> bool {
+        let Some(tenant) = self.tenants.get_mut(name) else { return true };
+        let free = !tenant.reserved && !matches!(tenant.step, Step::Running(_));
+        if free {
+            tenant.reserved = true;
+            self.touch(name, now);
+        }
+        free
+    }
+
+    /// Takes the tenant back unchanged.
+    pub fn release(&mut self, name: &TenantName, now: Now) {
+        if let Some(tenant) = self.tenants.get_mut(name) {
+            tenant.reserved = false;
+        }
+        self.touch(name, now);
+        self.advance(now);
+    }
+
+    /// Somebody waits for the tenant's token until `deadline`. Costs nothing while the token is usable.
+    pub fn demand(&mut self, name: &TenantName, deadline: Mono, now: Now) {
+        let Some(tenant) = self.tenants.get_mut(name) else { return };
+        tenant.demand = Some(Demand::joined(tenant.demand, deadline, now.mono));
+        self.touch(name, now);
+        self.advance(now);
+    }
+
+    /// The upstream did not accept the access token of `version`. Of an older version it is no news; a token that
+    /// was refreshed for this reason a moment ago is not refreshed again.
+    pub fn rejected(&mut self, name: &TenantName, version: u64, now: Now) {
+        let Some(tenant) = self.tenants.get_mut(name) else { return };
+        if version != tenant.version || tenant.verdict.is_some() {
+            return;
+        }
+        if let Some(last) = tenant.rejections {
+            let doublings = last.failures.saturating_sub(1).min(16);
+            let rest = REJECTION_REST
+                .saturating_mul(2_u32.saturating_pow(doublings))
+                .min(REJECTION_REST_MAX);
+            if now.mono.since(last.at) < rest {
+                return;
+            }
+            if now.mono.since(last.at) > REJECTION_REST_MAX.saturating_mul(2) {
+                tenant.rejections = None;
+            }
+        }
+        tenant.rejected = true;
+        self.touch(name, now);
+        self.advance(now);
+    }
+
+    /// An operator wants a refresh; `false` when the tenant is unknown or must be connected again.
+    pub fn refresh_now(&mut self, name: &TenantName, now: Now) -> bool {
+        let Some(tenant) = self.tenants.get_mut(name) else { return false };
+        if tenant.verdict.is_some() {
+            return false;
+        }
+        tenant.asked = true;
+        self.touch(name, now);
+        self.advance(now);
+        true
+    }
+
+    /// Begins no further refresh; what is under way is finished and stored.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Whether nothing is under way.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.tenants.values().all(|tenant| tenant.step == Step::Rest)
+    }
+
+    /// Time has passed; call it at [`TokenKeeper::poll_timeout`].
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.advance(now);
+    }
+
+    /// The next order.
+    pub fn poll_command(&mut self) -> Option<Command> {
+        self.commands.pop_front()
+    }
+
+    /// When [`TokenKeeper::handle_timeout`] is next due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Mono> {
+        if self.tenants.is_empty() {
+            return None;
+        }
+        let expiry = self
+            .expiries
+            .first()
+            .map(|(until, _)| self.last.mono.plus(until.since(self.last.unix).max(TIMER_MIN)));
+        let wake = self.wakes.first().map(|(at, _)| *at);
+        let lane =
+            if self.draining { None } else { self.lanes.values().filter_map(Lane::due).min() };
+        [expiry, wake, lane].into_iter().flatten().chain([self.recheck_at]).min()
+    }
+
+    /// What the tenant's readiness is, as last told by [`Command::Changed`].
+    #[must_use]
+    pub fn readiness(&self, name: &TenantName) -> Option<&Readiness> {
+        self.tenants.get(name).and_then(|tenant| tenant.shown.as_ref())
+    }
+
+    /// The moments from which the access token should be renewed, and from which it must not be used.
+    #[must_use]
+    pub fn usable_until(&self, name: &TenantName) -> Option<(Unix, Unix)> {
+        let tenant = self.tenants.get(name)?;
+        Some((tenant.usable_until(Margin::Full)?, tenant.usable_until(Margin::Floor)?))
+    }
+
+    /// Whether a refresh is under way or due.
+    #[must_use]
+    pub fn is_refreshing(&self, name: &TenantName, now: Now) -> bool {
+        self.tenants.get(name).is_some_and(|t| t.step != Step::Rest || t.rank(now).is_some())
+    }
+
+    /// How many tenants of an API key are being refreshed or wait for it.
+    #[must_use]
+    pub fn depth(&self, api_key: &ApiKeyName, now: Now) -> usize {
+        let Some(lane) = self.lanes.get(api_key) else { return 0 };
+        let due =
+            |name: &&TenantName| self.tenants.get(*name).is_some_and(|t| t.rank(now).is_some());
+        lane.wanting.iter().filter(due).count().saturating_add(usize::from(lane.busy.is_some()))
+    }
+
+    /// The lane of an API key; a new one rests first, since what happened before is not known.
+    fn lane_of(&mut self, api_key: &ApiKeyName, now: Now) -> &mut Lane {
+        let not_before = now.mono.plus(self.settings.refresh_interval);
+        self.lanes.entry(api_key.clone()).or_insert_with(|| Lane::new(false, not_before))
+    }
+
+    fn take(&mut self, name: &TenantName) -> Option<Tenant> {
+        let tenant = self.tenants.remove(name)?;
+        if let Some(lane) = self.lanes.get_mut(&tenant.api_key) {
+            lane.tenants.remove(name);
+            lane.note(name, false);
+            if lane.busy.as_ref() == Some(name) {
+                lane.answered(self.last.mono, self.settings.refresh_interval);
+            }
+        }
+        if let Some(at) = tenant.expiry_timer {
+            self.expiries.remove(&(at, name.clone()));
+        }
+        if let Some(at) = tenant.wake_timer {
+            self.wakes.remove(&(at, name.clone()));
+        }
+        Some(tenant)
+    }
+}

@@ -1,0 +1,152 @@
+//! The lane of an API key: one token request at a time, a rest after each answer, and back-off in trouble.
+//!
+//! A lane knows who of its tenants wants something and when it may ask next; who goes first is decided in the
+//! keeper by the tenants' ranks. The rest counts from the *answer*, so that two requests are never nearer
+//! together at the upstream than the interval, whatever the network does.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::terms::Cause;
+use crate::engine::{Mono, TenantName};
+
+/// First and longest wait after failures; doubling in between.
+const BACKOFF_FIRST: Duration = Duration::from_secs(1);
+const BACKOFF_MAX: Duration = Duration::from_mins(1);
+
+/// A small generator (xorshift64) for spreading repeats; a seed replays exactly.
+#[derive(Debug)]
+pub(super) struct Chance(u64);
+
+impl Chance {
+    pub(super) const fn new(seed: u64) -> Self {
+        Self(if seed == 0 { 0x9E37_79B9_7F4A_7C15 } else { seed })
+    }
+
+    /// The wait after `failures` in a row: doubling, less up to a tenth so that lanes do not march in step.
+    pub(super) fn backoff(&mut self, failures: u32) -> Duration {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        let doublings = failures.saturating_sub(1).min(16);
+        let whole = BACKOFF_FIRST.saturating_mul(2_u32.saturating_pow(doublings)).min(BACKOFF_MAX);
+        let parts = u32::try_from(self.0 % 256).unwrap_or(0);
+        let part = whole.checked_div(2_560).unwrap_or_default();
+        whole.saturating_sub(part.saturating_mul(parts))
+    }
+}
+
+/// A lane that fails.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LaneTrouble {
+    failures: u32,
+    retry_at: Mono,
+    pub(super) cause: Cause,
+}
+
+/// One API key's lane.
+#[derive(Debug)]
+pub(super) struct Lane {
+    /// Whether the API key is configured; without it nothing is asked.
+    pub(super) configured: bool,
+    /// All tenants of the API key.
+    pub(super) tenants: BTreeSet<TenantName>,
+    /// Those that want, or may come to want, a refresh.
+    pub(super) wanting: BTreeSet<TenantName>,
+    /// Who holds the lane: from journalling the intent to the answer.
+    pub(super) busy: Option<TenantName>,
+    /// A look through `wanting` found nobody, and nothing has changed since.
+    pub(super) exhausted: bool,
+    /// The readiness of its tenants may have changed with it.
+    stale: bool,
+    not_before: Mono,
+    trouble: Option<LaneTrouble>,
+}
+
+impl Lane {
+    /// A lane that may ask from `not_before` on.
+    pub(super) const fn new(configured: bool, not_before: Mono) -> Self {
+        Self {
+            configured,
+            tenants: BTreeSet::new(),
+            wanting: BTreeSet::new(),
+            busy: None,
+            exhausted: false,
+            stale: false,
+            not_before,
+            trouble: None,
+        }
+    }
+
+    pub(super) const fn trouble(&self) -> Option<&LaneTrouble> {
+        self.trouble.as_ref()
+    }
+
+    /// The earliest moment of the next request.
+    pub(super) fn gate(&self) -> Mono {
+        self.trouble.map_or(self.not_before, |trouble| trouble.retry_at.max(self.not_before))
+    }
+
+    /// When a look for the next tenant is due; `None` while there is nothing to look for.
+    pub(super) fn due(&self) -> Option<Mono> {
+        let idle = self.busy.is_none() && self.configured;
+        (idle && !self.exhausted && !self.wanting.is_empty()).then(|| self.gate())
+    }
+
+    /// Notes whether a tenant wants something; its state may have changed.
+    pub(super) fn note(&mut self, tenant: &TenantName, wants: bool) {
+        self.exhausted = false;
+        if !wants {
+            self.wanting.remove(tenant);
+        } else if !self.wanting.contains(tenant) {
+            self.wanting.insert(tenant.clone());
+        }
+    }
+
+    /// Frees the lane without a rest: nothing was asked.
+    pub(super) fn release(&mut self) {
+        self.busy = None;
+        self.exhausted = false;
+    }
+
+    /// Frees the lane after an answer, or after the end of the wait for one.
+    pub(super) fn answered(&mut self, now: Mono, interval: Duration) {
+        self.release();
+        self.not_before = now.plus(interval);
+        self.stale |= self.trouble.is_some();
+    }
+
+    /// The endpoint works.
+    pub(super) fn heal(&mut self) {
+        self.stale |= self.trouble.is_some();
+        self.trouble = None;
+    }
+
+    /// The endpoint, or the journal, failed.
+    pub(super) fn fail(&mut self, cause: Cause, now: Mono, chance: &mut Chance) {
+        let failures = self.trouble.map_or(0, |trouble| trouble.failures).saturating_add(1);
+        let retry_at = now.plus(chance.backoff(failures));
+        self.trouble = Some(LaneTrouble { failures, retry_at, cause });
+        self.stale = true;
+    }
+
+    /// Whether its tenants must be looked at since the last time that this was asked.
+    pub(super) fn take_stale(&mut self) -> bool {
+        std::mem::take(&mut self.stale)
+    }
+
+    /// The next request need not wait longer than the first back-off: a lost answer is worth a prompt repeat,
+    /// since a grace period of the upstream, if there is one, is short.
+    pub(super) fn hurry(&mut self, now: Mono) {
+        if let Some(trouble) = &mut self.trouble {
+            trouble.retry_at = trouble.retry_at.min(now.plus(BACKOFF_FIRST));
+        }
+    }
+
+    /// Tries from anew, keeping the rest after the last answer: the API key was changed.
+    pub(super) fn reset(&mut self, configured: bool) {
+        self.configured = configured;
+        self.exhausted = false;
+        self.trouble = None;
+    }
+}
