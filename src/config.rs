@@ -1,7 +1,18 @@
 //! The configuration, valid by construction: what the rest of the program sees.
 //!
-//! A [`Config`] exists only when every value makes sense, so nobody downstream checks again. Reading it from
-//! file, environment and flags, and reporting all mistakes at once, is the work of the files beside this one.
+//! A [`Config`] exists only when every value makes sense, so nobody downstream checks again.
+//! Reading it from file, environment and flags, and reporting all mistakes at once, is the work of
+//! the files beside this one.
+
+mod api_keys;
+mod effective;
+mod file;
+mod flags;
+mod load;
+mod mistakes;
+mod reader;
+pub mod settings;
+pub mod values;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,6 +22,12 @@ use http::Uri;
 
 use crate::engine::{ApiKeyName, DayReset, Guard, Rate};
 use crate::secret::Secret;
+
+pub use effective::Effective;
+pub use flags::ServeFlags;
+pub use load::{AdminAccess, Loaded, Sources, admin_access, load, process_env, read};
+pub use mistakes::{Mistake, Mistakes, Origin};
+pub use reader::{Env, secret_from_file};
 
 /// Everything that `serve` needs to know.
 #[derive(Clone, Debug)]

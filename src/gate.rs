@@ -331,3 +331,6 @@ impl Board {
         self.day_resets_at.store(resets_at.as_secs(), Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests;

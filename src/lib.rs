@@ -6,23 +6,35 @@
 //! | layer | modules |
 //! | --- | --- |
 //! | pure machines | [`engine`] |
-//! | base | [`clock`], [`secret`], [`rejection`], [`config`] |
-//! | ports | [`store`], `upstream`, [`telemetry`] |
-//! | shells | `gate`, `tokens` |
-//! | faces | `proxy`, `admin` |
-//! | roots | `app`, `lifecycle`, `cli` |
-//! | aside | `sandbox`, the model of the upstream that tests and the demo run against |
+//! | base | [`clock`], [`secret`], [`rejection`], [`config`], [`phase`] |
+//! | ports | [`store`], [`upstream`], [`telemetry`], [`listen`] |
+//! | shells | [`clients`], [`gate`], [`tokens`] |
+//! | faces | [`proxy`], [`admin`] |
+//! | roots | [`app`], [`lifecycle`], [`cli`] |
+//! | aside | [`sandbox`], the model of the upstream that tests and the demo run against |
 
 pub mod engine;
 
 pub mod clock;
 pub mod config;
+pub mod phase;
 pub mod rejection;
 pub mod secret;
 
+pub mod listen;
 pub mod store;
 pub mod telemetry;
 pub mod upstream;
 
 pub mod clients;
 pub mod gate;
+pub mod tokens;
+
+pub mod admin;
+pub mod proxy;
+
+pub mod app;
+pub mod cli;
+pub mod lifecycle;
+
+pub mod sandbox;

@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 
 pub use body::{BodyError, OutBody};
-pub use connect::{ConnectError, Connector, TlsError};
+pub use connect::{ConnectError, Connector, TlsError, tls};
 pub use pool::Lease;
 use pool::Pool;
 

@@ -1,11 +1,11 @@
 //! Which token is good, and whose is refreshed next: the token keeper as a pure machine.
 //!
-//! One keeper serves all API keys and tenants. It owns the order of a refresh (journal the intent, ask, store,
-//! only then use), the lane of each API key, the back-off, and the readiness of each tenant. It does not hold
-//! tokens, send requests or write to a store: those are commands, and their results are inputs.
-//! Always true: one token request at a time per lane and a rest after each answer; no request without a
-//! durable intent; a refresh token that was refused is never sent again; received tokens are never dropped
-//! while the store still waits for them.
+//! One keeper serves all API keys and tenants. It owns the order of a refresh (journal the intent,
+//! ask, store, only then use), the lane of each API key, the back-off, and the readiness of each
+//! tenant. It does not hold tokens, send requests or write to a store: those are commands, and
+//! their results are inputs. Always true: one token request at a time per lane and a rest after
+//! each answer; no request without a durable intent; a refresh token that was refused is never sent
+//! again; received tokens are never dropped while the store still waits for them.
 
 #![cfg_attr(
     not(test),
@@ -47,8 +47,8 @@ pub use terms::{
 const RECHECK: Duration = Duration::from_mins(1);
 /// Timers on the wall clock are not set nearer than this, lest a slow one spin.
 const TIMER_MIN: Duration = Duration::from_millis(1);
-/// A token refreshed because the upstream rejected it, and rejected again, is not refreshed again for so
-/// long, doubling up to an hour: the fault is not the token's.
+/// A token refreshed because the upstream rejected it, and rejected again, is not refreshed again
+/// for so long, doubling up to an hour: the fault is not the token's.
 const REJECTION_REST: Duration = Duration::from_mins(1);
 const REJECTION_REST_MAX: Duration = Duration::from_hours(1);
 
@@ -112,8 +112,8 @@ impl TokenKeeper {
         self.advance(now);
     }
 
-    /// A grant was loaded, put or replaced. What was under way for the tenant is forgotten: call it at the start,
-    /// or for a tenant that [`TokenKeeper::reserve`] gave away.
+    /// A grant was loaded, put or replaced. What was under way for the tenant is forgotten: call it
+    /// at the start, or for a tenant that [`TokenKeeper::reserve`] gave away.
     pub fn put(&mut self, name: &TenantName, known: Known, now: Now) {
         let old = self.take(name);
         let mut tenant = Tenant::new(known, &self.settings);
@@ -133,8 +133,8 @@ impl TokenKeeper {
     }
 
     /// Gives the tenant to an operation outside the machine: until [`TokenKeeper::put`],
-    /// [`TokenKeeper::remove`] or [`TokenKeeper::release`] nothing is begun for it. `false` while something is under way;
-    /// an unknown tenant is free.
+    /// [`TokenKeeper::remove`] or [`TokenKeeper::release`] nothing is begun for it. `false` while
+    /// something is under way; an unknown tenant is free.
     pub fn reserve(&mut self, name: &TenantName, now: Now) -> bool {
         let Some(tenant) = self.tenants.get_mut(name) else { return true };
         let free = !tenant.reserved && !matches!(tenant.step, Step::Running(_));
@@ -154,7 +154,8 @@ impl TokenKeeper {
         self.advance(now);
     }
 
-    /// Somebody waits for the tenant's token until `deadline`. Costs nothing while the token is usable.
+    /// Somebody waits for the tenant's token until `deadline`. Costs nothing while the token is
+    /// usable.
     pub fn demand(&mut self, name: &TenantName, deadline: Mono, now: Now) {
         let Some(tenant) = self.tenants.get_mut(name) else { return };
         tenant.demand = Some(Demand::joined(tenant.demand, deadline, now.mono));
@@ -162,8 +163,8 @@ impl TokenKeeper {
         self.advance(now);
     }
 
-    /// The upstream did not accept the access token of `version`. Of an older version it is no news; a token that
-    /// was refreshed for this reason a moment ago is not refreshed again.
+    /// The upstream did not accept the access token of `version`. Of an older version it is no
+    /// news; a token that was refreshed for this reason a moment ago is not refreshed again.
     pub fn rejected(&mut self, name: &TenantName, version: u64, now: Now) {
         let Some(tenant) = self.tenants.get_mut(name) else { return };
         if version != tenant.version || tenant.verdict.is_some() {
@@ -241,7 +242,8 @@ impl TokenKeeper {
         self.tenants.get(name).and_then(|tenant| tenant.shown.as_ref())
     }
 
-    /// The moments from which the access token should be renewed, and from which it must not be used.
+    /// The moments from which the access token should be renewed, and from which it must not be
+    /// used.
     #[must_use]
     pub fn usable_until(&self, name: &TenantName) -> Option<(Unix, Unix)> {
         let tenant = self.tenants.get(name)?;
@@ -256,11 +258,8 @@ impl TokenKeeper {
 
     /// How many tenants of an API key are being refreshed or wait for it.
     #[must_use]
-    pub fn depth(&self, api_key: &ApiKeyName, now: Now) -> usize {
-        let Some(lane) = self.lanes.get(api_key) else { return 0 };
-        let due =
-            |name: &&TenantName| self.tenants.get(*name).is_some_and(|t| t.rank(now).is_some());
-        lane.wanting.iter().filter(due).count().saturating_add(usize::from(lane.busy.is_some()))
+    pub fn depth(&self, api_key: &ApiKeyName) -> usize {
+        self.lanes.get(api_key).map_or(0, |lane| lane.wanting.len())
     }
 
     /// The lane of an API key; a new one rests first, since what happened before is not known.

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
-use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, MaybeHttpsStream};
+use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::{Connection as _, HttpConnector};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use rustls_platform_verifier::Verifier;
 use tokio::net::TcpStream;
 use tower::Service as _;
 
@@ -52,26 +53,18 @@ pub struct Connector(HttpsConnector<HttpConnector>);
 pub(super) struct Connected(MaybeHttpsStream<TokioIo<TcpStream>>);
 
 impl Connector {
-    /// A connector that trusts the system's authorities and those in `ca_file`.
-    ///
-    /// # Errors
-    /// [`TlsError`] when either cannot be read.
-    pub fn new(ca_file: Option<&Path>) -> Result<Self, TlsError> {
+    /// A connector that trusts as `tls` says.
+    #[must_use]
+    pub fn new(tls: ClientConfig) -> Self {
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         http.set_nodelay(true);
         let https = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(tls(ca_file)?)
+            .with_tls_config(tls)
             .https_or_http()
             .enable_all_versions()
             .wrap_connector(http);
-        Ok(Self(https))
-    }
-
-    /// The connector as hyper-util's client takes it.
-    #[must_use]
-    pub fn into_inner(self) -> HttpsConnector<HttpConnector> {
-        self.0
+        Self(https)
     }
 
     pub(super) async fn connect(&self, url: Uri) -> Result<Connected, ConnectError> {
@@ -79,26 +72,28 @@ impl Connector {
     }
 }
 
-fn tls(ca_file: Option<&Path>) -> Result<ClientConfig, TlsError> {
+/// TLS that trusts the system's authorities and those in `ca_file`.
+///
+/// # Errors
+/// [`TlsError`] when either cannot be read.
+pub fn tls(ca_file: Option<&Path>) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let further = ca_file.map_or(Ok(Vec::new()), authorities)?;
+    let verifier = Verifier::new_with_extra_roots(further, provider.clone())
+        .map_err(TlsError::Verifier)?;
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Verifier)?;
-    let Some(path) = ca_file else {
-        let builder = builder.try_with_platform_verifier().map_err(TlsError::Verifier)?;
-        return Ok(builder.with_no_client_auth());
-    };
+    // "dangerous" is any verifier that rustls does not bring; this one is the operating system's
+    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
+    Ok(builder.with_no_client_auth())
+}
+
+fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let fault = |cause: String| TlsError::CaFile { path: path.to_owned(), cause };
-    let mut roots = rustls::RootCertStore::empty();
-    let certificates = CertificateDer::pem_file_iter(path).map_err(|e| fault(e.to_string()))?;
-    for certificate in certificates {
-        let certificate = certificate.map_err(|error| fault(error.to_string()))?;
-        roots.add(certificate).map_err(|error| fault(error.to_string()))?;
-    }
-    if roots.is_empty() {
-        return Err(fault("no certificate in the file".to_owned()));
-    }
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    let all = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let all = all.map_err(|error| fault(error.to_string()))?;
+    if all.is_empty() { Err(fault("no certificate in the file".to_owned())) } else { Ok(all) }
 }
 
 impl Connected {

@@ -238,7 +238,8 @@ impl Scheduler {
     /// Does all that is due.
     pub(super) fn advance(&mut self, now: Now) {
         self.budget.roll(now.unix);
-        self.end_waits(now.mono);
+        // one whose time is past is not granted; one whose time is now may be
+        self.end_waits(|deadline| deadline < now.mono, now.mono);
         if let Some(claim) = self.budget.claim(now.mono) {
             self.commands.push_back(Command::Claim(claim));
         }
@@ -251,6 +252,7 @@ impl Scheduler {
             self.refuse_all(&Refusal::Stopping);
         }
         while self.grant_one(now) {}
+        self.end_waits(|deadline| deadline <= now.mono, now.mono);
     }
 
     fn grant_one(&mut self, now: Now) -> bool {
@@ -283,9 +285,9 @@ impl Scheduler {
         true
     }
 
-    fn end_waits(&mut self, now: Mono) {
+    fn end_waits(&mut self, is_over: impl Fn(Mono) -> bool, now: Mono) {
         while let Some((deadline, id)) = self.deadlines.first().copied() {
-            if deadline > now {
+            if !is_over(deadline) {
                 break;
             }
             let Some(call) = self.calls.find(id).copied() else {

@@ -1,7 +1,7 @@
 //! What the keeper does with answers: of the journal, of the token endpoint, of the store.
 //!
-//! Each answer names the tenant and the version that it is about; one that fits no step under way is passed
-//! over. The order kept here is the promise of the whole: intent, request, store, use.
+//! Each answer names the tenant and the version that it is about; one that fits no step under way
+//! is passed over. The order kept here is the promise of the whole: intent, request, store, use.
 
 use std::time::Duration;
 
@@ -11,8 +11,9 @@ use super::terms::{Alarm, Cause, Known, Read, RefreshResult, Trouble, Write};
 use super::{TokenKeeper, verdict};
 use crate::engine::{ApiKeyName, Now, TenantName};
 
-/// After two lost answers the tenant is left alone for so long: any request that is still under way at the
-/// upstream, and any grace period for a rotated token, is over by then, so the next answer is decisive.
+/// After two lost answers the tenant is left alone for so long: any request that is still under way
+/// at the upstream, and any grace period for a rotated token, is over by then, so the next answer
+/// is decisive.
 const LOST_HOLD: Duration = Duration::from_mins(10);
 /// A tenant whose new token is useless is left alone for so long.
 const USELESS_HOLD: Duration = Duration::from_secs(30);
@@ -97,8 +98,8 @@ impl TokenKeeper {
         self.finish(name, &api_key, now);
     }
 
-    /// The answer to [`super::Command::Abort`]. Whatever it is: an intent that stays costs one needless refresh
-    /// after a restart, nothing more.
+    /// The answer to [`super::Command::Abort`]. Whatever it is: an intent that stays costs one
+    /// needless refresh after a restart, nothing more.
     pub fn aborted(&mut self, name: &TenantName, version: u64, _write: Write, now: Now) {
         let Some(api_key) = self.running(name, version, Op::Abort) else { return };
         self.rest(name);
@@ -128,12 +129,7 @@ impl TokenKeeper {
         }
         let api_key = tenant.api_key.clone();
         match read {
-            Read::Found(known) if known.version > version => {
-                if why == Reread::PersistConflict {
-                    self.alarm(name, Alarm::Superseded);
-                }
-                self.put(name, known, now);
-            }
+            Read::Found(known) if known.version > version => self.put(name, known, now),
             Read::Found(known) => self.found_unchanged(name, why, known, now),
             Read::Gone => {
                 self.take(name);

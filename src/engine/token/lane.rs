@@ -1,8 +1,9 @@
-//! The lane of an API key: one token request at a time, a rest after each answer, and back-off in trouble.
+//! The lane of an API key: one token request at a time, a rest after each answer, and back-off in
+//! trouble.
 //!
-//! A lane knows who of its tenants wants something and when it may ask next; who goes first is decided in the
-//! keeper by the tenants' ranks. The rest counts from the *answer*, so that two requests are never nearer
-//! together at the upstream than the interval, whatever the network does.
+//! A lane knows who of its tenants wants something and when it may ask next; who goes first is
+//! decided in the keeper by the tenants' ranks. The rest counts from the *answer*, so that two
+//! requests are never nearer together at the upstream than the interval, whatever the network does.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -23,7 +24,8 @@ impl Chance {
         Self(if seed == 0 { 0x9E37_79B9_7F4A_7C15 } else { seed })
     }
 
-    /// The wait after `failures` in a row: doubling, less up to a tenth so that lanes do not march in step.
+    /// The wait after `failures` in a row: doubling, less up to a tenth so that lanes do not march
+    /// in step.
     pub(super) fn backoff(&mut self, failures: u32) -> Duration {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -135,8 +137,8 @@ impl Lane {
         std::mem::take(&mut self.stale)
     }
 
-    /// The next request need not wait longer than the first back-off: a lost answer is worth a prompt repeat,
-    /// since a grace period of the upstream, if there is one, is short.
+    /// The next request need not wait longer than the first back-off: a lost answer is worth a
+    /// prompt repeat, since a grace period of the upstream, if there is one, is short.
     pub(super) fn hurry(&mut self, now: Mono) {
         if let Some(trouble) = &mut self.trouble {
             trouble.retry_at = trouble.retry_at.min(now.plus(BACKOFF_FIRST));

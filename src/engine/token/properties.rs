@@ -1,5 +1,5 @@
-//! The promises of the keeper over random histories: a model of store and token endpoint that watches every
-//! order, fails in every way, and at the end turns good.
+//! The promises of the keeper over random histories: a model of store and token endpoint that
+//! watches every order, fails in every way, and at the end turns good.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -1,7 +1,9 @@
-//! One tenant as the keeper sees it: version, expiry, the step under way, doubts, and who wants its token.
+//! One tenant as the keeper sees it: version, expiry, the step under way, doubts, and who wants its
+//! token.
 //!
-//! Answers questions about itself at a moment (usable? how urgent? how ready?) and changes nothing by asking.
-//! A tenant is in one step at a time, so that its writes to the store never overtake each other.
+//! Answers questions about itself at a moment (usable? how urgent? how ready?) and changes nothing
+//! by asking. A tenant is in one step at a time, so that its writes to the store never overtake
+//! each other.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +12,8 @@ use super::lane::Lane;
 use super::terms::{Cause, Known, Readiness, Settings, Trouble};
 use crate::engine::{ApiKeyName, Mono, Now, Unix};
 
-/// While no new token can be had, the old one is used until this long before its end: enough for a call that
-/// leaves now to arrive, with the usual difference of clocks.
+/// While no new token can be had, the old one is used until this long before its end: enough for a
+/// call that leaves now to arrive, with the usual difference of clocks.
 const FLOOR: Duration = Duration::from_secs(30);
 
 /// Why the grant is read again.
@@ -48,7 +50,8 @@ pub(super) enum Step {
     Later(Op),
 }
 
-/// Whether the current refresh token may have been spent without us learning what came in its place.
+/// Whether the current refresh token may have been spent without us learning what came in its
+/// place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Doubt {
     Clear,
@@ -121,7 +124,8 @@ impl Demand {
 pub(super) enum Rank {
     /// The prompt repeat after a lost answer.
     Prompt,
-    /// Somebody waits. Those whose last try failed come later, so that one bad grant does not hold the others.
+    /// Somebody waits. Those whose last try failed come later, so that one bad grant does not hold
+    /// the others.
     Demanded { troubles: u32, deadline: Mono },
     /// Nobody waits any more, or an operator asked, or a start found it in doubt.
     Other { troubles: u32, expires_at: Unix },
@@ -195,7 +199,8 @@ impl Tenant {
         tenant
     }
 
-    /// At most half of a token's life is margin: a short-lived token would otherwise never be usable.
+    /// At most half of a token's life is margin: a short-lived token would otherwise never be
+    /// usable.
     pub(super) fn set_margin(&mut self, settings: &Settings) {
         self.margin = match (self.expires_at, self.last_refreshed_at) {
             (Some(end), Some(start)) => {
@@ -206,7 +211,8 @@ impl Tenant {
         };
     }
 
-    /// The moment at which the access token stops being usable; `None` when it is not usable at all.
+    /// The moment at which the access token stops being usable; `None` when it is not usable at
+    /// all.
     pub(super) fn usable_until(&self, margin: Margin) -> Option<Unix> {
         if self.verdict.is_some() || self.rejected {
             return None;
@@ -272,8 +278,8 @@ impl Tenant {
         let due = if self.doubt.owes_repeat() {
             true
         } else if self.doubt.is_exhausted() {
-            // A further use of a token that may be spent can cost the access token too (reuse detection), so
-            // it is made only when there is none left to lose.
+            // A further use of a token that may be spent can cost the access token too (reuse
+            // detection), so it is made only when there is none left to lose.
             wanted && !self.usable(Margin::Floor, now)
         } else {
             self.rejected || (wanted && !self.usable(Margin::Full, now))

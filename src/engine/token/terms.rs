@@ -1,7 +1,8 @@
-//! The words of the token keeper: what it is told, what it orders, and how it calls the state of a tenant.
+//! The words of the token keeper: what it is told, what it orders, and how it calls the state of a
+//! tenant.
 //!
-//! Plain data; the rules are in the files beside this one. Nothing here holds a token: the machine works on
-//! versions, and whoever drives it holds the secrets that belong to them.
+//! Plain data; the rules are in the files beside this one. Nothing here holds a token: the machine
+//! works on versions, and whoever drives it holds the secrets that belong to them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -95,7 +96,8 @@ pub enum Trouble {
 }
 
 impl Trouble {
-    /// Whether the endpoint may have rotated the token all the same: a gateway's 504 can hide a success.
+    /// Whether the endpoint may have rotated the token all the same: a gateway's 504 can hide a
+    /// success.
     #[must_use]
     pub const fn may_have_rotated(self) -> bool {
         match self {
@@ -130,7 +132,8 @@ pub enum Cause {
     ClientRefused,
     /// The store cannot be written or read.
     Store,
-    /// The new token is of no use now: it ended before it came (look at the clock), or there was none.
+    /// The new token is of no use now: it ended before it came (look at the clock), or there was
+    /// none.
     UselessToken,
     /// The API key is not configured.
     ApiKeyUnknown,
@@ -176,7 +179,8 @@ pub enum Readiness {
 /// What somebody should look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Alarm {
-    /// New tokens are in memory alone: the store does not take them. The write is repeated for ever.
+    /// New tokens are in memory alone: the store does not take them. The write is repeated for
+    /// ever.
     TokensNotStored,
     /// A refresh cannot be journalled, so none is sent.
     IntentNotStored,
@@ -194,23 +198,28 @@ pub enum Alarm {
     AnswerLostAgain,
     /// A new access token had already ended when it came, or there was none.
     UselessToken,
-    /// Somebody else has written newer tokens; the ones just received are dropped.
-    Superseded,
 }
 
 impl fmt::Display for Alarm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::TokensNotStored => "new tokens could not be stored; they are kept in memory and the write is repeated",
+            Self::TokensNotStored => {
+                "new tokens could not be stored; they are kept and written again"
+            }
             Self::IntentNotStored => "a refresh could not be journalled and was not sent",
             Self::VerdictNotStored => "that a refresh token is dead could not be stored",
             Self::GrantNotRead => "a grant could not be read again",
-            Self::ClientRefused => "the token endpoint does not accept the client id or secret of the API key",
+            Self::ClientRefused => {
+                "the token endpoint does not accept the API key: check its id and secret"
+            }
             Self::NotTokens => "the token endpoint answered with success but without tokens",
             Self::AnswerLost => "the answer to a refresh was lost; it is tried once more",
-            Self::AnswerLostAgain => "the answer to a refresh was lost again; the tenant is left alone for a while",
-            Self::UselessToken => "the new access token cannot be used: it was missing or had already ended; check the clock",
-            Self::Superseded => "somebody else has written the grant meanwhile; what the store holds is taken",
+            Self::AnswerLostAgain => {
+                "the answer to the repeat was lost too; the tenant is left alone for now"
+            }
+            Self::UselessToken => {
+                "the new access token is missing or has already ended: check the clock"
+            }
         })
     }
 }

@@ -1,8 +1,8 @@
 //! One turn of the keeper: what follows from an input, and what has become due.
 //!
-//! Everything that is derived from a tenant (its place in the lane, its timers, what others were told of it) is
-//! renewed in one place, [`TokenKeeper::touch`]; every step of the work is ordered in one place,
-//! [`TokenKeeper::start`].
+//! Everything that is derived from a tenant (its place in the lane, its timers, what others were
+//! told of it) is renewed in one place, [`TokenKeeper::touch`]; every step of the work is ordered
+//! in one place, [`TokenKeeper::start`].
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,7 +16,8 @@ use crate::engine::{ApiKeyName, Now, TenantName};
 const STEP_MIN: Duration = Duration::from_secs(1);
 
 impl TokenKeeper {
-    /// Brings everything that is derived from a tenant up to date: lane, timers, what others were told.
+    /// Brings everything that is derived from a tenant up to date: lane, timers, what others were
+    /// told.
     pub(super) fn touch(&mut self, name: &TenantName, now: Now) {
         let Some(tenant) = self.tenants.get_mut(name) else { return };
         let Some(lane) = self.lanes.get_mut(&tenant.api_key) else { return };

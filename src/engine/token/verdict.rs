@@ -1,7 +1,7 @@
 //! The words for an operator when a refresh token is dead.
 //!
-//! The text is kept in the store, shown in admin answers and told to callers; it says what happened, when the
-//! tokens were last good, and what to do.
+//! The text is kept in the store, shown in admin answers and told to callers; it says what
+//! happened, when the tokens were last good, and what to do.
 
 use std::sync::Arc;
 
@@ -36,8 +36,8 @@ pub(super) fn reason(doubt: Doubt, last_refreshed_at: Option<Unix>) -> Arc<str> 
     Arc::from(format!("{what}; {last}; the account must be connected again"))
 }
 
-/// `2026-11-24 06:38 UTC`: days to a civil date after Howard Hinnant, "chrono-compatible low-level date
-/// algorithms", `civil_from_days`, with years that begin in March.
+/// `2026-11-24 06:38 UTC`: days to a civil date after Howard Hinnant, "chrono-compatible low-level
+/// date algorithms", `civil_from_days`, with years that begin in March.
 fn utc(at: Unix) -> String {
     let (days, secs) = (at.as_secs() / DAY_SECS, at.as_secs() % DAY_SECS);
     let shifted = days.saturating_add(719_468);

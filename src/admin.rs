@@ -1,0 +1,166 @@
+//! The admin listener's router: who may change what, and what an operator sees.
+//!
+//! It knows nothing by itself: the gate, the token keeper and the clients are asked for each answer.
+//! It does not listen, and it decides nothing about calls. Always true: a change runs to its end
+//! also when the operator who asked for it goes away, it leaves one line in the log, and no answer
+//! or line holds a token or a key but the one answer that creates a client.
+
+mod api_keys;
+mod auth;
+mod body;
+mod clients;
+mod errors;
+mod events;
+mod forecast;
+mod health;
+mod page;
+mod tenants;
+
+#[cfg(test)]
+mod tests;
+
+use std::any::Any;
+use std::future::Future;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::extract::State;
+use axum::middleware;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{delete, get, post};
+use http::HeaderValue;
+use http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::set_header::SetResponseHeaderLayer;
+use tracing::error;
+
+use crate::clients::Clients;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::gate::Gate;
+use crate::phase::SharedPhase;
+use crate::secret::Secret;
+use crate::store::Store;
+use crate::telemetry::{Events, Metrics};
+use crate::tokens::Tokens;
+
+use auth::AdminToken;
+use errors::AdminError;
+use events::Feed;
+
+/// What the admin listener stands on.
+pub struct Parts {
+    /// Queues and days.
+    pub gate: Gate,
+    /// Tenants.
+    pub tokens: Tokens,
+    /// Clients.
+    pub clients: Clients,
+    /// The page that Prometheus reads.
+    pub metrics: Metrics,
+    /// What happens.
+    pub events: Events,
+    /// Reads time.
+    pub clock: Clock,
+    /// The configuration as it is now.
+    pub config: Arc<ArcSwap<Config>>,
+    /// Where held API keys are remembered.
+    pub store: Arc<dyn Store>,
+    /// The bearer token that operators must show, if any.
+    pub admin_token: Option<Secret<String>>,
+    /// Whether the process is ready.
+    pub phase: SharedPhase,
+    /// Runs changes and the event feed.
+    pub tracker: TaskTracker,
+    /// Ends the event streams.
+    pub stopped: CancellationToken,
+}
+
+/// What all handlers share.
+struct Shared {
+    parts: Parts,
+    token: Option<AdminToken>,
+    feed: Feed,
+    /// Held while an API key or a client is changed, so that store and memory see changes in the
+    /// same order. Tenants have their own order, the token keeper's.
+    order: Mutex<()>,
+}
+
+/// How handlers get at it.
+type Desk = State<Arc<Shared>>;
+
+/// The router of the admin listener. Must be called within a runtime: it starts the event feed.
+pub fn router(parts: Parts) -> Router {
+    let shared = Shared::new(parts);
+    dress(routes(), shared)
+}
+
+fn routes() -> Router<Arc<Shared>> {
+    Router::new()
+        .route("/livez", get(health::live))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .route("/v1/api-keys", get(api_keys::list))
+        .route("/v1/api-keys/{name}", get(api_keys::show))
+        .route("/v1/api-keys/{name}/pause", post(api_keys::pause))
+        .route("/v1/api-keys/{name}/resume", post(api_keys::resume))
+        .route("/v1/tenants", get(tenants::list))
+        .route(
+            "/v1/tenants/{name}",
+            get(tenants::show).put(tenants::put).delete(tenants::remove),
+        )
+        .route("/v1/tenants/{name}/refresh", post(tenants::refresh))
+        .route("/v1/tenants/{name}/pause", post(tenants::pause))
+        .route("/v1/tenants/{name}/resume", post(tenants::resume))
+        .route("/v1/clients", get(clients::list).post(clients::add))
+        .route("/v1/clients/{name}", delete(clients::remove))
+        .route("/v1/events", get(events::stream))
+}
+
+/// Puts around the routes what holds for all of them.
+fn dress(routes: Router<Arc<Shared>>, shared: Arc<Shared>) -> Router {
+    let header = SetResponseHeaderLayer::overriding;
+    routes
+        .fallback(async || AdminError::nothing_here())
+        .method_not_allowed_fallback(async || AdminError::method_not_allowed())
+        .layer(middleware::from_fn_with_state(shared.clone(), auth::guard))
+        .layer(CatchPanicLayer::custom(after_panic))
+        .layer(header(CACHE_CONTROL, HeaderValue::from_static("no-store")))
+        .layer(header(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
+        .with_state(shared)
+}
+
+/// The answer to a request whose handler panicked. The panic's words may hold anything and are left
+/// to the panic hook.
+#[expect(clippy::needless_pass_by_value, reason = "the layer hands the panic over by value")]
+fn after_panic(_: Box<dyn Any + Send>) -> Response {
+    error!("a handler of the admin listener panicked");
+    AdminError::internal().into_response()
+}
+
+impl Shared {
+    fn new(parts: Parts) -> Arc<Self> {
+        let token = parts.admin_token.as_ref().map(AdminToken::new);
+        let (feed, hub) = Feed::new(&parts);
+        let tracker = parts.tracker.clone();
+        let shared = Arc::new(Self { parts, token, feed, order: Mutex::default() });
+        tracker.spawn(hub.run(Arc::downgrade(&shared)));
+        shared
+    }
+
+    /// Runs a change to its end in a task of its own, so that an operator who goes away does not
+    /// leave it half done.
+    async fn change<T: Send + 'static>(
+        &self,
+        change: impl Future<Output = Result<T, AdminError>> + Send + 'static,
+    ) -> Result<T, AdminError> {
+        self.parts.tracker.spawn(change).await.unwrap_or_else(|_| {
+            error!("a change that an operator asked for panicked");
+            Err(AdminError::internal())
+        })
+    }
+}

@@ -1,0 +1,124 @@
+//! What a request says: the name in its path and the JSON object in its body.
+//!
+//! A body is read up to a limit, parsed, and taken apart field by field, so that a mistake is named by
+//! its place or its field and never by the value that was sent: that value may be a token.
+
+use std::str::FromStr;
+
+use axum::body::Body;
+use axum::extract::{FromRequestParts, Path};
+use http::header::{CONTENT_TYPE, HeaderMap};
+use http::request::Parts;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde_json::{Map, Value};
+
+use super::errors::{AdminError, Kind};
+use crate::engine::NameError;
+use crate::secret::Secret;
+
+/// Longest body. A grant is some 4 kB, a client with a thousand tenants some 20.
+const BODY_LEN_MAX: usize = 64 * 1024;
+/// Longest field name that an error repeats; what is longer may be a value in the wrong place.
+const FIELD_LEN_MAX: usize = 32;
+
+/// The name in the path.
+pub(super) struct Named<T>(pub(super) T);
+
+impl<S: Send + Sync, T: FromStr<Err = NameError>> FromRequestParts<S> for Named<T> {
+    type Rejection = AdminError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, AdminError> {
+        let text = Path::<String>::from_request_parts(parts, state).await;
+        let name = text.ok().and_then(|Path(text)| text.parse().ok());
+        name.map(Self).ok_or_else(|| {
+            AdminError::bad_request(format!("the path holds a name that is none: {NameError}"))
+        })
+    }
+}
+
+/// The fields of a body that have not been taken yet.
+pub(super) struct Fields(Map<String, Value>);
+
+impl Fields {
+    /// Reads a body that is a JSON object.
+    pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<Self, AdminError> {
+        check_type(headers)?;
+        let content = match Limited::new(body, BODY_LEN_MAX).collect().await {
+            Ok(content) => content.to_bytes(),
+            Err(error) if error.is::<LengthLimitError>() => {
+                return Err(AdminError::new(
+                    Kind::PayloadTooLarge,
+                    format!("the body is longer than {BODY_LEN_MAX} bytes"),
+                ));
+            }
+            Err(_) => return Err(AdminError::bad_request("the body broke off before its end")),
+        };
+        match serde_json::from_slice(&content) {
+            Ok(Value::Object(fields)) => Ok(Self(fields)),
+            Ok(_) => Err(AdminError::bad_request("the body must be a JSON object")),
+            Err(error) => Err(AdminError::bad_request(format!(
+                "the body is no JSON{}: mistake at line {}, column {}",
+                if error.is_eof() { ", it ends too early" } else { "" },
+                error.line(),
+                error.column()
+            ))),
+        }
+    }
+
+    /// Takes a field; `null` counts as absent.
+    pub(super) fn take(&mut self, field: &str) -> Option<Value> {
+        self.0.remove(field).filter(|value| !value.is_null())
+    }
+
+    /// Takes a field that must be a name.
+    pub(super) fn name<T: FromStr<Err = NameError>>(
+        &mut self,
+        field: &str,
+    ) -> Result<T, AdminError> {
+        match self.take(field) {
+            Some(Value::String(text)) => text.parse().map_err(|error: NameError| {
+                AdminError::bad_request(format!("{field} is no name: {error}"))
+            }),
+            Some(_) => Err(AdminError::bad_request(format!("{field} must be text"))),
+            None => Err(AdminError::bad_request(format!("the field {field} is missing"))),
+        }
+    }
+
+    /// Takes a field that may hold a secret text.
+    pub(super) fn secret(&mut self, field: &str) -> Result<Option<Secret<String>>, AdminError> {
+        match self.take(field) {
+            Some(Value::String(text)) => Ok(Some(Secret::new(text))),
+            Some(_) => Err(AdminError::bad_request(format!("{field} must be text"))),
+            None => Ok(None),
+        }
+    }
+
+    /// Nothing more is expected.
+    pub(super) fn end(self, known: &str) -> Result<(), AdminError> {
+        let Some((unknown, _)) = self.0.iter().next() else { return Ok(()) };
+        Err(AdminError::bad_request(format!("{}; known are {known}", unknown_name(unknown))))
+    }
+}
+
+/// Says that a field or parameter is unknown, by its name when that is safe to repeat.
+pub(super) fn unknown_name(name: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+    if name.len() <= FIELD_LEN_MAX && name.bytes().all(plain) {
+        format!("{name} is unknown")
+    } else {
+        "one with a long or odd name is unknown".to_owned()
+    }
+}
+
+/// A form, which a browser sends across sites without asking, is no JSON.
+fn check_type(headers: &HeaderMap) -> Result<(), AdminError> {
+    let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(()) };
+    let media_type = value.to_str().ok().and_then(|value| value.split(';').next());
+    if media_type.is_some_and(|it| it.trim().eq_ignore_ascii_case("application/json")) {
+        return Ok(());
+    }
+    Err(AdminError::new(
+        Kind::UnsupportedMediaType,
+        "the body must be JSON; send it with Content-Type: application/json",
+    ))
+}

@@ -1,0 +1,286 @@
+//! The composition root: everything put together, started, changed and stopped.
+//!
+//! It decides nothing about calls or tokens. It starts what is needed in order (store, tokens, gates, listeners),
+//! carries word between the shells that may not know each other, and undoes it all in the opposite order.
+
+mod bridge;
+mod observe;
+mod parts;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::admin;
+use crate::clients::Clients;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::gate::{self, Gate};
+use crate::listen::{Bounds, Listener};
+use crate::phase::{Phase, SharedPhase};
+use crate::proxy::{self, Proxy};
+use crate::store::{self, Store};
+use crate::telemetry::{Event, Events, Metrics};
+use crate::tokens::{self, HttpTokenEndpoint, Tokens};
+use crate::upstream::{self, Connector, Upstream};
+
+use bridge::Bridge;
+
+/// The version, in `build_info` and the user agent.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// A running proxy.
+pub struct App {
+    config: Arc<ArcSwap<Config>>,
+    phase: SharedPhase,
+    events: Events,
+    store: Arc<dyn Store>,
+    gate: Gate,
+    tokens: Tokens,
+    clients: Clients,
+    proxy: Proxy,
+    bridge: Bridge,
+    data_address: SocketAddr,
+    admin_address: SocketAddr,
+    listeners: Vec<JoinHandle<()>>,
+    /// Ends the listeners.
+    unlisten: CancellationToken,
+    /// Ends everything that runs for as long as the process.
+    stopped: CancellationToken,
+}
+
+impl App {
+    /// Starts a proxy; it serves when this returns.
+    ///
+    /// # Errors
+    /// What kept it from starting, in words that say what to do; nothing is left half done.
+    pub async fn start(config: Config, clock: Clock) -> anyhow::Result<Self> {
+        let (tracker, stopped) = (TaskTracker::new(), CancellationToken::new());
+        let (phase, events) = (SharedPhase::new(), Events::new(clock.clone()));
+        let metrics = Metrics::new(VERSION);
+        let data = bind(config.server.listen, "server.listen").await?;
+        let admin = bind(config.server.admin_listen, "server.admin_listen").await?;
+        let store = parts::open_store(&config).await?;
+        let tls = upstream::tls(config.upstream.ca_file.as_deref())?;
+        let (changes, changed) = mpsc::unbounded_channel();
+        let (demands, demanded) = mpsc::unbounded_channel();
+        let paused: Vec<_> = store.paused_api_keys().await?.into_iter().collect();
+        let gate = Gate::start(
+            gate::Parts {
+                store: store.clone(),
+                clock: clock.clone(),
+                metrics: metrics.clone(),
+                events: events.clone(),
+                demands,
+                tracker: tracker.clone(),
+                stopped: stopped.clone(),
+            },
+            parts::limits(&config),
+            &paused,
+        );
+        let tokens = Tokens::start(tokens::Parts {
+            store: store.clone(),
+            clock: clock.clone(),
+            exchange: Arc::new(HttpTokenEndpoint::with_tls(tls.clone())),
+            keys: parts::key_auths(&config),
+            refresh_interval: config.oauth.refresh_interval,
+            refresh_margin: config.oauth.refresh_margin,
+            seed: parts::seed(),
+            changes,
+            observer: observe::observer(&metrics, &events),
+            tracker: tracker.clone(),
+        })
+        .await?;
+        let bridge = Bridge::start(&gate, &tokens, changed, demanded, &tracker, &stopped);
+        let clients = Clients::load(store.clone(), clock.clone()).await?;
+        let upstream = Upstream::new(upstream::Parts {
+            url: config.upstream.url.clone(),
+            connector: Connector::new(tls),
+            connect_timeout: config.upstream.connect_timeout,
+            clock: clock.clone(),
+            tracker: tracker.clone(),
+            stopped: stopped.clone(),
+        });
+        let proxy = Proxy::new(proxy::Parts {
+            settings: parts::settings(&config),
+            clients: clients.clone(),
+            gate: gate.clone(),
+            tokens: tokens.clone(),
+            upstream,
+            metrics: metrics.clone(),
+            clock: clock.clone(),
+            phase: phase.clone(),
+            tracker: tracker.clone(),
+        });
+        let bounds = Bounds {
+            max_connections: config.server.max_connections,
+            header_timeout: config.server.header_timeout,
+        };
+        let admin_token = config.admin.token.clone();
+        let config = Arc::new(ArcSwap::from_pointee(config));
+        let router = admin::router(admin::Parts {
+            gate: gate.clone(),
+            tokens: tokens.clone(),
+            clients: clients.clone(),
+            metrics,
+            events: events.clone(),
+            clock: clock.clone(),
+            config: config.clone(),
+            store: store.clone(),
+            admin_token,
+            phase: phase.clone(),
+            tracker: tracker.clone(),
+            stopped: stopped.clone(),
+        });
+        let (data_address, admin_address) = (data.address(), admin.address());
+        let unlisten = CancellationToken::new();
+        let serving = proxy.clone();
+        let listeners = vec![
+            tracker.spawn(data.serve(
+                bounds,
+                move |request| serving.clone().handle(request),
+                tracker.clone(),
+                unlisten.clone(),
+            )),
+            tracker.spawn(admin.serve(
+                bounds,
+                move |request| parts::routed(router.clone(), request),
+                tracker.clone(),
+                unlisten.clone(),
+            )),
+        ];
+        parts::watch_store(&store, &phase, &clock, &tracker, &stopped);
+        phase.set(Phase::Ready);
+        info!(data = %data_address, admin = %admin_address, version = VERSION, "serving");
+        Ok(Self {
+            config,
+            phase,
+            events,
+            store,
+            gate,
+            tokens,
+            clients,
+            proxy,
+            bridge,
+            data_address,
+            admin_address,
+            listeners,
+            unlisten,
+            stopped,
+        })
+    }
+
+    /// Where calls are served.
+    #[must_use]
+    pub const fn data_address(&self) -> SocketAddr {
+        self.data_address
+    }
+
+    /// Where the admin API is served.
+    #[must_use]
+    pub const fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    /// The tenants.
+    #[must_use]
+    pub const fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    /// The clients.
+    #[must_use]
+    pub const fn clients(&self) -> &Clients {
+        &self.clients
+    }
+
+    /// The gates.
+    #[must_use]
+    pub const fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// Longest time that a stop takes.
+    #[must_use]
+    pub fn drain_timeout(&self) -> Duration {
+        self.config.load().server.drain_timeout
+    }
+
+    /// Changes limits, queue settings and API keys to those of `config`. No waiting call and no count is lost.
+    /// What needs a restart is named in the log and stays as it was.
+    pub async fn reload(&self, config: Config) {
+        let before = self.config.load_full();
+        for key in parts::fixed_differences(&before, &config) {
+            warn!(key, "this setting is taken at the next start, not by a reload");
+        }
+        let config = parts::with_fixed_of(&before, config);
+        self.gate.reconfigure(parts::limits(&config));
+        self.tokens
+            .reload_keys(
+                parts::key_auths(&config),
+                config.oauth.refresh_interval,
+                config.oauth.refresh_margin,
+            )
+            .await;
+        self.proxy.reconfigure(parts::settings(&config));
+        self.config.store(Arc::new(config));
+        self.bridge.announce_all();
+        info!("the configuration was reloaded");
+    }
+
+    /// Stops in order: new calls are refused, waiting ones served for half of the drain time, those in flight
+    /// finished, tokens stored, counts given back, the store closed. `false` when that took longer than it may.
+    pub async fn stop(self) -> bool {
+        let drain = self.drain_timeout();
+        info!(?drain, "stopping");
+        self.phase.set(Phase::Draining);
+        self.events.publish(Event::Draining);
+        let done = tokio::time::timeout(drain, self.wind_down(drain)).await;
+        self.stopped.cancel();
+        if done.is_err() {
+            warn!("the drain time is over; what is not finished is cut off");
+        }
+        done.unwrap_or(false)
+    }
+
+    async fn wind_down(&self, drain: Duration) -> bool {
+        self.gate.stop(drain / 2);
+        self.proxy.idle().await;
+        self.tokens.drain().await;
+        self.gate.close().await;
+        // streams of events end here, so that the admin listener can
+        self.stopped.cancel();
+        self.unlisten.cancel();
+        while self.listeners.iter().any(|listener| !listener.is_finished()) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        match self.store.close().await {
+            Ok(()) => true,
+            Err(error) => {
+                warn!(%error, "the store did not close cleanly; what it has acknowledged is kept");
+                false
+            }
+        }
+    }
+}
+
+async fn bind(address: SocketAddr, key: &'static str) -> anyhow::Result<Listener> {
+    Listener::bind(address).await.with_context(|| {
+        format!("could not listen on {address} ({key}); is it in use, or not of this machine?")
+    })
+}
+
+/// Opens the store off the runtime's threads.
+async fn open(config: &Config) -> anyhow::Result<store::Opened> {
+    let (url, key_file) = (config.store.url.clone(), config.store.encryption_key_file.clone());
+    let opening = tokio::task::spawn_blocking(move || store::open(&url, key_file.as_deref()));
+    Ok(opening.await.context("could not open the store")??)
+}

@@ -1,0 +1,146 @@
+//! From the configuration to what each part takes, and the small parts that are only put together.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
+use tracing::{info, warn};
+
+use crate::clock::Clock;
+use crate::config::{Config, StoreUrl};
+use crate::engine::ApiKeyName;
+use crate::engine::scheduler::Limits;
+use crate::phase::{Phase, SharedPhase};
+use crate::proxy::Settings;
+use crate::store::Store;
+use crate::tokens::KeyAuth;
+
+/// How often the store is asked whether it can be written.
+const STORE_ASKED_EVERY: Duration = Duration::from_secs(5);
+
+pub(super) fn limits(config: &Config) -> Vec<(ApiKeyName, Limits)> {
+    let limits = |key: &crate::config::ApiKey| Limits {
+        rate: key.rate,
+        guard: key.guard,
+        per_day: key.per_day,
+        day_reset: key.day_reset,
+        in_flight_max: config.upstream.max_in_flight,
+        capacity: config.queue.capacity,
+        capacity_per_tenant: config.queue.capacity_per_tenant,
+    };
+    config.api_keys.iter().map(|key| (key.name.clone(), limits(key))).collect()
+}
+
+pub(super) fn key_auths(config: &Config) -> Vec<(ApiKeyName, KeyAuth)> {
+    let auth = |key: &crate::config::ApiKey| KeyAuth {
+        client_id: key.client_id.clone(),
+        secret: key.client_secret.clone(),
+        auth_style: key.auth_style,
+        token_url: key.token_url.clone(),
+    };
+    config.api_keys.iter().map(|key| (key.name.clone(), auth(key))).collect()
+}
+
+pub(super) fn settings(config: &Config) -> Settings {
+    Settings {
+        allow_anonymous: config.server.allow_anonymous,
+        max_wait: config.queue.max_wait,
+        max_wait_limit: config.queue.max_wait_limit,
+        max_body: config.server.max_body,
+        replay_buffer: config.server.replay_buffer,
+        upstream_timeout: config.upstream.timeout,
+    }
+}
+
+/// The keys of settings that a reload cannot change and that differ.
+pub(super) fn fixed_differences(before: &Config, after: &Config) -> Vec<&'static str> {
+    let (a, b) = (before, after);
+    let differs = [
+        ("server.listen", a.server.listen != b.server.listen),
+        ("server.admin_listen", a.server.admin_listen != b.server.admin_listen),
+        ("server.max_connections", a.server.max_connections != b.server.max_connections),
+        ("server.header_timeout", a.server.header_timeout != b.server.header_timeout),
+        ("upstream.url", a.upstream.url != b.upstream.url),
+        ("upstream.connect_timeout", a.upstream.connect_timeout != b.upstream.connect_timeout),
+        ("upstream.ca_file", a.upstream.ca_file != b.upstream.ca_file),
+        ("store.url", a.store.url != b.store.url),
+        (
+            "store.encryption_key_file",
+            a.store.encryption_key_file != b.store.encryption_key_file,
+        ),
+        ("admin.token_file", a.admin.token != b.admin.token),
+    ];
+    differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+}
+
+/// `after`, with the settings that a reload cannot change as they were.
+pub(super) fn with_fixed_of(before: &Config, mut after: Config) -> Config {
+    after.server.listen = before.server.listen;
+    after.server.admin_listen = before.server.admin_listen;
+    after.server.max_connections = before.server.max_connections;
+    after.server.header_timeout = before.server.header_timeout;
+    after.upstream.url = before.upstream.url.clone();
+    after.upstream.connect_timeout = before.upstream.connect_timeout;
+    after.upstream.ca_file.clone_from(&before.upstream.ca_file);
+    after.store = before.store.clone();
+    after.admin = before.admin.clone();
+    after
+}
+
+/// Opens the store and says in the log with which key.
+pub(super) async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
+    let opened = super::open(config).await?;
+    if config.store.url == StoreUrl::Memory {
+        warn!("the store is memory: tenants, tokens and counts are gone when the process ends");
+    }
+    if let Some(key) = &opened.key {
+        info!("{key}");
+        if let Some(warning) = key.warning() {
+            warn!("{warning}");
+        }
+    }
+    Ok(opened.store)
+}
+
+/// Keeps `/readyz` true to the store.
+pub(super) fn watch_store(
+    store: &Arc<dyn Store>,
+    phase: &SharedPhase,
+    clock: &Clock,
+    tracker: &TaskTracker,
+    stopped: &CancellationToken,
+) {
+    let (store, phase, clock) = (store.clone(), phase.clone(), clock.clone());
+    let stopped = stopped.clone();
+    tracker.spawn(async move {
+        loop {
+            let next = clock.now().mono.plus(STORE_ASKED_EVERY);
+            tokio::select! {
+                () = clock.sleep_until(next) => {}
+                () = stopped.cancelled() => return,
+            }
+            let up = store.ping().await.is_ok();
+            phase.set(if up { Phase::Ready } else { Phase::StoreDown });
+        }
+    });
+}
+
+/// A request through the admin router, whose own error type has no value.
+pub(super) async fn routed(
+    router: axum::Router,
+    request: Request<Incoming>,
+) -> Response<axum::body::Body> {
+    let answer: Result<_, Infallible> = router.oneshot(request).await;
+    answer.unwrap_or_else(|never| match never {})
+}
+
+/// Spreads back-off over instances.
+#[expect(clippy::disallowed_methods, reason = "a seed is one of the places of chance")]
+pub(super) fn seed() -> u64 {
+    rand::random()
+}

@@ -1,0 +1,231 @@
+//! Asking the admin API of a running proxy.
+//!
+//! The proxy is found by flags, environment or configuration file, in this order, or is expected at
+//! the default address. Answers are JSON; a refusal of the API becomes an error with its own
+//! message. Only plain HTTP is spoken: the admin listener is meant to be on loopback or behind
+//! something that is.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
+
+use crate::config::{self, ServeFlags, settings, values};
+use crate::secret::Secret;
+
+use super::Console;
+
+/// A proxy that takes longer than this to answer does not work.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest answer; a page of tenants has well below a megabyte.
+const ANSWER_LEN_MAX: usize = 64 << 20;
+/// Items asked for in one page.
+const PAGE: &str = "500";
+
+const CONFIG_HELP: &str = "The proxy's configuration file, for the address and token of its admin \
+    API [env: CTCT_PROXY_CONFIG]";
+const URL_HELP: &str = "The admin API [default: http://127.0.0.1:9090, or what the configuration \
+    says] [env: CTCT_PROXY_ADMIN_URL]";
+const TOKEN_HELP: &str =
+    "File with the bearer token of the admin API [env: CTCT_PROXY_ADMIN_TOKEN_FILE]";
+
+/// How to find the admin API of a running proxy.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Which proxy")]
+pub struct AdminArgs {
+    /// The proxy's configuration file.
+    #[arg(long, value_name = "FILE", help = CONFIG_HELP)]
+    pub config: Option<PathBuf>,
+    /// The admin API.
+    #[arg(long, value_name = "URL", help = URL_HELP)]
+    pub admin_url: Option<String>,
+    /// File with the bearer token of the admin API.
+    #[arg(long, value_name = "FILE", help = TOKEN_HELP)]
+    pub admin_token_file: Option<String>,
+}
+
+/// A connection to the admin API.
+pub struct AdminClient {
+    http: Client<HttpConnector, Full<Bytes>>,
+    base: Uri,
+    token: Option<Secret<String>>,
+}
+
+/// Why the admin API gave no answer of use.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// It answered with an error; the text is its message.
+    #[error("{message}")]
+    Refused {
+        /// The status of the answer.
+        status: StatusCode,
+        /// What it says.
+        message: String,
+    },
+    /// There was no answer.
+    #[error("{0}")]
+    NoAnswer(String),
+}
+
+impl AdminClient {
+    /// The client of the proxy that `args` and the environment name.
+    ///
+    /// # Errors
+    /// When what they name cannot be read or is no address.
+    pub fn new(args: &AdminArgs, console: &Console<'_>) -> anyhow::Result<Self> {
+        let mut flags = ServeFlags::default();
+        if let Some(path) = &args.config {
+            flags = flags.with_config(path);
+        }
+        if let Some(path) = &args.admin_token_file {
+            flags = flags.with(&settings::ADMIN_TOKEN_FILE, path);
+        }
+        let access = config::admin_access(&flags, console.env)?;
+        let from_env = || (console.env)("CTCT_PROXY_ADMIN_URL").filter(|url| !url.is_empty());
+        let base = match args.admin_url.clone().or_else(from_env) {
+            None => format!("http://{}", access.address),
+            Some(url) => url,
+        };
+        let base = values::base_url(&base).map_err(|problem| anyhow!("the admin URL {problem}"))?;
+        if base.scheme_str() != Some("http") {
+            bail!("the admin URL must start with http://; https is not spoken here");
+        }
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(ANSWER_TIMEOUT));
+        let http = Client::builder(TokioExecutor::new()).build(connector);
+        Ok(Self { http, base, token: access.token })
+    }
+
+    /// Asks for `path_and_query` and gives the JSON of the answer, `null` when it has none.
+    ///
+    /// # Errors
+    /// [`AdminError`]
+    pub async fn call(
+        &self,
+        method: Method,
+        path_and_query: &str,
+        body: Option<&Value>,
+    ) -> Result<(StatusCode, Value), AdminError> {
+        let exchange = self.exchange(method, path_and_query, body);
+        match tokio::time::timeout(ANSWER_TIMEOUT, exchange).await {
+            Ok(answer) => answer,
+            Err(_) => Err(AdminError::NoAnswer(format!(
+                "the proxy at {} did not answer within {} s",
+                self.url(),
+                ANSWER_TIMEOUT.as_secs()
+            ))),
+        }
+    }
+
+    /// `GET path_and_query`.
+    ///
+    /// # Errors
+    /// [`AdminError`]
+    pub async fn get(&self, path_and_query: &str) -> Result<Value, AdminError> {
+        self.call(Method::GET, path_and_query, None).await.map(|(_, answer)| answer)
+    }
+
+    /// All items of the list at `path`, page by page, that match `query`.
+    ///
+    /// # Errors
+    /// An [`AdminError`], or an answer that is no list.
+    pub async fn list(&self, path: &str, query: &[(&str, &str)]) -> anyhow::Result<Vec<Value>> {
+        let mut items = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let mut pairs = form_urlencoded::Serializer::new(String::new());
+            pairs.append_pair("limit", PAGE).extend_pairs(query);
+            pairs.extend_pairs(cursor.iter().map(|cursor| ("cursor", cursor)));
+            let mut page = self.get(&format!("{path}?{}", pairs.finish())).await?;
+            let Value::Array(more) = page["items"].take() else {
+                bail!("the answer of {path} has no items: is {} an admin API?", self.url());
+            };
+            items.extend(more);
+            let next = page["next_cursor"].as_str().filter(|next| !next.is_empty());
+            match next {
+                None => return Ok(items),
+                Some(next) if cursor.as_deref() == Some(next) => {
+                    bail!("the list at {path} does not end: its cursor does not move");
+                }
+                Some(next) => cursor = Some(next.to_owned()),
+            }
+        }
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path_and_query: &str,
+        body: Option<&Value>,
+    ) -> Result<(StatusCode, Value), AdminError> {
+        let request =
+            self.request(method, path_and_query, body).map_err(|error| self.no_answer(&error))?;
+        let response = self.http.request(request).await.map_err(|error| {
+            if error.is_connect() {
+                AdminError::NoAnswer(format!(
+                    "no proxy answers at {}: is it running, and is this its --admin-listen?",
+                    self.url()
+                ))
+            } else {
+                self.no_answer(&error.into())
+            }
+        })?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_LEN_MAX)
+            .collect()
+            .await
+            .map_err(|error| self.no_answer(&anyhow!(error)))?
+            .to_bytes();
+        let json = serde_json::from_slice::<Value>(&body);
+        if status.is_success() {
+            return match json {
+                Ok(answer) => Ok((status, answer)),
+                Err(_) if body.is_empty() => Ok((status, Value::Null)),
+                Err(_) => Err(self.no_answer(&anyhow!("the answer is no JSON"))),
+            };
+        }
+        let message = json.ok().and_then(|answer| {
+            answer["error_message"].as_str().map(str::to_owned).filter(|text| !text.is_empty())
+        });
+        let message = message.unwrap_or_else(|| format!("{} answered {status}", self.url()));
+        Err(AdminError::Refused { status, message })
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        path_and_query: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Request<Full<Bytes>>> {
+        let authority = self.base.authority().context("the admin URL has no host")?;
+        let uri = format!("http://{authority}{path_and_query}");
+        let mut request = Request::builder().method(method).uri(uri);
+        if let Some(token) = &self.token {
+            let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose()))?;
+            value.set_sensitive(true);
+            request = request.header(AUTHORIZATION, value);
+        }
+        if body.is_some() {
+            request = request.header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        let bytes = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
+        Ok(request.body(Full::new(bytes))?)
+    }
+
+    /// The base URL as people write it.
+    fn url(&self) -> String {
+        self.base.to_string().trim_end_matches('/').to_owned()
+    }
+
+    fn no_answer(&self, cause: &anyhow::Error) -> AdminError {
+        AdminError::NoAnswer(format!("could not ask the proxy at {}: {cause:#}", self.url()))
+    }
+}

@@ -1,0 +1,36 @@
+//! `serve`: the proxy itself.
+
+use anyhow::Context as _;
+use tracing::error;
+
+use super::Console;
+use crate::app::App;
+use crate::clock::Clock;
+use crate::config::{self, ServeFlags};
+use crate::lifecycle::{self, Signals};
+use crate::telemetry;
+
+/// Runs the proxy until it is told to stop and gives the exit code.
+///
+/// # Errors
+/// All mistakes in the configuration, or what kept the proxy from running.
+pub fn run(flags: &ServeFlags, console: &mut Console<'_>) -> anyhow::Result<u8> {
+    let config = config::read(flags, console.env)?.config;
+    let log = telemetry::init(&config.log)?;
+    lifecycle::log_panics();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("could not start the runtime")?;
+    let read = || config::read(flags, console.env).map(|loaded| loaded.config);
+    let apply_log = |config: &config::Config| {
+        if let Err(error) = log.apply(&config.log) {
+            error!(%error, "logging stays as it was");
+        }
+    };
+    runtime.block_on(async {
+        let signals = Signals::listen().context("could not listen to signals")?;
+        let app = App::start(config, Clock::system()).await?;
+        Ok(lifecycle::run(app, signals, read, apply_log).await)
+    })
+}

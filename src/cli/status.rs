@@ -1,0 +1,101 @@
+//! `status`: the API keys and tenants of a running proxy, for people or as JSON.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::admin_client::{AdminArgs, AdminClient};
+use super::table::table;
+use super::{Console, tenant};
+
+/// Time between two readings of `--watch`.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// Moves the cursor home and clears the terminal (ECMA-48).
+const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
+
+/// The flags of `status`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct StatusArgs {
+    /// Print the answers of the admin API as one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Read again every second until Ctrl-C
+    #[arg(long)]
+    pub watch: bool,
+    /// Where to ask.
+    #[command(flatten)]
+    pub admin: AdminArgs,
+}
+
+/// Prints the status, once or until Ctrl-C.
+///
+/// # Errors
+/// When the proxy cannot be asked.
+pub async fn run(args: &StatusArgs, console: &mut Console<'_>) -> anyhow::Result<()> {
+    let client = AdminClient::new(&args.admin, console)?;
+    if !args.watch {
+        let text = read(&client, args.json).await?;
+        return Ok(console.print(&text)?);
+    }
+    let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+    loop {
+        // a proxy that is being restarted is worth waiting for
+        let text = read(&client, args.json).await.unwrap_or_else(|error| format!("{error:#}"));
+        let clear = if args.json { "" } else { CLEAR };
+        console.print(&format!("{clear}{text}"))?;
+        tokio::select! {
+            _ = &mut interrupt => return Ok(()),
+            () = tokio::time::sleep(WATCH_INTERVAL) => {}
+        }
+    }
+}
+
+async fn read(client: &AdminClient, as_json: bool) -> anyhow::Result<String> {
+    let api_keys = client.list("/v1/api-keys", &[]).await?;
+    let tenants = client.list("/v1/tenants", &[]).await?;
+    if as_json {
+        return Ok(json!({ "api_keys": api_keys, "tenants": tenants }).to_string());
+    }
+    Ok(format!("{}\n\n{}", api_key_table(&api_keys), tenant::table_of(&tenants)))
+}
+
+fn api_key_table(api_keys: &[Value]) -> String {
+    let head = [
+        "API KEY",
+        "STATE",
+        "QUEUE",
+        "IN FLIGHT",
+        "DAY USED",
+        "OF",
+        "RESETS AT",
+        "THROTTLED",
+        "TOKEN LANE",
+    ];
+    let rows: Vec<Vec<String>> = api_keys
+        .iter()
+        .map(|key| {
+            let state = if key["paused"] == json!(true) { "paused" } else { "open" };
+            vec![
+                cell(&key["name"]),
+                state.to_owned(),
+                cell(&key["queue"]["depth"]),
+                cell(&key["upstream"]["in_flight"]),
+                cell(&key["day"]["used"]),
+                cell(&key["per_day"]),
+                cell(&key["day"]["resets_at"]),
+                cell(&key["upstream"]["throttled_total"]),
+                cell(&key["token_lane"]["depth"]),
+            ]
+        })
+        .collect();
+    table(&head, &rows)
+}
+
+/// A JSON value as a cell; what is absent is `-`.
+pub(super) fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
+    }
+}

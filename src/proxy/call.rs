@@ -1,0 +1,321 @@
+//! One call from the caller's request to the answer: waiting, sending, and sending again.
+//!
+//! Every repeat goes back to the front of its tenant's queue and takes a new slot and a new count. A call is sent
+//! again when that is certain to be harmless (it was refused, or never left) or when its method is safe, and only
+//! while the caller's wait lasts.
+
+use std::time::Duration;
+
+use http::header::{AUTHORIZATION, HOST};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use hyper::body::Incoming;
+use tracing::debug;
+
+use super::answer::AnswerBody;
+use super::exchange::{Sending, Sent, is_unwell};
+use super::identify::{self, Caller};
+use super::intake::{self, Taken};
+use super::record::Record;
+use super::target::Target;
+use super::{Inner, headers};
+use crate::engine::outcome::Outcome;
+use crate::engine::scheduler::{Arrival, Entry};
+use crate::engine::{Class, Mono};
+use crate::gate::{Permit, Ticket};
+use crate::phase::Phase;
+use crate::rejection::{Reason, Rejection};
+use crate::tokens::Bearer;
+use crate::upstream::{ConnectError, Connection, OutBody};
+
+/// First wait after a connection could not be made; each further one doubles it.
+const RECONNECT_MIN: Duration = Duration::from_millis(100);
+/// Longest wait after a connection could not be made.
+const RECONNECT_MAX: Duration = Duration::from_secs(2);
+
+/// A request that has been taken in and may be sent.
+struct Call<'a> {
+    proxy: &'a Inner,
+    caller: Caller,
+    class: Class,
+    deadline: Mono,
+    method: Method,
+    target: PathAndQuery,
+    headers: HeaderMap,
+    body: Taken,
+    upstream_timeout: Duration,
+}
+
+/// What may be done once only.
+#[derive(Default)]
+struct Chances {
+    /// A new token was asked for.
+    token: bool,
+    /// A safe call was sent again because the upstream was not well.
+    safe: bool,
+    /// Connections that could not be made.
+    connects: u32,
+}
+
+/// What follows a sending.
+enum Next {
+    Answer(Response<AnswerBody>),
+    /// Send it again; if it gets no slot, the refusal is the answer.
+    Again,
+    /// Send it again; if it gets no slot, this is the answer.
+    AgainOr(Response<AnswerBody>),
+}
+
+/// Serves a request.
+pub(super) async fn serve(
+    proxy: &Inner,
+    request: Request<Incoming>,
+    record: &mut Record,
+) -> Result<Response<AnswerBody>, Rejection> {
+    let settings = proxy.settings.load_full();
+    let target = Target::of(&request)?;
+    let (mut head, body) = request.into_parts();
+    let caller = identify::identify(proxy, &settings, &head.headers, target.tenant)?;
+    record.is_from(&caller);
+    if proxy.phase.get() == Phase::Draining {
+        return Err(stopping());
+    }
+    let class = identify::class(&head.headers);
+    let wait = identify::wait(&head.headers, &settings);
+    let deadline = record.started().plus(wait);
+    let path = target.path_and_query.path();
+    let plan = intake::plan(body, path, &settings, &proxy.kept)?;
+    let entry = if plan.is_to_be_read() { Entry::WhenPrepared } else { Entry::Back };
+    let arrival = Arrival { tenant: caller.tenant.clone(), class, deadline, entry };
+    let mut ticket = caller.key.enqueue(arrival);
+    let body = if entry == Entry::WhenPrepared {
+        let taken = tokio::select! {
+            biased;
+            taken = Box::pin(plan.take_in()) => taken?,
+            refusal = ticket.refused() => return Err(refusal),
+        };
+        ticket.prepared();
+        taken
+    } else {
+        plan.take_in().await?
+    };
+    headers::for_upstream(&mut head.headers, target.path_and_query.path());
+    let permit = granted(ticket, record).await?;
+    let call = Call {
+        proxy,
+        caller,
+        class,
+        deadline,
+        method: head.method,
+        target: target.path_and_query,
+        headers: head.headers,
+        body,
+        upstream_timeout: settings.upstream_timeout,
+    };
+    // what follows is large and short-lived; what waited above is small
+    Box::pin(call.run(permit, record)).await
+}
+
+async fn granted(ticket: Ticket, record: &mut Record) -> Result<Permit, Rejection> {
+    let permit = ticket.granted().await?;
+    record.waited(permit.waited());
+    Ok(permit)
+}
+
+impl Call<'_> {
+    async fn run(
+        mut self,
+        mut permit: Permit,
+        record: &mut Record,
+    ) -> Result<Response<AnswerBody>, Rejection> {
+        let mut chances = Chances::default();
+        loop {
+            let next = self.attempt(permit, &mut chances, record).await?;
+            let in_hand = match next {
+                Next::Answer(answer) => return Ok(answer),
+                Next::Again => None,
+                Next::AgainOr(answer) => Some(answer),
+            };
+            permit = match (granted(self.enqueue_again(), record).await, in_hand) {
+                (Ok(permit), _) => permit,
+                (Err(_), Some(answer)) => return Ok(answer),
+                (Err(refusal), None) => return Err(refusal),
+            };
+        }
+    }
+
+    fn enqueue_again(&self) -> Ticket {
+        self.caller.key.enqueue(Arrival {
+            tenant: self.caller.tenant.clone(),
+            class: self.class,
+            deadline: self.deadline,
+            entry: Entry::Front,
+        })
+    }
+
+    /// Uses one permit.
+    async fn attempt(
+        &mut self,
+        permit: Permit,
+        chances: &mut Chances,
+        record: &mut Record,
+    ) -> Result<Next, Rejection> {
+        let Some(bearer) = self.proxy.tokens.bearer(&self.caller.tenant) else {
+            // it went bad between grant and now; the permit goes back unspent
+            self.caller.key.token_refused(&self.caller.tenant);
+            return Ok(Next::Again);
+        };
+        let connection = match self.proxy.upstream.connection().await {
+            Ok(connection) => connection,
+            Err(error) => {
+                drop(permit);
+                return self.no_connection(&error, chances).await;
+            }
+        };
+        let body = self.body.body().ok_or_else(|| unreachable(&"the body went with the first try"))?;
+        let sent = self.send(permit, connection, &bearer, body, record).await;
+        match sent {
+            Sent::Answer { answer, outcome } => {
+                self.answered(answer, outcome, &bearer, chances)
+            }
+            Sent::NotSent(body) => {
+                if let Taken::Once(place) = &mut self.body {
+                    *place = Some(body);
+                }
+                Ok(Next::Again)
+            }
+            Sent::Broken(error) if self.is_safe() && !std::mem::replace(&mut chances.safe, true) => {
+                debug!(%error, "a safe call's connection broke: sending it again");
+                Ok(Next::Again)
+            }
+            Sent::Broken(error) => Err(broken(&error)),
+            Sent::TimedOut => Err(Rejection::new(
+                Reason::UpstreamTimeout,
+                format!(
+                    "the API did not answer within {:?} (upstream.timeout); whether it carried \
+                     the call out is not known",
+                    self.upstream_timeout
+                ),
+            )),
+        }
+    }
+
+    async fn send(
+        &self,
+        permit: Permit,
+        connection: Connection,
+        bearer: &Bearer,
+        body: OutBody,
+        record: &mut Record,
+    ) -> Sent {
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = Uri::from(self.target.clone());
+        let mut headers = self.headers.clone();
+        headers.insert(HOST, self.proxy.upstream.host().clone());
+        headers.insert(AUTHORIZATION, bearer.header.clone());
+        *request.headers_mut() = headers;
+        let started = self.proxy.clock.now().mono;
+        let sending = Sending {
+            permit,
+            connection,
+            request,
+            timeout: self.upstream_timeout,
+            key: self.caller.key.clone(),
+            clock: self.proxy.clock.clone(),
+        };
+        let sent = sending.start(&self.proxy.tracker).await;
+        record.sent(self.proxy.clock.now().mono.since(started));
+        sent
+    }
+
+    fn answered(
+        &self,
+        answer: Response<AnswerBody>,
+        outcome: Outcome,
+        bearer: &Bearer,
+        chances: &mut Chances,
+    ) -> Result<Next, Rejection> {
+        let replayable = self.body.is_replayable();
+        match outcome {
+            Outcome::Throttled if replayable => Ok(Next::Again),
+            Outcome::QuotaExceeded => Err(Rejection::new(
+                Reason::DayQuotaSpent,
+                "the API says that the calls of this quota day are used up; the RateLimit header \
+                 says when the next begins",
+            )),
+            _ if answer.status() == StatusCode::UNAUTHORIZED => {
+                self.unauthorized(bearer);
+                let first = !std::mem::replace(&mut chances.token, true);
+                Ok(if first && replayable { Next::Again } else { Next::Answer(answer) })
+            }
+            _ if is_unwell(outcome, answer.status()) && self.is_safe() => {
+                let first = !std::mem::replace(&mut chances.safe, true);
+                Ok(if first { Next::AgainOr(answer) } else { Next::Answer(answer) })
+            }
+            Outcome::Answered(_)
+            | Outcome::Throttled
+            | Outcome::Edge
+            | Outcome::Lost
+            | Outcome::NotSent => Ok(Next::Answer(answer)),
+        }
+    }
+
+    /// The API refused the token: a new one is asked for, unless there is one already.
+    fn unauthorized(&self, bearer: &Bearer) {
+        let tenant = &self.caller.tenant;
+        let newer = self.proxy.tokens.bearer(tenant).is_some_and(|now| now.version > bearer.version);
+        if !newer {
+            self.proxy.tokens.rejected(tenant, bearer.version);
+            self.caller.key.token_refused(tenant);
+        }
+    }
+
+    fn is_safe(&self) -> bool {
+        self.method == Method::GET || self.method == Method::HEAD
+    }
+
+    /// Waits a little before the next try, or gives up when the caller's wait would be over by then.
+    async fn no_connection(
+        &self,
+        error: &ConnectError,
+        chances: &mut Chances,
+    ) -> Result<Next, Rejection> {
+        debug!(%error, "no connection to the upstream");
+        let doubled = RECONNECT_MIN.saturating_mul(1 << chances.connects.min(8));
+        chances.connects += 1;
+        let next = self.proxy.clock.now().mono.plus(doubled.min(RECONNECT_MAX));
+        if next >= self.deadline {
+            return Err(unreachable(error));
+        }
+        self.proxy.clock.sleep_until(next).await;
+        Ok(Next::Again)
+    }
+}
+
+pub(super) fn stopping() -> Rejection {
+    Rejection::new(Reason::ShuttingDown, "the proxy is being stopped; send the call again")
+}
+
+fn unreachable(error: &dyn std::fmt::Display) -> Rejection {
+    Rejection::new(
+        Reason::UpstreamUnreachable,
+        format!("the API could not be reached; the call was not sent: {error}"),
+    )
+}
+
+/// The upstream's connection broke, or the caller's body did.
+fn broken(error: &hyper::Error) -> Rejection {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(body) = error.downcast_ref::<crate::upstream::BodyError>() {
+            return intake::unreadable(body);
+        }
+        cause = error.source();
+    }
+    Rejection::new(
+        Reason::UpstreamUnreachable,
+        "the connection to the API broke before an answer came; whether it carried the call out \
+         is not known",
+    )
+}

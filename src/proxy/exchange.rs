@@ -1,0 +1,110 @@
+//! One sending: from the spent permit to the head of the answer, with its outcome settled.
+//!
+//! Once bytes have left, the exchange is carried on to the head of the answer even when the caller leaves, in a
+//! task of its own, so that what the upstream said of the limits is always learned.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Request, Response};
+use tokio_util::task::TaskTracker;
+
+use super::answer::AnswerBody;
+use super::classify;
+use crate::clock::Clock;
+use crate::engine::outcome::{Health, Outcome};
+use crate::gate::{KeyGate, Permit};
+use crate::upstream::{Connection, OutBody, SendError};
+
+/// What came of a sending.
+pub(super) enum Sent {
+    /// An answer, and what it says about the limits.
+    Answer { answer: Response<AnswerBody>, outcome: Outcome },
+    /// Certainly nothing left; the body comes back.
+    NotSent(OutBody),
+    /// The connection broke before an answer.
+    Broken(hyper::Error),
+    /// No answer in time.
+    TimedOut,
+}
+
+/// What a sending needs.
+pub(super) struct Sending {
+    pub(super) permit: Permit,
+    pub(super) connection: Connection,
+    pub(super) request: Request<OutBody>,
+    pub(super) timeout: Duration,
+    pub(super) key: KeyGate,
+    pub(super) clock: Clock,
+}
+
+impl Sending {
+    /// Sends; dropping the future after its first poll does not end the exchange.
+    pub(super) fn start(self, tracker: &TaskTracker) -> Exchange {
+        Exchange { running: Some(Box::pin(self.run())), tracker: tracker.clone() }
+    }
+
+    async fn run(self) -> Sent {
+        let Self { permit, connection, request, timeout, key, clock } = self;
+        let started = clock.now().mono;
+        let spent = permit.spend();
+        let Ok(sent) = tokio::time::timeout(timeout, connection.send(request)).await else {
+            spent.settle(Outcome::Lost);
+            return Sent::TimedOut;
+        };
+        let (mut answer, lease) = match sent {
+            Ok(sent) => sent,
+            Err(SendError::NotSent(request)) => {
+                spent.settle(Outcome::NotSent);
+                return Sent::NotSent(request.into_body());
+            }
+            Err(SendError::Lost(error)) => {
+                spent.settle(Outcome::Lost);
+                return Sent::Broken(error);
+            }
+        };
+        key.metrics().upstream(answer.status().as_u16(), clock.now().mono.since(started));
+        let read = classify::look(&mut answer).await;
+        let outcome = classify::outcome(answer.status(), answer.headers(), read.as_deref());
+        spent.settle(outcome);
+        let answer = answer.map(|rest| AnswerBody::Upstream {
+            read: read.filter(|read| !read.is_empty()),
+            rest,
+            lease: Some(lease),
+        });
+        Sent::Answer { answer, outcome }
+    }
+}
+
+type Running = Pin<Box<dyn Future<Output = Sent> + Send>>;
+
+/// A sending under way.
+pub(super) struct Exchange {
+    running: Option<Running>,
+    tracker: TaskTracker,
+}
+
+impl Future for Exchange {
+    type Output = Sent;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Sent> {
+        let Some(running) = &mut self.running else { return Poll::Pending };
+        let sent = std::task::ready!(running.as_mut().poll(cx));
+        self.running = None;
+        Poll::Ready(sent)
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            self.tracker.spawn(running);
+        }
+    }
+}
+
+/// Whether the upstream says that it is not well; such answers of safe calls are worth a second try.
+pub(super) fn is_unwell(outcome: Outcome, status: http::StatusCode) -> bool {
+    outcome == Outcome::Answered(Health::Error) && matches!(status.as_u16(), 502..=504)
+}

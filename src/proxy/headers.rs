@@ -1,0 +1,144 @@
+//! Which headers pass, in both directions.
+//!
+//! Hop-by-hop headers (RFC 9110 section 7.6.1) and those that `Connection` names belong to one connection. What
+//! names or authenticates the caller ends here; the API sees the tenant's bearer token and nothing of ours.
+
+use http::header::{
+    self, AUTHORIZATION, CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName,
+    HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+};
+
+/// The client key, when `Authorization` is needed for something else.
+pub(super) const CTCT_PROXY_KEY: HeaderName = HeaderName::from_static("ctct-proxy-key");
+/// The tenant.
+pub(super) const CTCT_TENANT: HeaderName = HeaderName::from_static("ctct-tenant");
+/// RFC 9218.
+pub(super) const PRIORITY: HeaderName = HeaderName::from_static("priority");
+/// RFC 7240.
+pub(super) const PREFER: HeaderName = HeaderName::from_static("prefer");
+/// The caller's name for the request.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+/// The same, as most tools write it.
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+/// The entry that this proxy adds to `Via` (RFC 9110 section 7.6.3).
+const VIA_ENTRY: &str = "1.1 ctct-proxy";
+
+const HOP_BY_HOP: [HeaderName; 7] =
+    [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
+
+/// End here: the caller's own credentials and address, and what it asks of the proxy.
+const FOR_THE_PROXY: [HeaderName; 12] = [
+    HOST,
+    AUTHORIZATION,
+    header::PROXY_AUTHORIZATION,
+    COOKIE,
+    EXPECT,
+    FORWARDED,
+    CTCT_PROXY_KEY,
+    CTCT_TENANT,
+    PRIORITY,
+    PREFER,
+    REQUEST_ID,
+    X_REQUEST_ID,
+];
+
+/// Takes out what belongs to the connection.
+pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| name.trim().parse().ok())
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// The headers of a request as they go to the API, but for `Host` and `Authorization`.
+pub(super) fn for_upstream(headers: &mut HeaderMap, path: &str) {
+    strip_hop_by_hop(headers);
+    for name in FOR_THE_PROXY {
+        headers.remove(name);
+    }
+    if !path.starts_with("/v3/partner/") {
+        headers.remove(X_API_KEY);
+    }
+    remove_forwarded(headers);
+    let via = match headers.get(VIA).and_then(|via| via.to_str().ok()) {
+        None => HeaderValue::from_static(VIA_ENTRY),
+        Some(before) => HeaderValue::from_str(&format!("{before}, {VIA_ENTRY}"))
+            .unwrap_or(HeaderValue::from_static(VIA_ENTRY)),
+    };
+    headers.insert(VIA, via);
+}
+
+fn remove_forwarded(headers: &mut HeaderMap) {
+    let forwarded: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with("x-forwarded-"))
+        .cloned()
+        .collect();
+    for name in forwarded {
+        headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let pair = |(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        pairs.iter().map(pair).collect()
+    }
+
+    #[test]
+    fn what_belongs_to_the_connection_or_names_the_caller_ends_here() {
+        let mut headers = map(&[
+            ("connection", "close, x-hop"),
+            ("x-hop", "1"),
+            ("te", "trailers"),
+            ("keep-alive", "timeout=5"),
+            ("authorization", "Bearer ctp_x"),
+            ("cookie", "a=b"),
+            ("forwarded", "for=1.2.3.4"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-forwarded-proto", "https"),
+            ("x-api-key", "k"),
+            ("ctct-tenant", "acme"),
+            ("prefer", "wait=3"),
+            ("x-request-id", "r"),
+            ("host", "proxy"),
+            ("content-type", "application/json"),
+            ("x-own", "stays"),
+            ("user-agent", "sdk/1"),
+        ]);
+        for_upstream(&mut headers, "/v3/contacts");
+        let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["content-type", "user-agent", "via", "x-own"]);
+        assert_eq!(headers[VIA], "1.1 ctct-proxy");
+    }
+
+    #[test]
+    fn partner_calls_keep_their_api_key_and_via_grows() {
+        let mut headers = map(&[("x-api-key", "k"), ("via", "1.1 edge")]);
+        for_upstream(&mut headers, "/v3/partner/accounts");
+        assert_eq!(headers["x-api-key"], "k");
+        assert_eq!(headers[VIA], "1.1 edge, 1.1 ctct-proxy");
+    }
+}

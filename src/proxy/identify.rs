@@ -1,0 +1,247 @@
+//! Who calls, for which tenant, and what the caller asks of the queue.
+//!
+//! A client key says who calls and for whom it may; path, header or the client's only tenant say for whom it
+//! does. Nothing here waits or touches the body.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{AUTHORIZATION, HeaderMap};
+use http::{HeaderName, HeaderValue};
+use sfv::{BareItem, Dictionary, ListEntry, Parser};
+
+use super::headers::{CTCT_PROXY_KEY, CTCT_TENANT, PREFER, PRIORITY};
+use super::{Inner, Settings};
+use crate::engine::{Class, TenantName};
+use crate::gate::KeyGate;
+use crate::rejection::{Reason, Rejection};
+use crate::secret::ClientKey;
+use crate::store::{Client, TenantScope};
+
+/// A caller that may call.
+pub(super) struct Caller {
+    /// Who; `None` for an anonymous caller.
+    pub(super) client: Option<Arc<Client>>,
+    /// For whom.
+    pub(super) tenant: TenantName,
+    /// Where its calls wait.
+    pub(super) key: KeyGate,
+}
+
+/// Finds the caller and the tenant.
+pub(super) fn identify(
+    proxy: &Inner,
+    settings: &Settings,
+    headers: &HeaderMap,
+    in_path: Option<TenantName>,
+) -> Result<Caller, Rejection> {
+    let bearer = bearer(headers)?;
+    let presented = match single(headers, &CTCT_PROXY_KEY)? {
+        Some(key) => Some(key),
+        None => bearer.filter(|_| !settings.allow_anonymous || bearer.is_some_and(is_key)),
+    };
+    let client = match presented {
+        Some(key) => Some(proxy.clients.holder(key).ok_or_else(|| {
+            unauthenticated("the client key is not one that this proxy has given out")
+        })?),
+        None if settings.allow_anonymous => None,
+        None => return Err(unauthenticated("no client key was sent")),
+    };
+    let in_header = single(headers, &CTCT_TENANT)?
+        .map(|name| TenantName::new(name).map_err(|error| bad(format!("Ctct-Tenant: {error}"))))
+        .transpose()?;
+    let in_bearer = match &client {
+        Some(_) => None,
+        None => bearer.and_then(|name| TenantName::new(name).ok()),
+    };
+    let tenant = chosen(proxy, client.as_deref(), in_path, in_header, in_bearer)?;
+    let key = home(proxy, client.as_deref(), &tenant)?;
+    Ok(Caller { client, tenant, key })
+}
+
+fn is_key(text: &str) -> bool {
+    ClientKey::has_form(text)
+}
+
+/// The tenant that the request is for.
+fn chosen(
+    proxy: &Inner,
+    client: Option<&Client>,
+    in_path: Option<TenantName>,
+    in_header: Option<TenantName>,
+    in_bearer: Option<TenantName>,
+) -> Result<TenantName, Rejection> {
+    let named = match (in_path, in_header) {
+        (Some(path), Some(header)) if path != header => {
+            return Err(bad("the path and Ctct-Tenant name two different tenants"));
+        }
+        (Some(name), _) | (None, Some(name)) => Some(name),
+        (None, None) => None,
+    };
+    match (named, in_bearer) {
+        (Some(name), Some(bearer)) if name != bearer && proxy.tokens.tenant(bearer.as_str()).is_some() => {
+            Err(bad("the bearer value and the path or Ctct-Tenant name two different tenants"))
+        }
+        (Some(name), _) | (None, Some(name)) => Ok(name),
+        (None, None) => only_tenant(client),
+    }
+}
+
+/// The only tenant of the client.
+fn only_tenant(client: Option<&Client>) -> Result<TenantName, Rejection> {
+    if let Some(Client { tenants: TenantScope::Some(tenants), .. }) = client
+        && tenants.len() == 1
+        && let Some(tenant) = tenants.first()
+    {
+        return Ok(tenant.clone());
+    }
+    Err(bad(
+        "no tenant is named, and the client may act for more than one: name it in Ctct-Tenant or \
+         the path (/t/{tenant}/v3/…)",
+    ))
+}
+
+/// The gate at which the tenant's calls wait.
+fn home(proxy: &Inner, client: Option<&Client>, tenant: &TenantName) -> Result<KeyGate, Rejection> {
+    if client.is_some_and(|client| !client.may_act_for(tenant)) {
+        return Err(forbidden(tenant));
+    }
+    let key = proxy.tokens.tenant(tenant.as_str()).and_then(|view| proxy.gate.api_key(&view.api_key));
+    let sees_all = client.is_none_or(|client| client.tenants == TenantScope::All);
+    match key {
+        Some(key) => Ok(key),
+        None if sees_all => Err(Rejection::new(
+            Reason::TenantUnknown,
+            format!("there is no tenant {tenant}; add it with: ctct-proxy tenant add {tenant}"),
+        )),
+        None => Err(forbidden(tenant)),
+    }
+}
+
+fn forbidden(tenant: &TenantName) -> Rejection {
+    Rejection::new(
+        Reason::TenantForbidden,
+        format!("this client may not act for tenant {tenant}, or it is not connected"),
+    )
+}
+
+/// The value of `Authorization: Bearer`.
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Rejection> {
+    let Some(value) = single(headers, &AUTHORIZATION)? else { return Ok(None) };
+    let bearer = value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    Ok(bearer.map(|(_, token)| token.trim()))
+}
+
+/// A header that may come once.
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Rejection> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(bad(format!("the header {name} is there twice")));
+    }
+    value.to_str().map(Some).map_err(|_| bad(format!("the header {name} is not visible ASCII")))
+}
+
+/// The class that `Priority: u=…` (RFC 9218) asks for. As the RFC says, what cannot be read is ignored.
+pub(super) fn class(headers: &HeaderMap) -> Class {
+    if !headers.contains_key(PRIORITY) {
+        return Class::default();
+    }
+    let joined = joined(headers, &PRIORITY);
+    let urgency = Parser::new(&joined).parse::<Dictionary>().ok().and_then(|dictionary| {
+        match dictionary.get("u") {
+            Some(ListEntry::Item(item)) => match item.bare_item {
+                BareItem::Integer(urgency) => u8::try_from(i64::from(urgency)).ok(),
+                BareItem::Boolean(_)
+                | BareItem::Decimal(_)
+                | BareItem::String(_)
+                | BareItem::ByteSequence(_)
+                | BareItem::Token(_)
+                | BareItem::Date(_)
+                | BareItem::DisplayString(_) => None,
+            },
+            Some(ListEntry::InnerList(_)) | None => None,
+        }
+    });
+    urgency.filter(|urgency| *urgency <= 7).map_or(Class::default(), Class::from_urgency)
+}
+
+/// How long the caller will wait: `Prefer: wait=…` (RFC 7240 section 4.3), or what the settings say.
+pub(super) fn wait(headers: &HeaderMap, settings: &Settings) -> Duration {
+    if !headers.contains_key(PREFER) {
+        return settings.max_wait;
+    }
+    let joined = joined(headers, &PREFER);
+    // the first of several counts (RFC 7240 section 2)
+    let asked = joined.split(',').find_map(|preference| {
+        let (name, value) = preference.split(';').next()?.split_once('=')?;
+        if !name.trim().eq_ignore_ascii_case("wait") {
+            return None;
+        }
+        value.trim().trim_matches('"').parse::<u32>().ok()
+    });
+    match asked {
+        Some(secs) => Duration::from_secs(u64::from(secs)).min(settings.max_wait_limit),
+        None => settings.max_wait,
+    }
+}
+
+fn joined(headers: &HeaderMap, name: &HeaderName) -> String {
+    let values = headers.get_all(name).iter().filter_map(|value: &HeaderValue| value.to_str().ok());
+    values.collect::<Vec<_>>().join(", ")
+}
+
+fn bad(message: impl Into<String>) -> Rejection {
+    Rejection::new(Reason::BadRequest, message)
+}
+
+fn unauthenticated(what: &str) -> Rejection {
+    Rejection::new(
+        Reason::ClientUnauthenticated,
+        format!("{what}; send one as Authorization: Bearer ctp_… or in Ctct-Proxy-Key"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: HeaderName, values: &[&'static str]) -> HeaderMap {
+        values.iter().map(|value| (name.clone(), HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn urgency_makes_the_class() {
+        let read = |value: &'static str| class(&headers(PRIORITY, &[value]));
+        assert_eq!(class(&HeaderMap::new()), Class::Normal);
+        for value in ["u=0", "u=2, i", "i, u=1"] {
+            assert_eq!(read(value), Class::Interactive, "{value}");
+        }
+        assert_eq!(read("u=5"), Class::Bulk);
+        for value in ["", "i", "u=8", "u=-1", "u=x", "u=1.5", "u=(1)", "%%%"] {
+            assert_eq!(read(value), Class::Normal, "{value}");
+        }
+    }
+
+    #[test]
+    fn wait_is_what_the_caller_prefers_within_the_limit() {
+        let settings = Settings {
+            allow_anonymous: false,
+            max_wait: Duration::from_secs(30),
+            max_wait_limit: Duration::from_secs(600),
+            max_body: 1,
+            replay_buffer: 1,
+            upstream_timeout: Duration::from_secs(60),
+        };
+        let read = |values: &[&'static str]| wait(&headers(PREFER, values), &settings).as_secs();
+        assert_eq!(wait(&HeaderMap::new(), &settings).as_secs(), 30);
+        assert_eq!(read(&["wait=10"]), 10);
+        assert_eq!(read(&["respond-async, WAIT=\"7\"; x=y"]), 7);
+        assert_eq!(read(&["wait=0"]), 0);
+        assert_eq!(read(&["wait=5", "wait=9"]), 5);
+        assert_eq!(read(&["wait=9999"]), 600);
+        for value in ["wait", "wait=x", "wait=-1", "waits=3"] {
+            assert_eq!(read(&[value]), 30, "{value}");
+        }
+    }
+}

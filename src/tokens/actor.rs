@@ -1,0 +1,303 @@
+//! The keeper's task: owns the machine, the secrets and the desk, and waits for nothing but the
+//! next message.
+//!
+//! A turn: take one input, obey the machine's orders, start what the desk can start, tell the
+//! observers. Secrets enter by results and leave by work orders and the table; the machine sees
+//! versions only.
+
+mod obey;
+mod settle;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::desk::{Desk, Job, check};
+use super::endpoint::KeyAuth;
+use super::record::Record;
+use super::table::Table;
+use super::work::{Bench, Done};
+use super::{
+    ChangeError, Observer, Parts, PutError, RefreshError, TenantChange, TenantState, TenantStatus,
+};
+use crate::clock::Clock;
+use crate::engine::token::{Readiness, Settings, TokenKeeper};
+use crate::engine::{ApiKeyName, Mono, Now, TenantName};
+use crate::store::Grant;
+
+/// A question of a handle.
+pub(super) enum Request {
+    Job(TenantName, Job),
+    Refresh(TenantName, oneshot::Sender<Result<(), RefreshError>>),
+    List(oneshot::Sender<Vec<TenantStatus>>),
+    Status(TenantName, oneshot::Sender<Option<TenantStatus>>),
+    Lanes(oneshot::Sender<Vec<(ApiKeyName, usize)>>),
+    Reload {
+        keys: Vec<(ApiKeyName, KeyAuth)>,
+        refresh_interval: Duration,
+        refresh_margin: Duration,
+        reply: oneshot::Sender<()>,
+    },
+    Drain(oneshot::Sender<()>),
+}
+
+pub(super) struct Actor {
+    keeper: TokenKeeper,
+    records: BTreeMap<TenantName, Record>,
+    keys: BTreeMap<ApiKeyName, Arc<KeyAuth>>,
+    desk: Desk,
+    bench: Bench,
+    table: Arc<Table>,
+    clock: Clock,
+    results: mpsc::UnboundedReceiver<Done>,
+    requests: mpsc::Receiver<Request>,
+    changes: mpsc::UnboundedSender<TenantChange>,
+    observer: Arc<dyn Observer>,
+    /// Those who wait for the end; also when the last handle is gone the task is to end.
+    draining: Option<Vec<oneshot::Sender<()>>>,
+    depths: BTreeMap<ApiKeyName, usize>,
+    counts_stale: bool,
+}
+
+impl Actor {
+    /// A keeper that knows all `grants`; the table is filled and changes are told when this
+    /// returns.
+    pub(super) fn new(
+        parts: Parts,
+        grants: Vec<Grant>,
+        table: Arc<Table>,
+        requests: mpsc::Receiver<Request>,
+    ) -> Self {
+        let now = parts.clock.now();
+        let settings = Settings {
+            refresh_interval: parts.refresh_interval,
+            refresh_margin: parts.refresh_margin,
+            seed: parts.seed,
+        };
+        let (sender, results) = mpsc::unbounded_channel();
+        let mut actor = Self {
+            keeper: TokenKeeper::new(settings, now),
+            records: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            desk: Desk::default(),
+            bench: Bench::new(parts.store, parts.exchange, parts.tracker, sender),
+            table,
+            clock: parts.clock,
+            results,
+            requests,
+            changes: parts.changes,
+            observer: parts.observer,
+            draining: None,
+            depths: BTreeMap::new(),
+            counts_stale: true,
+        };
+        actor.set_keys(parts.keys, now);
+        for grant in grants {
+            let (tenant, known) = (grant.tenant.clone(), Record::known(&grant));
+            actor.records.insert(tenant.clone(), Record::new(grant));
+            actor.keeper.put(&tenant, known, now);
+        }
+        actor.turn();
+        actor
+    }
+
+    /// Lives until it has drained; nothing that is under way is cut off.
+    pub(super) async fn run(mut self) {
+        while !self.is_done() {
+            let wake = self.keeper.poll_timeout();
+            let listens = self.draining.is_none() || !self.requests.is_closed();
+            tokio::select! {
+                Some(done) = self.results.recv() => self.settle(done),
+                () = self.table.bell.notified() => self.take_wishes(),
+                request = self.requests.recv(), if listens => {
+                    match request {
+                        Some(request) => self.serve(request),
+                        None => self.drain(None),
+                    }
+                }
+                () = sleep(&self.clock, wake) => self.keeper.handle_timeout(self.clock.now()),
+            }
+            self.turn();
+        }
+        for waiter in self.draining.into_iter().flatten() {
+            // Who asked may have left.
+            let _ = waiter.send(());
+        }
+    }
+
+    /// Does all that follows from an input.
+    fn turn(&mut self) {
+        self.obey_all();
+        self.desk.turn(&mut self.keeper, &self.bench, self.clock.now());
+        self.obey_all();
+        self.report();
+    }
+
+    fn is_done(&self) -> bool {
+        self.draining.is_some() && self.keeper.is_settled() && self.desk.is_clear()
+    }
+
+    fn drain(&mut self, waiter: Option<oneshot::Sender<()>>) {
+        self.keeper.drain();
+        self.draining.get_or_insert_default().extend(waiter);
+    }
+
+    fn take_wishes(&mut self) {
+        let wishes = self.table.take_wishes();
+        let now = self.clock.now();
+        for (tenant, version) in &wishes.rejected {
+            self.keeper.rejected(tenant, *version, now);
+        }
+        for (tenant, (earliest, latest)) in &wishes.demands {
+            self.keeper.demand(tenant, *latest, now);
+            self.keeper.demand(tenant, *earliest, now);
+        }
+    }
+
+    fn serve(&mut self, request: Request) {
+        let now = self.clock.now();
+        // An answer that nobody waits for any more is dropped by its channel.
+        match request {
+            Request::Job(tenant, job) => self.take_job(tenant, job),
+            Request::Refresh(tenant, reply) => {
+                let _ = reply.send(self.refresh(&tenant, now));
+            }
+            Request::List(reply) => {
+                let all = self.records.keys().filter_map(|tenant| self.status(tenant, now));
+                let _ = reply.send(all.collect());
+            }
+            Request::Status(tenant, reply) => {
+                let _ = reply.send(self.status(&tenant, now));
+            }
+            Request::Lanes(reply) => {
+                let depth = |key: &ApiKeyName| (key.clone(), self.keeper.depth(key));
+                let _ = reply.send(self.keys.keys().map(depth).collect());
+            }
+            Request::Reload { keys, refresh_interval, refresh_margin, reply } => {
+                self.set_keys(keys, now);
+                self.keeper.set_times(refresh_interval, refresh_margin, now);
+                let _ = reply.send(());
+            }
+            Request::Drain(reply) => self.drain(Some(reply)),
+        }
+    }
+
+    fn take_job(&mut self, tenant: TenantName, mut job: Job) {
+        if self.draining.is_some() {
+            match job {
+                Job::Put { reply, .. } => drop(reply.send(Err(PutError::Stopped))),
+                Job::Remove { reply } | Job::Pause { reply, .. } => {
+                    drop(reply.send(Err(ChangeError::Stopped)));
+                }
+            }
+            return;
+        }
+        if let Job::Put { grant, .. } = &mut job {
+            let key = self.keys.get(&grant.api_key);
+            if let Err(refused) = check(grant, key.map(AsRef::as_ref)) {
+                if let Job::Put { reply, .. } = job {
+                    drop(reply.send(Err(refused)));
+                }
+                return;
+            }
+        }
+        self.desk.add(tenant, job);
+    }
+
+    fn refresh(&mut self, tenant: &TenantName, now: Now) -> Result<(), RefreshError> {
+        if self.draining.is_some() {
+            return Err(RefreshError::Stopped);
+        }
+        if !self.records.contains_key(tenant) {
+            return Err(RefreshError::UnknownTenant);
+        }
+        let ordered = self.keeper.refresh_now(tenant, now);
+        if ordered { Ok(()) } else { Err(RefreshError::NeedsAuthorization) }
+    }
+
+    /// Takes the configured API keys; one that is unchanged keeps its back-off.
+    fn set_keys(&mut self, keys: Vec<(ApiKeyName, KeyAuth)>, now: Now) {
+        let mut old = std::mem::take(&mut self.keys);
+        for (name, auth) in keys {
+            let auth = Arc::new(auth);
+            if old.remove(&name).is_none_or(|old| !old.is_same(&auth)) {
+                self.keeper.put_key(&name, now);
+            }
+            self.keys.insert(name, auth);
+        }
+        for name in old.keys() {
+            self.keeper.remove_key(name, now);
+        }
+        self.counts_stale = true;
+    }
+
+    fn status(&self, tenant: &TenantName, now: Now) -> Option<TenantStatus> {
+        let grant = &self.records.get(tenant)?.grant;
+        let (state, state_reason) = self.state(tenant, grant.paused, now)?;
+        Some(TenantStatus {
+            tenant: tenant.clone(),
+            api_key: grant.api_key.clone(),
+            state,
+            state_reason,
+            access_token_expires_at: grant.tokens.access_expires_at,
+            last_refreshed_at: grant.last_refreshed_at,
+            last_used_at: grant.last_used_at,
+            weight: grant.weight,
+            paused: grant.paused,
+        })
+    }
+
+    fn state(
+        &self,
+        tenant: &TenantName,
+        paused: bool,
+        now: Now,
+    ) -> Option<(TenantState, Option<String>)> {
+        let refreshing = self.keeper.is_refreshing(tenant, now);
+        let (state, reason) = match self.keeper.readiness(tenant)? {
+            Readiness::NeedsAuthorization { reason } => {
+                return Some((TenantState::NeedsAuthorization, Some(reason.to_string())));
+            }
+            Readiness::Failing { cause, .. } => (TenantState::Refreshing, Some(cause.to_string())),
+            Readiness::Ready | Readiness::Waiting if refreshing => (TenantState::Refreshing, None),
+            Readiness::Ready | Readiness::Waiting => (TenantState::Ready, None),
+        };
+        Some((if paused { TenantState::Paused } else { state }, reason))
+    }
+
+    /// Tells the observers what has changed in sum.
+    fn report(&mut self) {
+        for key in self.keys.keys() {
+            let depth = self.keeper.depth(key);
+            if self.depths.insert(key.clone(), depth) != Some(depth) {
+                self.observer.lane_depth(key, depth);
+            }
+        }
+        if !std::mem::take(&mut self.counts_stale) {
+            return;
+        }
+        let mut counts: BTreeMap<&ApiKeyName, (usize, usize)> =
+            self.keys.keys().map(|key| (key, (0, 0))).collect();
+        for (tenant, record) in &self.records {
+            let count = counts.entry(&record.grant.api_key).or_default();
+            match self.keeper.readiness(tenant) {
+                Some(Readiness::NeedsAuthorization { .. }) => count.1 += 1,
+                Some(Readiness::Ready | Readiness::Waiting | Readiness::Failing { .. }) | None => {
+                    count.0 += 1;
+                }
+            }
+        }
+        for (key, (ready, dead)) in counts {
+            self.observer.tenants(key, ready, dead);
+        }
+    }
+}
+
+async fn sleep(clock: &Clock, wake: Option<Mono>) {
+    match wake {
+        Some(at) => clock.sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,127 @@
+//! The machine's orders: work for the bench, rows for the table, news for those who listen.
+
+use tracing::{error, warn};
+
+use super::Actor;
+use crate::engine::TenantName;
+use crate::engine::token::{Alarm, Command, Readiness};
+use crate::store::GrantState;
+use crate::tokens::table::{Row, Usable};
+use crate::tokens::work::{About, Done};
+use crate::tokens::{RefreshAnswer, TenantChange, TenantView};
+
+impl Actor {
+    pub(super) fn obey_all(&mut self) {
+        while let Some(command) = self.keeper.poll_command() {
+            self.obey(command);
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Begin { tenant, version } => {
+                self.bench.begin(About { tenant, version }, self.clock.now().unix);
+            }
+            Command::Refresh { tenant, version, .. } => self.request(About { tenant, version }),
+            Command::Persist { tenant, version } => {
+                let pending = self.records.get(&tenant).and_then(|record| record.pending.clone());
+                if let Some(pending) = pending {
+                    self.bench.persist(About { tenant, version }, pending);
+                } else {
+                    // Cannot be: the machine orders this only after tokens were received. No panic
+                    // all the same, it would take the tokens of all other tenants along.
+                    error!(%tenant, "there are no new tokens to store");
+                }
+            }
+            Command::Abort { tenant, version } => self.bench.abort(About { tenant, version }),
+            Command::Reread { tenant, version } => self.bench.reread(About { tenant, version }),
+            Command::Fail { tenant, version, reason } => {
+                if let Some(record) = self.records.get_mut(&tenant) {
+                    let reason = reason.to_string();
+                    record.grant.state = GrantState::NeedsAuthorization { reason };
+                }
+                warn!(%tenant, %reason, "tenant must be connected again");
+                self.bench.fail(About { tenant, version }, reason);
+            }
+            Command::Changed { tenant, readiness } => {
+                self.publish(&tenant);
+                self.announce(&tenant, readiness);
+            }
+            Command::Forget { tenant } => self.forget(&tenant),
+            Command::Alarm { tenant, alarm } => self.alarm(&tenant, alarm),
+        }
+    }
+
+    /// Sends a token request; its intent is durable.
+    fn request(&self, about: About) {
+        let record = self.records.get(&about.tenant);
+        let key = record.and_then(|record| self.keys.get(&record.grant.api_key));
+        if let (Some(record), Some(key)) = (record, key) {
+            self.bench.refresh(about, key.clone(), record.grant.tokens.refresh.clone());
+        } else {
+            let detail = "the API key is not configured".to_owned();
+            let answer = RefreshAnswer::NotSent { detail };
+            self.bench.spawn(async move { Done::Refreshed(about, answer) });
+        }
+    }
+
+    /// Brings the tenant's row up to date with what is stored.
+    pub(super) fn publish(&self, tenant: &TenantName) {
+        let Some(record) = self.records.get(tenant) else { return };
+        let Some(state) = self.keeper.readiness(tenant).cloned() else { return };
+        let grant = &record.grant;
+        let usable = grant.tokens.access.as_ref().zip(self.keeper.usable_until(tenant));
+        let usable = usable.and_then(|(token, times)| Usable::new(token, grant.version, times));
+        let view = TenantView { api_key: grant.api_key.clone(), state };
+        self.table.set(tenant, Row { view, usable });
+    }
+
+    /// Tells those who listen.
+    pub(super) fn announce(&mut self, tenant: &TenantName, readiness: Readiness) {
+        self.counts_stale = true;
+        let now = self.clock.now();
+        let Some(paused) = self.records.get(tenant).map(|record| record.grant.paused) else {
+            return;
+        };
+        let state = self.state(tenant, paused, now);
+        let Some(record) = self.records.get_mut(tenant) else { return };
+        let grant = &record.grant;
+        let change = TenantChange {
+            tenant: tenant.clone(),
+            api_key: grant.api_key.clone(),
+            readiness: Some(readiness),
+            paused,
+            weight: grant.weight,
+        };
+        // At the end of the program nobody listens any more.
+        let _ = self.changes.send(change);
+        if state != record.told {
+            if let Some((state, reason)) = &state {
+                let (key, reason) = (&grant.api_key, reason.as_deref());
+                self.observer.state_changed(tenant, key, state.as_str(), reason);
+            }
+            record.told = state;
+        }
+    }
+
+    /// The tenant is gone from the store.
+    pub(super) fn forget(&mut self, tenant: &TenantName) {
+        self.counts_stale = true;
+        self.table.remove(tenant);
+        let Some(record) = self.records.remove(tenant) else { return };
+        let change = TenantChange {
+            tenant: tenant.clone(),
+            api_key: record.grant.api_key,
+            readiness: None,
+            paused: record.grant.paused,
+            weight: record.grant.weight,
+        };
+        // As above.
+        let _ = self.changes.send(change);
+    }
+
+    fn alarm(&self, tenant: &TenantName, alarm: Alarm) {
+        let api_key = self.records.get(tenant).map_or("", |r| r.grant.api_key.as_str());
+        error!(%tenant, api_key, "{alarm}");
+    }
+}

@@ -1,0 +1,161 @@
+//! Results of work: into the records first, then to the machine, then into the table.
+
+use tracing::{debug, error, info, warn};
+
+use super::Actor;
+use crate::engine::token::{Read, RefreshResult, Write};
+use crate::engine::{Now, TenantName};
+use crate::store::{Grant, StoreError};
+use crate::tokens::desk::Finished;
+use crate::tokens::record::Record;
+use crate::tokens::work::{About, Done};
+use crate::tokens::{ChangeError, PutError, RefreshAnswer};
+
+impl Actor {
+    pub(super) fn settle(&mut self, done: Done) {
+        let now = self.clock.now();
+        match done {
+            Done::Begun(About { tenant, version }, result) => {
+                self.keeper.begun(&tenant, version, write(&tenant, result), now);
+            }
+            Done::Refreshed(about, answer) => self.answered(&about, answer, now),
+            Done::Persisted(About { tenant, version }, result) => {
+                let written = write(&tenant, result);
+                if let (Write::Done(new), Some(record)) = (written, self.records.get_mut(&tenant)) {
+                    record.stored(new);
+                    info!(%tenant, api_key = %record.grant.api_key, "refreshed");
+                }
+                self.keeper.persisted(&tenant, version, written, now);
+                self.publish(&tenant);
+            }
+            Done::Aborted(About { tenant, version }, result) => {
+                self.keeper.aborted(&tenant, version, write(&tenant, result), now);
+            }
+            Done::Reread(about, result) => self.reread(&about, result, now),
+            Done::Failed(About { tenant, version }, result) => {
+                self.keeper.failed(&tenant, version, write(&tenant, result), now);
+            }
+            Done::Job(tenant, finished) => self.finish_job(&tenant, finished, now),
+        }
+    }
+
+    fn answered(&mut self, about: &About, answer: RefreshAnswer, now: Now) {
+        let About { tenant, version } = about;
+        let Some(record) = self.records.get_mut(tenant) else { return };
+        let api_key = record.grant.api_key.clone();
+        self.observer.refreshed(&api_key, answer.outcome());
+        match &answer {
+            RefreshAnswer::Received(_) => debug!(%tenant, %api_key, "new tokens received"),
+            RefreshAnswer::InvalidGrant
+            | RefreshAnswer::InvalidClient { .. }
+            | RefreshAnswer::NotSent { .. }
+            | RefreshAnswer::Lost { .. }
+            | RefreshAnswer::Trouble { .. } => {
+                let outcome = answer.outcome();
+                warn!(%tenant, %api_key, outcome, detail = %answer, "refresh failed");
+            }
+        }
+        let result = match answer {
+            RefreshAnswer::Received(received) => {
+                let access_expires_at = record.receive(received, now.unix);
+                RefreshResult::Received { access_expires_at }
+            }
+            RefreshAnswer::InvalidGrant => RefreshResult::InvalidGrant,
+            RefreshAnswer::InvalidClient { .. } => RefreshResult::InvalidClient,
+            RefreshAnswer::NotSent { .. } => RefreshResult::NotSent,
+            RefreshAnswer::Lost { .. } => RefreshResult::Lost,
+            RefreshAnswer::Trouble { trouble, .. } => RefreshResult::Trouble(trouble),
+        };
+        self.keeper.refreshed(tenant, *version, result, now);
+    }
+
+    fn reread(&mut self, about: &About, result: Result<Option<Box<Grant>>, StoreError>, now: Now) {
+        let About { tenant, version } = about;
+        let read = match result {
+            Ok(Some(grant)) => {
+                let known = Record::known(&grant);
+                let record = self.records.get_mut(tenant).filter(|_| grant.version > *version);
+                if let Some(record) = record {
+                    // A write that failed may have happened: then these are the same tokens.
+                    let dropped = record
+                        .pending
+                        .take()
+                        .filter(|pending| pending.tokens.refresh != grant.tokens.refresh);
+                    if dropped.is_some() {
+                        error!(%tenant, "somebody else has stored newer tokens; ours are dropped");
+                    }
+                    record.grant = *grant;
+                }
+                Read::Found(known)
+            }
+            Ok(None) => Read::Gone,
+            Err(error) => {
+                warn!(%tenant, %error, "store failed");
+                Read::Failed
+            }
+        };
+        self.keeper.reread(tenant, *version, read, now);
+        self.publish(tenant);
+    }
+
+    fn finish_job(&mut self, tenant: &TenantName, finished: Finished, now: Now) {
+        self.desk.finished(tenant);
+        // Whoever asked may have left; what was done is done.
+        match finished {
+            Finished::Put { result: Ok((put, grant)), reply } => {
+                let known = Record::known(&grant);
+                let told = self.records.remove(tenant).and_then(|old| old.told);
+                self.records.insert(tenant.clone(), Record { told, ..Record::new(*grant) });
+                self.keeper.put(tenant, known, now);
+                self.keeper.handle_timeout(now);
+                self.refreshed_row(tenant);
+                let status = self.status(tenant, now).ok_or(PutError::Stopped);
+                let _ = reply.send(status.map(|status| (put, status)));
+            }
+            Finished::Put { result: Err(error), reply } => {
+                self.keeper.release(tenant, now);
+                let _ = reply.send(Err(error.into()));
+            }
+            Finished::Remove { result: Ok(existed), reply } => {
+                self.keeper.remove(tenant, now);
+                self.forget(tenant);
+                let _ = reply.send(Ok(existed));
+            }
+            Finished::Remove { result: Err(error), reply } => {
+                self.keeper.release(tenant, now);
+                let _ = reply.send(Err(ChangeError::Store(error)));
+            }
+            Finished::Pause { paused, result, reply } => {
+                if let (Ok(true), Some(record)) = (&result, self.records.get_mut(tenant)) {
+                    record.grant.paused = paused;
+                    self.refreshed_row(tenant);
+                }
+                let _ = reply.send(result.map_err(ChangeError::Store));
+            }
+        }
+    }
+
+    /// Publishes a tenant whose weight, pause or tokens changed, and tells of it.
+    fn refreshed_row(&mut self, tenant: &TenantName) {
+        self.publish(tenant);
+        if let Some(readiness) = self.keeper.readiness(tenant).cloned() {
+            self.announce(tenant, readiness);
+        }
+    }
+}
+
+/// What a write's result means to the machine; failures are logged here.
+fn write<T>(tenant: &TenantName, result: Result<T, StoreError>) -> Write<T> {
+    match result {
+        Ok(value) => Write::Done(value),
+        Err(error) => {
+            warn!(%tenant, %error, "store failed");
+            match error {
+                StoreError::Conflict { .. } => Write::Conflict,
+                StoreError::Exists { .. }
+                | StoreError::Unavailable { .. }
+                | StoreError::Corrupt { .. } => Write::Failed,
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The desk: what operators want changed, one thing at a time for each tenant.
+//!
+//! A grant is put or removed only while the machine has nothing under way for the tenant, so that
+//! the answer to a refresh is never overtaken; until then the job waits here. Pauses touch no
+//! tokens and do not wait.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::claims::Claims;
+use super::endpoint::{KeyAuth, is_token};
+use super::work::{Bench, Done, guarded};
+use super::{ChangeError, PutError, TenantStatus};
+use crate::engine::token::TokenKeeper;
+use crate::engine::{Now, TenantName};
+use crate::store::{Grant, NewGrant, Put, StoreError};
+
+/// Something that an operator wants.
+#[derive(Debug)]
+pub(super) enum Job {
+    Put { grant: Box<NewGrant>, reply: oneshot::Sender<Result<(Put, TenantStatus), PutError>> },
+    Remove { reply: oneshot::Sender<Result<bool, ChangeError>> },
+    Pause { paused: bool, reply: oneshot::Sender<Result<bool, ChangeError>> },
+}
+
+/// A job whose store call has ended.
+#[derive(Debug)]
+pub(super) enum Finished {
+    Put {
+        result: Result<(Put, Box<Grant>), StoreError>,
+        reply: oneshot::Sender<Result<(Put, TenantStatus), PutError>>,
+    },
+    Remove {
+        result: Result<bool, StoreError>,
+        reply: oneshot::Sender<Result<bool, ChangeError>>,
+    },
+    Pause {
+        paused: bool,
+        result: Result<bool, StoreError>,
+        reply: oneshot::Sender<Result<bool, ChangeError>>,
+    },
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Desk {
+    waiting: BTreeMap<TenantName, VecDeque<Job>>,
+    running: BTreeSet<TenantName>,
+}
+
+impl Desk {
+    pub(super) fn add(&mut self, tenant: TenantName, job: Job) {
+        self.waiting.entry(tenant).or_default().push_back(job);
+    }
+
+    pub(super) fn finished(&mut self, tenant: &TenantName) {
+        self.running.remove(tenant);
+    }
+
+    pub(super) fn is_clear(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_empty()
+    }
+
+    /// Starts what can be started.
+    pub(super) fn turn(&mut self, keeper: &mut TokenKeeper, bench: &Bench, now: Now) {
+        let running = &mut self.running;
+        self.waiting.retain(|tenant, jobs| {
+            if running.contains(tenant) {
+                return true;
+            }
+            let free = match jobs.front() {
+                Some(Job::Put { .. } | Job::Remove { .. }) => keeper.reserve(tenant, now),
+                Some(Job::Pause { .. }) => true,
+                None => return false,
+            };
+            if free && let Some(job) = jobs.pop_front() {
+                running.insert(tenant.clone());
+                start(tenant.clone(), job, bench);
+            }
+            !jobs.is_empty()
+        });
+    }
+}
+
+fn start(tenant: TenantName, job: Job, bench: &Bench) {
+    let store = Arc::clone(&bench.store);
+    match job {
+        Job::Put { grant, reply } => bench.spawn(async move {
+            let result = guarded("put a grant", store.put_grant(*grant)).await;
+            let result = result.map(|(put, grant)| (put, Box::new(grant)));
+            Done::Job(tenant, Finished::Put { result, reply })
+        }),
+        Job::Remove { reply } => bench.spawn(async move {
+            let result = guarded("remove a grant", store.remove_grant(&tenant)).await;
+            Done::Job(tenant, Finished::Remove { result, reply })
+        }),
+        Job::Pause { paused, reply } => bench.spawn(async move {
+            let result = guarded("hold a tenant", store.pause_tenant(&tenant, paused)).await;
+            Done::Job(tenant, Finished::Pause { paused, result, reply })
+        }),
+    }
+}
+
+/// Looks at a grant before it is stored, and reads the access token's expiry.
+pub(super) fn check(grant: &mut NewGrant, key: Option<&KeyAuth>) -> Result<(), PutError> {
+    let Some(key) = key else { return Err(PutError::UnknownApiKey(grant.api_key.clone())) };
+    let tokens = &mut grant.tokens;
+    if tokens.refresh.expose().is_empty() {
+        return Err(PutError::NoRefreshToken);
+    }
+    if !is_token(tokens.refresh.expose()) {
+        return Err(PutError::Malformed("refresh token"));
+    }
+    let Some(access) = &tokens.access else { return Ok(()) };
+    if !is_token(access.expose()) {
+        return Err(PutError::Malformed("access token"));
+    }
+    let Some(claims) = Claims::read(access.expose()) else { return Ok(()) };
+    if let Some(cid) = claims.cid.as_ref().filter(|cid| **cid != key.client_id) {
+        return Err(PutError::OtherApiKey { cid: cid.clone(), api_key: grant.api_key.clone() });
+    }
+    if claims.is_unassigned() {
+        return Err(PutError::Unassigned);
+    }
+    tokens.access_expires_at = claims.exp.or(tokens.access_expires_at);
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! Work that waits for others: store calls and token requests, each in a task of its own, their
+//! results as messages.
+//!
+//! At most one runs for a tenant at a time, which the machine and the desk see to. A panic in one
+//! becomes a failure of that one, so that no tenant is left waiting for a result that never comes.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use super::desk::Finished;
+use super::endpoint::{KeyAuth, RefreshAnswer, TokenEndpoint};
+use super::record::Pending;
+use crate::engine::{TenantName, Unix};
+use crate::secret::Secret;
+use crate::store::{Grant, Store, StoreError};
+
+/// A token request that has not ended by then counts as lost. Longer than the endpoint's own
+/// time-out, which knows better what happened.
+const REFRESH_TIME_OUT: Duration = Duration::from_secs(40);
+
+/// What a result is about.
+#[derive(Clone, Debug)]
+pub(super) struct About {
+    pub(super) tenant: TenantName,
+    pub(super) version: u64,
+}
+
+/// A result.
+#[derive(Debug)]
+pub(super) enum Done {
+    Begun(About, Result<(), StoreError>),
+    Refreshed(About, RefreshAnswer),
+    Persisted(About, Result<u64, StoreError>),
+    Aborted(About, Result<(), StoreError>),
+    Reread(About, Result<Option<Box<Grant>>, StoreError>),
+    Failed(About, Result<(), StoreError>),
+    Job(TenantName, Finished),
+}
+
+/// Where work is done.
+pub(super) struct Bench {
+    pub(super) store: Arc<dyn Store>,
+    endpoint: Arc<dyn TokenEndpoint>,
+    tracker: TaskTracker,
+    /// Not bounded by itself: there is at most one result under way for each tenant.
+    results: mpsc::UnboundedSender<Done>,
+}
+
+impl Bench {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        endpoint: Arc<dyn TokenEndpoint>,
+        tracker: TaskTracker,
+        results: mpsc::UnboundedSender<Done>,
+    ) -> Self {
+        Self { store, endpoint, tracker, results }
+    }
+
+    /// Runs `work` on its own and sends its result.
+    pub(super) fn spawn(&self, work: impl Future<Output = Done> + Send + 'static) {
+        let results = self.results.clone();
+        self.tracker.spawn(async move {
+            // The task that reads may have ended; then nobody needs the result.
+            let _ = results.send(work.await);
+        });
+    }
+
+    pub(super) fn begin(&self, about: About, at: Unix) {
+        let store = Arc::clone(&self.store);
+        self.spawn(async move {
+            let call = store.begin_refresh(&about.tenant, about.version, at);
+            let result = guarded("journal a refresh", call).await;
+            Done::Begun(about, result)
+        });
+    }
+
+    pub(super) fn abort(&self, about: About) {
+        let store = Arc::clone(&self.store);
+        self.spawn(async move {
+            let call = store.abort_refresh(&about.tenant, about.version);
+            let result = guarded("take back a refresh", call).await;
+            Done::Aborted(about, result)
+        });
+    }
+
+    pub(super) fn persist(&self, about: About, pending: Arc<Pending>) {
+        let store = Arc::clone(&self.store);
+        self.spawn(async move {
+            let (tokens, at) = (&pending.tokens, pending.received_at);
+            let call = store.finish_refresh(&about.tenant, about.version, tokens, at);
+            let result = guarded("store new tokens", call).await;
+            Done::Persisted(about, result)
+        });
+    }
+
+    pub(super) fn fail(&self, about: About, reason: Arc<str>) {
+        let store = Arc::clone(&self.store);
+        self.spawn(async move {
+            let call = store.fail_grant(&about.tenant, about.version, &reason);
+            let result = guarded("store that a grant is dead", call).await;
+            Done::Failed(about, result)
+        });
+    }
+
+    pub(super) fn reread(&self, about: About) {
+        let store = Arc::clone(&self.store);
+        self.spawn(async move {
+            let result = guarded("read a grant", store.grant(&about.tenant)).await;
+            Done::Reread(about, result.map(|grant| grant.map(Box::new)))
+        });
+    }
+
+    pub(super) fn refresh(&self, about: About, key: Arc<KeyAuth>, token: Secret<String>) {
+        let endpoint = Arc::clone(&self.endpoint);
+        self.spawn(async move {
+            let request = AssertUnwindSafe(endpoint.refresh(&key, &token)).catch_unwind();
+            let answer = match tokio::time::timeout(REFRESH_TIME_OUT, request).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(_)) => RefreshAnswer::Lost { detail: "the token request panicked".into() },
+                Err(_) => {
+                    RefreshAnswer::Lost { detail: format!("no answer within {REFRESH_TIME_OUT:?}") }
+                }
+            };
+            Done::Refreshed(about, answer)
+        });
+    }
+}
+
+/// A store call whose panic is an error.
+pub(super) async fn guarded<T>(
+    attempt: &'static str,
+    call: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let panicked = |_| Err(StoreError::Unavailable { attempt, cause: "the store panicked".into() });
+    AssertUnwindSafe(call).catch_unwind().await.unwrap_or_else(panicked)
+}
