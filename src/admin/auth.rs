@@ -49,11 +49,11 @@ pub(super) async fn guard(
     }
     let host = host(&request);
     let listen = shared.parts.config.load().server.admin_listen;
-    let verdict = check_site(request.method(), request.headers(), host.as_ref())
-        .and_then(|()| match &shared.token {
-            Some(token) => check_token(token, request.headers()),
-            None => check_host(host.as_ref(), listen),
-        });
+    let site = check_site(request.method(), request.headers(), host.as_ref());
+    let verdict = site.and_then(|()| match &shared.token {
+        Some(token) => check_token(token, request.headers()),
+        None => check_host(host.as_ref(), listen),
+    });
     match verdict {
         Ok(()) => next.run(request).await,
         Err(refused) => refused.into_response(),
