@@ -2,7 +2,7 @@
 //!
 //! With a token configured, whoever shows it; it is compared in constant time. Without one the
 //! listener is on loopback, and a browser is the only stranger: a page that rebinds its name to
-//! 127.0.0.1 is found by its `Host`, a page that posts across sites by `Sec-Fetch-Site` or `Origin`.
+//! 127.0.0.1 is found by its `Host`, one that posts across sites by `Sec-Fetch-Site` or `Origin`.
 //! What monitors ask (`/livez`, `/readyz`, `/metrics`) is open.
 
 use std::net::{IpAddr, SocketAddr};
