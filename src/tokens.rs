@@ -195,7 +195,7 @@ pub trait Observer: Send + Sync + 'static {
         &self,
         tenant: &TenantName,
         api_key: &ApiKeyName,
-        state: &str,
+        state: &'static str,
         reason: Option<&str>,
     );
 }
@@ -208,7 +208,7 @@ impl Observer for NoObserver {
     fn refreshed(&self, _: &ApiKeyName, _: &'static str) {}
     fn lane_depth(&self, _: &ApiKeyName, _: usize) {}
     fn tenants(&self, _: &ApiKeyName, _: usize, _: usize) {}
-    fn state_changed(&self, _: &TenantName, _: &ApiKeyName, _: &str, _: Option<&str>) {}
+    fn state_changed(&self, _: &TenantName, _: &ApiKeyName, _: &'static str, _: Option<&str>) {}
 }
 
 /// What a keeper is made of.

@@ -69,10 +69,7 @@ pub(super) fn fixed_differences(before: &Config, after: &Config) -> Vec<&'static
         ("upstream.connect_timeout", a.upstream.connect_timeout != b.upstream.connect_timeout),
         ("upstream.ca_file", a.upstream.ca_file != b.upstream.ca_file),
         ("store.url", a.store.url != b.store.url),
-        (
-            "store.encryption_key_file",
-            a.store.encryption_key_file != b.store.encryption_key_file,
-        ),
+        ("store.encryption_key_file", a.store.encryption_key_file != b.store.encryption_key_file),
         ("admin.token_file", a.admin.token != b.admin.token),
     ];
     differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()

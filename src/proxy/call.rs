@@ -172,19 +172,20 @@ impl Call<'_> {
                 return self.no_connection(&error, chances).await;
             }
         };
-        let body = self.body.body().ok_or_else(|| unreachable(&"the body went with the first try"))?;
+        let body =
+            self.body.body().ok_or_else(|| unreachable(&"the body went with the first try"))?;
         let sent = self.send(permit, connection, &bearer, body, record).await;
         match sent {
-            Sent::Answer { answer, outcome } => {
-                self.answered(answer, outcome, &bearer, chances)
-            }
-            Sent::NotSent(body) => {
+            Sent::Answer { answer, outcome } => self.answered(answer, outcome, &bearer, chances),
+            Sent::Unsent(body) => {
                 if let Taken::Once(place) = &mut self.body {
                     *place = Some(body);
                 }
                 Ok(Next::Again)
             }
-            Sent::Broken(error) if self.is_safe() && !std::mem::replace(&mut chances.safe, true) => {
+            Sent::Broken(error)
+                if self.is_safe() && !std::mem::replace(&mut chances.safe, true) =>
+            {
                 debug!(%error, "a safe call's connection broke: sending it again");
                 Ok(Next::Again)
             }
@@ -264,7 +265,8 @@ impl Call<'_> {
     /// The API refused the token: a new one is asked for, unless there is one already.
     fn unauthorized(&self, bearer: &Bearer) {
         let tenant = &self.caller.tenant;
-        let newer = self.proxy.tokens.bearer(tenant).is_some_and(|now| now.version > bearer.version);
+        let newer =
+            self.proxy.tokens.bearer(tenant).is_some_and(|now| now.version > bearer.version);
         if !newer {
             self.proxy.tokens.rejected(tenant, bearer.version);
             self.caller.key.token_refused(tenant);

@@ -79,7 +79,9 @@ fn chosen(
         (None, None) => None,
     };
     match (named, in_bearer) {
-        (Some(name), Some(bearer)) if name != bearer && proxy.tokens.tenant(bearer.as_str()).is_some() => {
+        (Some(name), Some(bearer))
+            if name != bearer && proxy.tokens.tenant(bearer.as_str()).is_some() =>
+        {
             Err(bad("the bearer value and the path or Ctct-Tenant name two different tenants"))
         }
         (Some(name), _) | (None, Some(name)) => Ok(name),
@@ -106,7 +108,8 @@ fn home(proxy: &Inner, client: Option<&Client>, tenant: &TenantName) -> Result<K
     if client.is_some_and(|client| !client.may_act_for(tenant)) {
         return Err(forbidden(tenant));
     }
-    let key = proxy.tokens.tenant(tenant.as_str()).and_then(|view| proxy.gate.api_key(&view.api_key));
+    let key =
+        proxy.tokens.tenant(tenant.as_str()).and_then(|view| proxy.gate.api_key(&view.api_key));
     let sees_all = client.is_none_or(|client| client.tenants == TenantScope::All);
     match key {
         Some(key) => Ok(key),

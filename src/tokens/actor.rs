@@ -153,6 +153,10 @@ impl Actor {
         for (tenant, (earliest, latest)) in &wishes.demands {
             self.keeper.demand(tenant, *latest, now);
             self.keeper.demand(tenant, *earliest, now);
+            // whoever waits for a token that is good has missed that it is
+            if self.keeper.readiness(tenant) == Some(&Readiness::Ready) {
+                self.announce(tenant, Readiness::Ready);
+            }
         }
     }
 
