@@ -1,9 +1,9 @@
 //! The admin listener's router: who may change what, and what an operator sees.
 //!
-//! It knows nothing by itself: the gate, the token keeper and the clients are asked for each answer.
-//! It does not listen, and it decides nothing about calls. Always true: a change runs to its end
-//! also when the operator who asked for it goes away, it leaves one line in the log, and no answer
-//! or line holds a token or a key but the one answer that creates a client.
+//! It knows nothing by itself: the gate, the token keeper and the clients are asked for each
+//! answer. It does not listen, and it decides nothing about calls. Always true: a change runs to
+//! its end also when the operator who asked for it goes away, it leaves one line in the log, and no
+//! answer or line holds a token or a key but the one answer that creates a client.
 
 mod api_keys;
 mod auth;

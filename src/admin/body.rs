@@ -1,7 +1,7 @@
 //! What a request says: the name in its path and the JSON object in its body.
 //!
-//! A body is read up to a limit, parsed, and taken apart field by field, so that a mistake is named by
-//! its place or its field and never by the value that was sent: that value may be a token.
+//! A body is read up to a limit, parsed, and taken apart field by field, so that a mistake is named
+//! by its place or its field and never by the value that was sent: that value may be a token.
 
 use std::str::FromStr;
 use std::time::Duration;

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Mutex;
 
+use tracing::{Dispatch, Level};
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::*;
@@ -120,8 +121,11 @@ impl MakeWriter<'_> for Lines {
 async fn every_change_leaves_a_line_in_the_log_and_no_secret() {
     let lines = Lines::default();
     let subscriber = tracing_subscriber::fmt().with_writer(lines.clone()).with_ansi(false);
-    let listening =
-        tracing::subscriber::set_default(subscriber.with_max_level(tracing::Level::TRACE).finish());
+    let subscriber = Dispatch::new(subscriber.with_max_level(Level::TRACE).finish());
+    // While there is but one subscriber, a line that another test's thread comes by first is
+    // switched off for all, since nobody listens on that thread.
+    let _second = Dispatch::new(tracing_subscriber::registry());
+    let listening = tracing::dispatcher::set_default(&subscriber);
     let bench = Bench::with_token(Some(ADMIN_TOKEN)).await;
     let authorization = format!("Bearer {ADMIN_TOKEN}");
     let mut key = String::new();
