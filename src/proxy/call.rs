@@ -178,6 +178,7 @@ impl Call<'_> {
                 return self.no_connection(&error, chances).await;
             }
         };
+        (chances.connects, chances.no_connection) = (0, None);
         let body =
             self.body.body().ok_or_else(|| unreachable(&"the body went with the first try"))?;
         let sent = self.send(permit, connection, &bearer, body, record).await;
