@@ -41,7 +41,7 @@ const H2_PING_EVERY: Duration = Duration::from_secs(20);
 pub struct Bounds {
     /// Most connections at a time; more wait to be accepted.
     pub max_connections: usize,
-    /// Longest time from the start of a request head to its end.
+    /// Longest time that a connection may go without a whole request head, idle or slow.
     pub header_timeout: Duration,
 }
 
