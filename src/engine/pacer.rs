@@ -17,6 +17,9 @@ use super::time::Mono;
 const EXCESS_MAX: Duration = Duration::from_millis(400);
 /// Margin for the smallest round trip that was seen being a little above the true one, and for timers.
 const EXCESS_MARGIN: Duration = Duration::from_millis(8);
+/// Answers after which the smallest round trip is taken for the least that the path allows; before, a
+/// call counts as late by its whole round trip.
+const ROUND_TRIP_MIN_ANSWERS: u32 = 32;
 /// How long the smallest round trip is believed.
 const ROUND_TRIP_MIN_LIFE: Duration = Duration::from_secs(600);
 /// After a refusal the guard grows by half and this much.
@@ -215,6 +218,7 @@ struct RoundTripMin {
     current: Option<Duration>,
     before: Option<Duration>,
     since: Mono,
+    answers: u32,
     excess_mean: Duration,
 }
 
@@ -224,6 +228,7 @@ impl RoundTripMin {
             self.before = self.current.take();
             self.since = now;
         }
+        self.answers = self.answers.saturating_add(1);
         self.current = Some(self.current.map_or(round_trip, |least| least.min(round_trip)));
         let excess = round_trip.saturating_sub(self.least()).min(EXCESS_MAX);
         // exponentially weighted with 1/8, the gain of RFC 6298
@@ -233,6 +238,9 @@ impl RoundTripMin {
     }
 
     fn least(&self) -> Duration {
+        if self.answers < ROUND_TRIP_MIN_ANSWERS {
+            return Duration::ZERO;
+        }
         match (self.current, self.before) {
             (Some(one), Some(other)) => one.min(other),
             (Some(one), None) | (None, Some(one)) => one,
@@ -317,7 +325,7 @@ mod tests {
         pacer.sent(slot, ms(2_000));
         assert_eq!(pacer.ready_at(), ms(3_408));
         pacer.answered(slot, ms(2_050));
-        assert_eq!(pacer.ready_at(), ms(3_008));
+        assert_eq!(pacer.ready_at(), ms(3_058), "one answer does not tell the least round trip");
     }
 
     #[test]
