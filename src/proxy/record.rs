@@ -64,7 +64,7 @@ impl Record {
     }
 
     pub(super) fn is_from(&mut self, caller: &Caller) {
-        self.client = caller.client.clone();
+        self.client.clone_from(&caller.client);
         self.tenant = Some(caller.tenant.clone());
         self.key = Some(caller.key.clone());
     }
