@@ -10,7 +10,7 @@ mod permit;
 mod refusal;
 mod usage;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -108,23 +108,22 @@ pub struct Quota {
 }
 
 impl Gate {
-    /// Gates for these API keys.
+    /// Gates for these API keys, closed for those that are `paused`.
     #[must_use]
-    pub fn start(parts: Parts, keys: Vec<(ApiKeyName, Limits)>, paused: &[ApiKeyName]) -> Self {
+    pub fn start(
+        parts: Parts,
+        keys: Vec<(ApiKeyName, Limits)>,
+        paused: &BTreeSet<ApiKeyName>,
+    ) -> Self {
         let gate = Self { parts: Arc::new(parts), keys: Arc::default() };
-        gate.reconfigure(keys);
-        for name in paused {
-            if let Some(key) = gate.api_key(name) {
-                key.pause(true);
-            }
-        }
+        gate.reconfigure(keys, paused);
         usage::spawn(&gate);
         gate
     }
 
-    /// Brings the gates to these API keys and limits: new ones are opened, others changed in place, and the
-    /// waiting calls of those that are gone are refused.
-    pub fn reconfigure(&self, keys: Vec<(ApiKeyName, Limits)>) {
+    /// Brings the gates to these API keys and limits: new ones are opened, unless they are `paused`, others are
+    /// changed in place, and the waiting calls of those that are gone are refused.
+    pub fn reconfigure(&self, keys: Vec<(ApiKeyName, Limits)>, paused: &BTreeSet<ApiKeyName>) {
         let before = self.keys.load();
         let mut after = BTreeMap::new();
         for (name, limits) in keys {
@@ -132,7 +131,9 @@ impl Gate {
                 key.send(Message::Reconfigure(limits));
                 key.clone()
             } else {
-                KeyGate::open(&self.parts, name.clone(), limits)
+                let key = KeyGate::open(&self.parts, name.clone(), limits);
+                key.pause(paused.contains(&name));
+                key
             };
             after.insert(name, key);
         }
@@ -213,7 +214,6 @@ impl KeyGate {
             clock: parts.clock.clone(),
             store: parts.store.clone(),
             metrics: parts.metrics.api_key(&name),
-            store_metrics: parts.metrics.clone(),
             events: parts.events.clone(),
             demands: parts.demands.clone(),
             tracker: parts.tracker.clone(),
@@ -331,3 +331,6 @@ impl Board {
         self.day_resets_at.store(resets_at.as_secs(), Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests;

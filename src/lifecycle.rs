@@ -53,7 +53,9 @@ pub async fn run(
             _ = signals.hangup.recv() => match read() {
                 Ok(config) => {
                     apply_log(&config);
-                    app.reload(config).await;
+                    if let Err(error) = app.reload(config).await {
+                        error!(error = %format_args!("{error:#}"), "the reload failed");
+                    }
                 }
                 Err(mistakes) => {
                     error!(%mistakes, "the configuration is wrong; the one before stays in force");
