@@ -19,7 +19,8 @@ use super::callers::{APPETITES, Tally};
 
 /// Clears from the cursor on (ECMA-48).
 const CLEAR_BELOW: &str = "\u{1b}[J";
-/// Cuts lines that are longer than the terminal is wide: a board has as many rows as lines (DECAWM).
+/// Cuts lines that are longer than the terminal is wide: a board has as many rows as lines
+/// (DECAWM).
 const NO_WRAP: &str = "\u{1b}[?7l";
 /// Undoes [`NO_WRAP`].
 const WRAP: &str = "\u{1b}[?7h";
