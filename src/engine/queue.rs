@@ -1,8 +1,10 @@
-//! The order of waiting calls: classes share 8 : 3 : 1, tenants of a class take turns, a tenant's calls keep order.
+//! The order of waiting calls: classes share 8 : 3 : 1, tenants of a class take turns, a tenant's
+//! calls keep order.
 //!
-//! Deficit round robin (Shreedhar and Varghese, 1995) with calls of cost one: at its turn a tenant may send as
-//! many calls as its weight. A tenant that is held keeps its calls and its order but gets no turn. The queue
-//! knows neither time nor limits; what it returns may leave, and whether it does is the scheduler's decision.
+//! Deficit round robin (Shreedhar and Varghese, 1995) with calls of cost one: at its turn a tenant
+//! may send as many calls as its weight. A tenant that is held keeps its calls and its order but
+//! gets no turn. The queue knows neither time nor limits; what it returns may leave, and whether it
+//! does is the scheduler's decision.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -271,8 +273,8 @@ impl<T: Copy> FairQueue<T> {
         Some(call)
     }
 
-    /// The class to serve: the most urgent one with credit left. Credits are given anew when no class that has
-    /// something to send has any.
+    /// The class to serve: the most urgent one with credit left. Credits are given anew when no
+    /// class that has something to send has any.
     fn class_in_turn(&mut self) -> Option<Class> {
         let ready = Class::ALL.map(|class| self.front(class).is_some());
         let with_credit = |lanes: &[Lane; 3]| {

@@ -1,5 +1,5 @@
-//! The scheduler against a world of its own: a store that counts, an upstream that answers, time that is a
-//! number. Random worlds come from a seed that a failure prints.
+//! The scheduler against a world of its own: a store that counts, an upstream that answers, time
+//! that is a number. Random worlds come from a seed that a failure prints.
 
 use std::time::Duration;
 
