@@ -1,7 +1,8 @@
 //! The composition root: everything put together, started, changed and stopped.
 //!
-//! It decides nothing about calls or tokens. It starts what is needed in order (store, tokens, gates, listeners),
-//! carries word between the shells that may not know each other, and undoes it all in the opposite order.
+//! It decides nothing about calls or tokens. It starts what is needed in order (store, tokens,
+//! gates, listeners), carries word between the shells that may not know each other, and undoes it
+//! all in the opposite order.
 
 mod bridge;
 mod observe;
@@ -154,8 +155,8 @@ impl App {
         self.config.load().server.drain_timeout
     }
 
-    /// Changes limits, queue settings and API keys to those of `config`. No waiting call and no count is lost.
-    /// What needs a restart is named in the log and stays as it was.
+    /// Changes limits, queue settings and API keys to those of `config`. No waiting call and no
+    /// count is lost. What needs a restart is named in the log and stays as it was.
     ///
     /// # Errors
     /// When the store cannot say which API keys are held; nothing is changed then.
@@ -181,8 +182,9 @@ impl App {
         Ok(())
     }
 
-    /// Stops in order: new calls are refused, waiting ones served for half of the drain time, those in flight
-    /// finished, tokens stored, counts given back, the store closed. `false` when that took longer than it may.
+    /// Stops in order: new calls are refused, waiting ones served for half of the drain time, those
+    /// in flight finished, tokens stored, counts given back, the store closed. `false` when that
+    /// took longer than it may.
     pub async fn stop(self) -> bool {
         let drain = self.drain_timeout();
         info!(?drain, "stopping");

@@ -1,4 +1,5 @@
-//! Signals, and what they do: `SIGHUP` reloads, `SIGTERM` and `SIGINT` stop in order, a second one stops at once.
+//! Signals, and what they do: `SIGHUP` reloads, `SIGTERM` and `SIGINT` stop in order, a second one
+//! stops at once.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, warn};
@@ -40,8 +41,8 @@ impl Signals {
     }
 }
 
-/// Runs the app until it is told to stop and gives the exit code. `read` reads the configuration again, and
-/// `apply_log` changes logging.
+/// Runs the app until it is told to stop and gives the exit code. `read` reads the configuration
+/// again, and `apply_log` changes logging.
 pub async fn run(
     app: App,
     mut signals: Signals,

@@ -1,7 +1,8 @@
 //! Accepting connections: one loop for both listeners.
 //!
-//! It holds a cap on connections, bounds the time of a request head, speaks HTTP/1.1 and HTTP/2 (on plain text
-//! with prior knowledge), and on a stop lets requests under way finish. What a request means is not its business.
+//! It holds a cap on connections, bounds the time of a request head, speaks HTTP/1.1 and HTTP/2 (on
+//! plain text with prior knowledge), and on a stop lets requests under way finish. What a request
+//! means is not its business.
 
 use std::convert::Infallible;
 use std::io;
@@ -25,7 +26,8 @@ use tracing::{debug, warn};
 
 /// Wait after `accept` failed, as it does when no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Read and write buffer of an HTTP/1.1 connection: the least that hyper takes, and the most of a request head.
+/// Read and write buffer of an HTTP/1.1 connection: the least that hyper takes, and the most of a
+/// request head.
 const H1_BUFFER: usize = 8 * 1_024;
 /// Most headers of a request.
 const HEADERS_MAX: usize = 100;
@@ -72,8 +74,8 @@ impl Listener {
         self.address
     }
 
-    /// Serves until `stopped`; then no connection is accepted, idle ones are closed, and this returns when the
-    /// requests under way are answered.
+    /// Serves until `stopped`; then no connection is accepted, idle ones are closed, and this
+    /// returns when the requests under way are answered.
     pub async fn serve<H, F, B>(
         self,
         bounds: Bounds,

@@ -1,10 +1,11 @@
 //! When the next call of one API key may leave.
 //!
-//! The upstream's window is not known: fixed second, sliding log or token bucket. A key has as many slots as
-//! calls in its window; a slot is held from the grant until one window and a guard after the call left, so that
-//! no window of any phase, as the upstream counts, holds more calls than slots. On top comes a spacing floor, so
-//! that calls do not leave in one clump. A grant that is not yet spent holds its slot without end: however late
-//! its bytes leave, they are counted from then. Counting the day is the budget's work, order the queue's.
+//! The upstream's window is not known: fixed second, sliding log or token bucket. A key has as many
+//! slots as calls in its window; a slot is held from the grant until one window and a guard after
+//! the call left, so that no window of any phase, as the upstream counts, holds more calls than
+//! slots. On top comes a spacing floor, so that calls do not leave in one clump. A grant that is
+//! not yet spent holds its slot without end: however late its bytes leave, they are counted from
+//! then. Counting the day is the budget's work, order the queue's.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,10 +13,11 @@ use std::time::Duration;
 use super::rate::{Guard, Rate};
 use super::time::Mono;
 
-/// Most that one call's lateness is believed to be, above the forward jitter of any network that was
-/// simulated (350 ms); an answer that takes longer is taken for a slow upstream.
+/// Most that one call's lateness is believed to be, above the forward jitter of any network that
+/// was simulated (350 ms); an answer that takes longer is taken for a slow upstream.
 const EXCESS_MAX: Duration = Duration::from_millis(400);
-/// Margin for the smallest round trip that was seen being a little above the true one, and for timers.
+/// Margin for the smallest round trip that was seen being a little above the true one, and for
+/// timers.
 const EXCESS_MARGIN: Duration = Duration::from_millis(8);
 /// Answers after which the smallest round trip is taken for the least that the path allows; before, a
 /// call counts as late by its whole round trip.
@@ -57,7 +59,8 @@ pub struct Pacer {
 }
 
 impl Pacer {
-    /// A pacer that has forgotten what left before `now`: it lets a whole window and the guard pass first.
+    /// A pacer that has forgotten what left before `now`: it lets a whole window and the guard pass
+    /// first.
     #[must_use]
     pub fn new(rate: Rate, guard: Guard, now: Mono) -> Self {
         let mut pacer = Self {
@@ -81,8 +84,8 @@ impl Pacer {
         self.guard = guard;
     }
 
-    /// The earliest moment at which a call may leave, or [`Mono::NEVER`] while every slot waits for its call
-    /// to leave.
+    /// The earliest moment at which a call may leave, or [`Mono::NEVER`] while every slot waits for
+    /// its call to leave.
     #[must_use]
     pub fn ready_at(&self) -> Mono {
         let slots = usize::try_from(self.rate.calls()).unwrap_or(usize::MAX);
@@ -93,7 +96,8 @@ impl Pacer {
         slot_free.max(self.spaced_from).max(self.closed_until)
     }
 
-    /// Takes a slot for a call that is granted now; only when [`Pacer::ready_at`] is not after `now`.
+    /// Takes a slot for a call that is granted now; only when [`Pacer::ready_at`] is not after
+    /// `now`.
     pub fn take(&mut self, now: Mono) -> Slot {
         self.free_due(now);
         let slot = Slot { number: self.slot_next, sent: None, free_at: Mono::NEVER };
@@ -117,8 +121,8 @@ impl Pacer {
         self.keep(Slot { sent: Some(now), ..slot }, free_at)
     }
 
-    /// The head of the call's answer came: the call was counted before, so what its round trip exceeds the
-    /// smallest by is the most that it can have been late.
+    /// The head of the call's answer came: the call was counted before, so what its round trip
+    /// exceeds the smallest by is the most that it can have been late.
     pub fn answered(&mut self, slot: Slot, now: Mono) {
         let Some(sent) = slot.sent else { return };
         let round_trip = now.since(sent);
@@ -144,7 +148,8 @@ impl Pacer {
         self.held.remove(&(slot.free_at, slot.number));
     }
 
-    /// The upstream refused a call for its rate: nothing leaves for one window, and the guard widens.
+    /// The upstream refused a call for its rate: nothing leaves for one window, and the guard
+    /// widens.
     pub fn throttled(&mut self, now: Mono) {
         let half = self.widened.checked_div(2).unwrap_or_default();
         let wider = self.widened.saturating_add(half).saturating_add(WIDEN_STEP);

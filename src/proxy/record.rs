@@ -1,4 +1,5 @@
-//! What is known of a request while it is served, and the last step: its answer, its counts, its access line.
+//! What is known of a request while it is served, and the last step: its answer, its counts, its
+//! access line.
 
 use std::fmt::Write as _;
 use std::sync::Arc;

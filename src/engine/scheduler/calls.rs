@@ -1,7 +1,7 @@
 //! The calls that a scheduler knows: those that wait, those that are granted, those in flight.
 //!
-//! Ids are never used twice, so one that outlived its call finds nothing. The table is looked into, never
-//! walked through, and gives its memory back when a burst is over.
+//! Ids are never used twice, so one that outlived its call finds nothing. The table is looked into,
+//! never walked through, and gives its memory back when a burst is over.
 
 use std::collections::HashMap;
 
