@@ -19,8 +19,8 @@ const EXCESS_MAX: Duration = Duration::from_millis(400);
 /// Margin for the smallest round trip that was seen being a little above the true one, and for
 /// timers.
 const EXCESS_MARGIN: Duration = Duration::from_millis(8);
-/// Answers after which the smallest round trip is taken for the least that the path allows; before, a
-/// call counts as late by its whole round trip.
+/// Answers after which the smallest round trip is taken for the least that the path allows; before,
+/// a call counts as late by its whole round trip.
 const ROUND_TRIP_MIN_ANSWERS: u32 = 32;
 /// How long the smallest round trip is believed.
 const ROUND_TRIP_MIN_LIFE: Duration = Duration::from_secs(600);
