@@ -213,7 +213,6 @@ impl KeyGate {
             clock: parts.clock.clone(),
             store: parts.store.clone(),
             metrics: parts.metrics.api_key(&name),
-            store_metrics: parts.metrics.clone(),
             events: parts.events.clone(),
             demands: parts.demands.clone(),
             tracker: parts.tracker.clone(),
@@ -331,3 +330,6 @@ impl Board {
         self.day_resets_at.store(resets_at.as_secs(), Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,7 +22,7 @@ pub(super) enum Sent {
     /// An answer, and what it says about the limits.
     Answer { answer: Response<AnswerBody>, outcome: Outcome },
     /// Certainly nothing left; the body comes back.
-    NotSent(OutBody),
+    Unsent(OutBody),
     /// The connection broke before an answer.
     Broken(hyper::Error),
     /// No answer in time.
@@ -49,15 +49,15 @@ impl Sending {
         let Self { permit, connection, request, timeout, key, clock } = self;
         let started = clock.now().mono;
         let spent = permit.spend();
-        let Ok(sent) = tokio::time::timeout(timeout, connection.send(request)).await else {
+        let Ok(reply) = tokio::time::timeout(timeout, connection.send(request)).await else {
             spent.settle(Outcome::Lost);
             return Sent::TimedOut;
         };
-        let (mut answer, lease) = match sent {
-            Ok(sent) => sent,
+        let (mut answer, lease) = match reply {
+            Ok(reply) => reply,
             Err(SendError::NotSent(request)) => {
                 spent.settle(Outcome::NotSent);
-                return Sent::NotSent(request.into_body());
+                return Sent::Unsent(request.into_body());
             }
             Err(SendError::Lost(error)) => {
                 spent.settle(Outcome::Lost);

@@ -85,11 +85,8 @@ pub(super) fn for_upstream(headers: &mut HeaderMap, path: &str) {
 }
 
 fn remove_forwarded(headers: &mut HeaderMap) {
-    let forwarded: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| name.as_str().starts_with("x-forwarded-"))
-        .cloned()
-        .collect();
+    let forwarded: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with("x-forwarded-")).cloned().collect();
     for name in forwarded {
         headers.remove(name);
     }

@@ -79,7 +79,9 @@ fn chosen(
         (None, None) => None,
     };
     match (named, in_bearer) {
-        (Some(name), Some(bearer)) if name != bearer && proxy.tokens.tenant(bearer.as_str()).is_some() => {
+        (Some(name), Some(bearer))
+            if name != bearer && proxy.tokens.tenant(bearer.as_str()).is_some() =>
+        {
             Err(bad("the bearer value and the path or Ctct-Tenant name two different tenants"))
         }
         (Some(name), _) | (None, Some(name)) => Ok(name),
@@ -106,7 +108,8 @@ fn home(proxy: &Inner, client: Option<&Client>, tenant: &TenantName) -> Result<K
     if client.is_some_and(|client| !client.may_act_for(tenant)) {
         return Err(forbidden(tenant));
     }
-    let key = proxy.tokens.tenant(tenant.as_str()).and_then(|view| proxy.gate.api_key(&view.api_key));
+    let key =
+        proxy.tokens.tenant(tenant.as_str()).and_then(|view| proxy.gate.api_key(&view.api_key));
     let sees_all = client.is_none_or(|client| client.tenants == TenantScope::All);
     match key {
         Some(key) => Ok(key),
@@ -206,13 +209,13 @@ fn unauthenticated(what: &str) -> Rejection {
 mod tests {
     use super::*;
 
-    fn headers(name: HeaderName, values: &[&'static str]) -> HeaderMap {
+    fn headers(name: &HeaderName, values: &[&'static str]) -> HeaderMap {
         values.iter().map(|value| (name.clone(), HeaderValue::from_static(value))).collect()
     }
 
     #[test]
     fn urgency_makes_the_class() {
-        let read = |value: &'static str| class(&headers(PRIORITY, &[value]));
+        let read = |value: &'static str| class(&headers(&PRIORITY, &[value]));
         assert_eq!(class(&HeaderMap::new()), Class::Normal);
         for value in ["u=0", "u=2, i", "i, u=1"] {
             assert_eq!(read(value), Class::Interactive, "{value}");
@@ -233,7 +236,7 @@ mod tests {
             replay_buffer: 1,
             upstream_timeout: Duration::from_secs(60),
         };
-        let read = |values: &[&'static str]| wait(&headers(PREFER, values), &settings).as_secs();
+        let read = |values: &[&'static str]| wait(&headers(&PREFER, values), &settings).as_secs();
         assert_eq!(wait(&HeaderMap::new(), &settings).as_secs(), 30);
         assert_eq!(read(&["wait=10"]), 10);
         assert_eq!(read(&["respond-async, WAIT=\"7\"; x=y"]), 7);

@@ -136,9 +136,12 @@ impl Plan {
     pub(super) async fn take_in(self) -> Result<Taken, Rejection> {
         match self {
             Self::Empty => Ok(Taken::Empty),
-            Self::Stream { incoming, max } => {
-                Ok(Taken::Once(Some(OutBody::Stream { read: None, rest: incoming, left: max, max })))
-            }
+            Self::Stream { incoming, max } => Ok(Taken::Once(Some(OutBody::Stream {
+                read: None,
+                rest: incoming,
+                left: max,
+                max,
+            }))),
             Self::Keep { incoming, room, limit, max, over } => {
                 keep(incoming, room, limit, max, over).await
             }

@@ -6,10 +6,10 @@ use std::time::Duration;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, Uri};
 
+use super::Inner;
 use super::answer::AnswerBody;
 use super::headers::{REQUEST_ID, X_REQUEST_ID, strip_hop_by_hop};
 use super::identify::Caller;
-use super::Inner;
 use crate::clock::Clock;
 use crate::engine::{Mono, TenantName};
 use crate::gate::{KeyGate, Waited};

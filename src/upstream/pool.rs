@@ -21,8 +21,6 @@ use crate::engine::Mono;
 const IDLE_MAX: Duration = Duration::from_secs(30);
 /// How often idle connections are looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
-/// Read and write buffer of an HTTP/1.1 connection, the least that hyper takes.
-const H1_BUFFER: usize = 8 * 1_024;
 
 pub(super) struct Pool {
     pub(super) host: HeaderValue,
@@ -149,11 +147,8 @@ impl Pool {
             self.idle().h2 = Some(sender.clone());
             return Ok(Sender::H2(sender));
         }
-        let (mut sender, connection) = http1::Builder::new()
-            .max_buf_size(H1_BUFFER)
-            .handshake(io)
-            .await
-            .map_err(ConnectError::Handshake)?;
+        let (mut sender, connection) =
+            http1::Builder::new().handshake(io).await.map_err(ConnectError::Handshake)?;
         self.drive(connection);
         sender.ready().await.map_err(ConnectError::Handshake)?;
         Ok(Sender::H1(sender))

@@ -127,6 +127,8 @@ impl Scheduler {
                 if paused { self.queue.hold(ix) } else { self.queue.unhold(ix) }
             }
             Readiness::Waiting | Readiness::Failing { .. } => {
+                // a demand made while there was a token is forgotten by now
+                tenant.demanded = None;
                 self.queue.hold(ix);
                 self.demand(ix);
             }
