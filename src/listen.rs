@@ -25,6 +25,10 @@ use tracing::{debug, warn};
 
 /// Wait after `accept` failed, as it does when no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// What an HTTP/2 connection begins with (RFC 9113 section 3.4).
+const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Wait before a preface that has come in part is looked at again.
+const PREFACE_PAUSE: Duration = Duration::from_millis(20);
 /// Read and write buffer of an HTTP/1.1 connection: the least that hyper takes, and the most of a request head.
 const H1_BUFFER: usize = 8 * 1_024;
 /// Most headers of a request.
@@ -103,7 +107,13 @@ impl Listener {
                 async move { Ok::<_, Infallible>(answer.await) }
             });
             let (builder, watcher) = (builder.clone(), graceful.watcher());
+            let stopped = stopped.clone();
             tracker.spawn(async move {
+                let begun = tokio::time::timeout(bounds.header_timeout, has_begun(&stream));
+                let begun = stopped.run_until_cancelled(begun).await;
+                if !matches!(begun, Some(Ok(true))) {
+                    return;
+                }
                 let connection = builder.serve_connection(TokioIo::new(stream), service);
                 if let Err(error) = watcher.watch(connection.into_owned()).await {
                     debug!(%error, "a caller's connection ended");
@@ -131,6 +141,22 @@ async fn accept(socket: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpStr
             warn!(%error, "a connection could not be accepted");
             tokio::time::sleep(ACCEPT_PAUSE).await;
             None
+        }
+    }
+}
+
+/// Waits until a caller has begun to speak and its protocol is plain; hyper does so without a
+/// bound. `false` when the caller has gone.
+async fn has_begun(stream: &TcpStream) -> bool {
+    let mut begin = [0; H2_PREFACE.len()];
+    loop {
+        match stream.peek(&mut begin).await {
+            Ok(0) | Err(_) => return false,
+            Ok(len) if len < begin.len() && H2_PREFACE.starts_with(&begin[..len]) => {
+                // what has been looked at stays readable, so there is nothing to wait for but time
+                tokio::time::sleep(PREFACE_PAUSE).await;
+            }
+            Ok(_) => return true,
         }
     }
 }

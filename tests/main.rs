@@ -16,7 +16,15 @@
 #[path = "main/support.rs"]
 mod support;
 
+#[path = "main/bodies.rs"]
+mod bodies;
 #[path = "main/faithful.rs"]
 mod faithful;
+#[path = "main/identity.rs"]
+mod identity;
 #[path = "main/promises.rs"]
 mod promises;
+#[path = "main/raw_requests.rs"]
+mod raw_requests;
+#[path = "main/refusals.rs"]
+mod refusals;
