@@ -1,9 +1,9 @@
 //! The admin listener's router: who may change what, and what an operator sees.
 //!
-//! It knows nothing by itself: the gate, the token keeper and the clients are asked for each answer.
-//! It does not listen, and it decides nothing about calls. Always true: a change runs to its end
-//! also when the operator who asked for it goes away, it leaves one line in the log, and no answer
-//! or line holds a token or a key but the one answer that creates a client.
+//! It knows nothing by itself: the gate, the token keeper and the clients are asked for each
+//! answer. It does not listen, and it decides nothing about calls. Always true: a change runs to
+//! its end also when the operator who asked for it goes away, it leaves one line in the log, and no
+//! answer or line holds a token or a key but the one answer that creates a client.
 
 mod api_keys;
 mod auth;
@@ -109,10 +109,7 @@ fn routes() -> Router<Arc<Shared>> {
         .route("/v1/api-keys/{name}/pause", post(api_keys::pause))
         .route("/v1/api-keys/{name}/resume", post(api_keys::resume))
         .route("/v1/tenants", get(tenants::list))
-        .route(
-            "/v1/tenants/{name}",
-            get(tenants::show).put(tenants::put).delete(tenants::remove),
-        )
+        .route("/v1/tenants/{name}", get(tenants::show).put(tenants::put).delete(tenants::remove))
         .route("/v1/tenants/{name}/refresh", post(tenants::refresh))
         .route("/v1/tenants/{name}/pause", post(tenants::pause))
         .route("/v1/tenants/{name}/resume", post(tenants::resume))
@@ -136,7 +133,6 @@ fn dress(routes: Router<Arc<Shared>>, shared: Arc<Shared>) -> Router {
 
 /// The answer to a request whose handler panicked. The panic's words may hold anything and are left
 /// to the panic hook.
-#[expect(clippy::needless_pass_by_value, reason = "the layer hands the panic over by value")]
 fn after_panic(_: Box<dyn Any + Send>) -> Response {
     error!("a handler of the admin listener panicked");
     AdminError::internal().into_response()

@@ -1,7 +1,8 @@
 //! The composition root: everything put together, started, changed and stopped.
 //!
-//! It decides nothing about calls or tokens. It starts what is needed in order (store, tokens, gates, listeners),
-//! carries word between the shells that may not know each other, and undoes it all in the opposite order.
+//! It decides nothing about calls or tokens. It starts what is needed in order (store, tokens,
+//! gates, listeners), carries word between the shells that may not know each other, and undoes it
+//! all in the opposite order.
 
 mod bridge;
 mod observe;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
+use rustls::ClientConfig;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -63,103 +65,42 @@ impl App {
     /// # Errors
     /// What kept it from starting, in words that say what to do; nothing is left half done.
     pub async fn start(config: Config, clock: Clock) -> anyhow::Result<Self> {
-        let (tracker, stopped) = (TaskTracker::new(), CancellationToken::new());
-        let (phase, events) = (SharedPhase::new(), Events::new(clock.clone()));
-        let metrics = Metrics::new(VERSION);
         let data = bind(config.server.listen, "server.listen").await?;
         let admin = bind(config.server.admin_listen, "server.admin_listen").await?;
-        let store = parts::open_store(&config).await?;
+        let metrics = Metrics::new(VERSION);
+        let store = parts::open_store(&config, &metrics, &clock).await?;
+        let ground = Ground {
+            events: Events::new(clock.clone()),
+            clock,
+            metrics,
+            phase: SharedPhase::new(),
+            store,
+            tracker: TaskTracker::new(),
+            stopped: CancellationToken::new(),
+        };
         let tls = upstream::tls(config.upstream.ca_file.as_deref())?;
-        let (changes, changed) = mpsc::unbounded_channel();
-        let (demands, demanded) = mpsc::unbounded_channel();
-        let paused: Vec<_> = store.paused_api_keys().await?.into_iter().collect();
-        let gate = Gate::start(
-            gate::Parts {
-                store: store.clone(),
-                clock: clock.clone(),
-                metrics: metrics.clone(),
-                events: events.clone(),
-                demands,
-                tracker: tracker.clone(),
-                stopped: stopped.clone(),
-            },
-            parts::limits(&config),
-            &paused,
-        );
-        let tokens = Tokens::start(tokens::Parts {
-            store: store.clone(),
-            clock: clock.clone(),
-            exchange: Arc::new(HttpTokenEndpoint::with_tls(tls.clone())),
-            keys: parts::key_auths(&config),
-            refresh_interval: config.oauth.refresh_interval,
-            refresh_margin: config.oauth.refresh_margin,
-            seed: parts::seed(),
-            changes,
-            observer: observe::observer(&metrics, &events),
-            tracker: tracker.clone(),
-        })
-        .await?;
-        let bridge = Bridge::start(&gate, &tokens, changed, demanded, &tracker, &stopped);
-        let clients = Clients::load(store.clone(), clock.clone()).await?;
-        let upstream = Upstream::new(upstream::Parts {
-            url: config.upstream.url.clone(),
-            connector: Connector::new(tls),
-            connect_timeout: config.upstream.connect_timeout,
-            clock: clock.clone(),
-            tracker: tracker.clone(),
-            stopped: stopped.clone(),
-        });
-        let proxy = Proxy::new(proxy::Parts {
-            settings: parts::settings(&config),
-            clients: clients.clone(),
-            gate: gate.clone(),
-            tokens: tokens.clone(),
-            upstream,
-            metrics: metrics.clone(),
-            clock: clock.clone(),
-            phase: phase.clone(),
-            tracker: tracker.clone(),
-        });
+        let (gate, tokens, bridge) = ground.shells(&config, tls.clone()).await?;
+        let clients = Clients::load(ground.store.clone(), ground.clock.clone()).await?;
+        let proxy = ground.proxy(&config, tls, (&gate, &tokens, &clients));
         let bounds = Bounds {
             max_connections: config.server.max_connections,
             header_timeout: config.server.header_timeout,
         };
-        let admin_token = config.admin.token.clone();
         let config = Arc::new(ArcSwap::from_pointee(config));
-        let router = admin::router(admin::Parts {
-            gate: gate.clone(),
-            tokens: tokens.clone(),
-            clients: clients.clone(),
-            metrics,
-            events: events.clone(),
-            clock: clock.clone(),
-            config: config.clone(),
-            store: store.clone(),
-            admin_token,
-            phase: phase.clone(),
-            tracker: tracker.clone(),
-            stopped: stopped.clone(),
-        });
+        let router = ground.admin(&config, (&gate, &tokens, &clients));
         let (data_address, admin_address) = (data.address(), admin.address());
-        let unlisten = CancellationToken::new();
+        let (tracker, unlisten) = (ground.tracker.clone(), CancellationToken::new());
         let serving = proxy.clone();
+        let serve = move |request| serving.clone().handle(request);
+        let administer = move |request| parts::routed(router.clone(), request);
         let listeners = vec![
-            tracker.spawn(data.serve(
-                bounds,
-                move |request| serving.clone().handle(request),
-                tracker.clone(),
-                unlisten.clone(),
-            )),
-            tracker.spawn(admin.serve(
-                bounds,
-                move |request| parts::routed(router.clone(), request),
-                tracker.clone(),
-                unlisten.clone(),
-            )),
+            tracker.spawn(data.serve(bounds, serve, tracker.clone(), unlisten.clone())),
+            tracker.spawn(admin.serve(bounds, administer, tracker.clone(), unlisten.clone())),
         ];
-        parts::watch_store(&store, &phase, &clock, &tracker, &stopped);
-        phase.set(Phase::Ready);
+        ground.watch_store();
+        ground.phase.set(Phase::Ready);
         info!(data = %data_address, admin = %admin_address, version = VERSION, "serving");
+        let Ground { phase, events, store, stopped, .. } = ground;
         Ok(Self {
             config,
             phase,
@@ -214,15 +155,19 @@ impl App {
         self.config.load().server.drain_timeout
     }
 
-    /// Changes limits, queue settings and API keys to those of `config`. No waiting call and no count is lost.
-    /// What needs a restart is named in the log and stays as it was.
-    pub async fn reload(&self, config: Config) {
+    /// Changes limits, queue settings and API keys to those of `config`. No waiting call and no
+    /// count is lost. What needs a restart is named in the log and stays as it was.
+    ///
+    /// # Errors
+    /// When the store cannot say which API keys are held; nothing is changed then.
+    pub async fn reload(&self, config: Config) -> anyhow::Result<()> {
+        let paused = self.store.paused_api_keys().await?;
         let before = self.config.load_full();
         for key in parts::fixed_differences(&before, &config) {
             warn!(key, "this setting is taken at the next start, not by a reload");
         }
         let config = parts::with_fixed_of(&before, config);
-        self.gate.reconfigure(parts::limits(&config));
+        self.gate.reconfigure(parts::limits(&config), &paused);
         self.tokens
             .reload_keys(
                 parts::key_auths(&config),
@@ -234,10 +179,12 @@ impl App {
         self.config.store(Arc::new(config));
         self.bridge.announce_all();
         info!("the configuration was reloaded");
+        Ok(())
     }
 
-    /// Stops in order: new calls are refused, waiting ones served for half of the drain time, those in flight
-    /// finished, tokens stored, counts given back, the store closed. `false` when that took longer than it may.
+    /// Stops in order: new calls are refused, waiting ones served for half of the drain time, those
+    /// in flight finished, tokens stored, counts given back, the store closed. `false` when that
+    /// took longer than it may.
     pub async fn stop(self) -> bool {
         let drain = self.drain_timeout();
         info!(?drain, "stopping");
@@ -269,6 +216,106 @@ impl App {
                 false
             }
         }
+    }
+}
+
+/// What everything else stands on.
+struct Ground {
+    clock: Clock,
+    metrics: Metrics,
+    events: Events,
+    phase: SharedPhase,
+    store: Arc<dyn Store>,
+    tracker: TaskTracker,
+    stopped: CancellationToken,
+}
+
+impl Ground {
+    async fn shells(
+        &self,
+        config: &Config,
+        tls: ClientConfig,
+    ) -> anyhow::Result<(Gate, Tokens, Bridge)> {
+        let (demands, demanded) = mpsc::unbounded_channel();
+        let (changes, news) = mpsc::unbounded_channel();
+        let paused = self.store.paused_api_keys().await?;
+        let gate = gate::Parts {
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            metrics: self.metrics.clone(),
+            events: self.events.clone(),
+            demands,
+            tracker: self.tracker.clone(),
+            stopped: self.stopped.clone(),
+        };
+        let gate = Gate::start(gate, parts::limits(config), &paused);
+        let tokens = tokens::Parts {
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            exchange: Arc::new(HttpTokenEndpoint::with_tls(tls)),
+            keys: parts::key_auths(config),
+            refresh_interval: config.oauth.refresh_interval,
+            refresh_margin: config.oauth.refresh_margin,
+            seed: parts::seed(),
+            changes,
+            observer: observe::observer(&self.metrics, &self.events),
+            tracker: self.tracker.clone(),
+        };
+        let tokens = Tokens::start(tokens).await?;
+        let bridge = Bridge::start(&gate, &tokens, news, demanded, &self.tracker, &self.stopped);
+        Ok((gate, tokens, bridge))
+    }
+
+    fn proxy(
+        &self,
+        config: &Config,
+        tls: ClientConfig,
+        (gate, tokens, clients): (&Gate, &Tokens, &Clients),
+    ) -> Proxy {
+        let upstream = Upstream::new(upstream::Parts {
+            url: config.upstream.url.clone(),
+            connector: Connector::new(tls),
+            connect_timeout: config.upstream.connect_timeout,
+            clock: self.clock.clone(),
+            tracker: self.tracker.clone(),
+            stopped: self.stopped.clone(),
+        });
+        Proxy::new(proxy::Parts {
+            settings: parts::settings(config),
+            clients: clients.clone(),
+            gate: gate.clone(),
+            tokens: tokens.clone(),
+            upstream,
+            metrics: self.metrics.clone(),
+            clock: self.clock.clone(),
+            phase: self.phase.clone(),
+            tracker: self.tracker.clone(),
+        })
+    }
+
+    fn admin(
+        &self,
+        config: &Arc<ArcSwap<Config>>,
+        (gate, tokens, clients): (&Gate, &Tokens, &Clients),
+    ) -> axum::Router {
+        admin::router(admin::Parts {
+            gate: gate.clone(),
+            tokens: tokens.clone(),
+            clients: clients.clone(),
+            metrics: self.metrics.clone(),
+            events: self.events.clone(),
+            clock: self.clock.clone(),
+            config: config.clone(),
+            store: self.store.clone(),
+            admin_token: config.load().admin.token.clone(),
+            phase: self.phase.clone(),
+            tracker: self.tracker.clone(),
+            stopped: self.stopped.clone(),
+        })
+    }
+
+    fn watch_store(&self) {
+        parts::watch_store(&self.store, &self.phase, &self.clock, &self.tracker, &self.stopped);
     }
 }
 

@@ -17,6 +17,7 @@
 //!   clear.
 //! - Moments are kept to the millisecond at least.
 
+mod measured;
 mod memory;
 mod sealed;
 mod sqlite;
@@ -31,6 +32,7 @@ use crate::config::StoreUrl;
 use crate::engine::{ApiKeyName, ClientName, Day, TenantName, Unix};
 use crate::secret::{ClientKeyDigest, Secret};
 
+pub use measured::Measured;
 pub use memory::MemoryStore;
 pub use sqlite::{KeySource, SqliteStore, sealer_for};
 

@@ -1,7 +1,8 @@
 //! API keys: their limits, queues and days, and the switch that holds them.
 //!
 //! A view joins the configuration, the gate's snapshot and the token keeper's counts. A hold is in
-//! the store before it takes effect, so that a restart does not release a key that an operator holds.
+//! the store before it takes effect, so that a restart does not release a key that an operator
+//! holds.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -69,8 +70,8 @@ struct LaneView {
     depth: usize,
 }
 
-/// Tenants that can be used or are about to be, and those that must be connected again; tenants that
-/// are held are in neither.
+/// Tenants that can be used or are about to be, and those that must be connected again; tenants
+/// that are held are in neither.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 struct TenantCounts {
     ready: usize,

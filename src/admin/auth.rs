@@ -2,7 +2,7 @@
 //!
 //! With a token configured, whoever shows it; it is compared in constant time. Without one the
 //! listener is on loopback, and a browser is the only stranger: a page that rebinds its name to
-//! 127.0.0.1 is found by its `Host`, a page that posts across sites by `Sec-Fetch-Site` or `Origin`.
+//! 127.0.0.1 is found by its `Host`, one that posts across sites by `Sec-Fetch-Site` or `Origin`.
 //! What monitors ask (`/livez`, `/readyz`, `/metrics`) is open.
 
 use std::net::{IpAddr, SocketAddr};
@@ -49,11 +49,11 @@ pub(super) async fn guard(
     }
     let host = host(&request);
     let listen = shared.parts.config.load().server.admin_listen;
-    let verdict = check_site(request.method(), request.headers(), host.as_ref())
-        .and_then(|()| match &shared.token {
-            Some(token) => check_token(token, request.headers()),
-            None => check_host(host.as_ref(), listen),
-        });
+    let site = check_site(request.method(), request.headers(), host.as_ref());
+    let verdict = site.and_then(|()| match &shared.token {
+        Some(token) => check_token(token, request.headers()),
+        None => check_host(host.as_ref(), listen),
+    });
     match verdict {
         Ok(()) => next.run(request).await,
         Err(refused) => refused.into_response(),

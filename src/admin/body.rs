@@ -1,12 +1,14 @@
 //! What a request says: the name in its path and the JSON object in its body.
 //!
-//! A body is read up to a limit, parsed, and taken apart field by field, so that a mistake is named by
-//! its place or its field and never by the value that was sent: that value may be a token.
+//! A body is read up to a limit, parsed, and taken apart field by field, so that a mistake is named
+//! by its place or its field and never by the value that was sent: that value may be a token.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Path};
+use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap};
 use http::request::Parts;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -18,6 +20,8 @@ use crate::secret::Secret;
 
 /// Longest body. A grant is some 4 kB, a client with a thousand tenants some 20.
 const BODY_LEN_MAX: usize = 64 * 1024;
+/// Longest time for a body to come.
+const BODY_TIME_MAX: Duration = Duration::from_secs(10);
 /// Longest field name that an error repeats; what is longer may be a value in the wrong place.
 const FIELD_LEN_MAX: usize = 32;
 
@@ -43,16 +47,7 @@ impl Fields {
     /// Reads a body that is a JSON object.
     pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<Self, AdminError> {
         check_type(headers)?;
-        let content = match Limited::new(body, BODY_LEN_MAX).collect().await {
-            Ok(content) => content.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => {
-                return Err(AdminError::new(
-                    Kind::PayloadTooLarge,
-                    format!("the body is longer than {BODY_LEN_MAX} bytes"),
-                ));
-            }
-            Err(_) => return Err(AdminError::bad_request("the body broke off before its end")),
-        };
+        let content = collect(body).await?;
         match serde_json::from_slice(&content) {
             Ok(Value::Object(fields)) => Ok(Self(fields)),
             Ok(_) => Err(AdminError::bad_request("the body must be a JSON object")),
@@ -97,6 +92,19 @@ impl Fields {
     pub(super) fn end(self, known: &str) -> Result<(), AdminError> {
         let Some((unknown, _)) = self.0.iter().next() else { return Ok(()) };
         Err(AdminError::bad_request(format!("{}; known are {known}", unknown_name(unknown))))
+    }
+}
+
+async fn collect(body: Body) -> Result<Bytes, AdminError> {
+    let whole = Limited::new(body, BODY_LEN_MAX).collect();
+    match tokio::time::timeout(BODY_TIME_MAX, whole).await {
+        Ok(Ok(content)) => Ok(content.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(AdminError::new(
+            Kind::PayloadTooLarge,
+            format!("the body is longer than {BODY_LEN_MAX} bytes"),
+        )),
+        Ok(Err(_)) => Err(AdminError::bad_request("the body broke off before its end")),
+        Err(_) => Err(AdminError::bad_request("the body did not come to its end in time")),
     }
 }
 

@@ -195,3 +195,36 @@ impl From<RefreshError> for AdminError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_went_wrong_in_the_store_decides_the_answer_and_its_cause_stays_in_the_log() {
+        let cause = || "disk sda1 is full".to_owned();
+        let attempt = "store a grant";
+        for (fault, kind) in [
+            (StoreError::Exists { what: "client crm".into() }, Kind::Conflict),
+            (StoreError::Conflict { what: "tenant acme".into() }, Kind::Conflict),
+            (StoreError::Unavailable { attempt, cause: cause() }, Kind::StoreUnavailable),
+            (StoreError::Corrupt { attempt, cause: cause() }, Kind::Internal),
+        ] {
+            let error = AdminError::from(fault);
+            assert_eq!(error.kind, kind);
+            assert!(!error.message.contains("sda1"), "{}", error.message);
+        }
+    }
+
+    #[test]
+    fn a_keeper_that_has_stopped_is_a_503_for_every_change() {
+        for error in [
+            AdminError::from(PutError::Stopped),
+            AdminError::from(ChangeError::Stopped),
+            AdminError::from(RefreshError::Stopped),
+        ] {
+            assert_eq!(error.kind, Kind::StoreUnavailable);
+            assert!(error.message.contains("being stopped"));
+        }
+    }
+}

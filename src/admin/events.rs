@@ -68,10 +68,9 @@ pub(super) async fn stream(
     let frames = BroadcastStream::new(shared.feed.0.subscribe());
     let events = frames.map(|frame| {
         Ok(match frame {
-            Ok(frame) => Event::default()
-                .id(frame.id.to_string())
-                .event(&*frame.name)
-                .data(&*frame.data),
+            Ok(frame) => {
+                Event::default().id(frame.id.to_string()).event(&*frame.name).data(&*frame.data)
+            }
             Err(BroadcastStreamRecvError::Lagged(missed)) => {
                 Event::default().event("lagged").data(json!({ "missed": missed }).to_string())
             }

@@ -132,9 +132,15 @@ mod tests {
 
     #[test]
     fn a_query_that_makes_no_sense_is_refused() {
-        for query in
-            ["limit=0", "limit=1001", "limit=x", "cursor=!", "limit=1&limit=2", "other=1", "cursor=_w"]
-        {
+        for query in [
+            "limit=0",
+            "limit=1001",
+            "limit=x",
+            "cursor=!",
+            "limit=1&limit=2",
+            "other=1",
+            "cursor=_w",
+        ] {
             assert!(Query::read(Some(query), &["state"]).is_err(), "{query}");
         }
         assert!(Query::read(Some("state=ready"), &["state"]).is_ok());

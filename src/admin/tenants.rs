@@ -139,9 +139,13 @@ pub(super) async fn refresh(
     State(shared): Desk,
     Named(tenant): Named<TenantName>,
 ) -> Result<StatusCode, AdminError> {
-    shared.parts.tokens.refresh(&tenant).await?;
-    info!(%tenant, "refresh ordered by an operator");
-    Ok(StatusCode::ACCEPTED)
+    let whole = shared.clone();
+    let change = async move {
+        shared.parts.tokens.refresh(&tenant).await?;
+        info!(%tenant, "refresh ordered by an operator");
+        Ok(StatusCode::ACCEPTED)
+    };
+    whole.change(change).await
 }
 
 /// `POST /v1/tenants/{tenant}/pause`

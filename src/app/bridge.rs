@@ -1,7 +1,8 @@
 //! Carries word between the token keeper and the gates, which do not know each other.
 //!
-//! What becomes of a tenant's token goes to the gate of its API key; a call that waits for a token goes to the
-//! keeper. The last word on each tenant is kept, so that a gate that is opened later hears of its tenants.
+//! What becomes of a tenant's token goes to the gate of its API key; a call that waits for a token
+//! goes to the keeper. The last word on each tenant is kept, so that a gate that is opened later
+//! hears of its tenants.
 
 use std::collections::BTreeMap;
 
@@ -38,13 +39,13 @@ impl Bridge {
         let mut carrier = Carrier { gate: gate.clone(), known: BTreeMap::new() };
         // the tenants of the store are at the gates before the first call is
         while let Ok(change) = changes.try_recv() {
-            carrier.changed(change);
+            carrier.changed(&change);
         }
         let (tokens, stopped) = (tokens.clone(), stopped.clone());
         tracker.spawn(async move {
             loop {
                 tokio::select! {
-                    Some(change) = changes.recv() => carrier.changed(change),
+                    Some(change) = changes.recv() => carrier.changed(&change),
                     Some(demand) = demands.recv() => tokens.demand(&demand.tenant, demand.deadline),
                     Some(()) = announced.recv() => carrier.announce_all(),
                     () = stopped.cancelled() => return,
@@ -62,7 +63,7 @@ impl Bridge {
 }
 
 impl Carrier {
-    fn changed(&mut self, change: TenantChange) {
+    fn changed(&mut self, change: &TenantChange) {
         let before = match change.readiness {
             Some(_) => self.known.insert(change.tenant.clone(), change.clone()),
             None => self.known.remove(&change.tenant),
@@ -70,7 +71,7 @@ impl Carrier {
         if let Some(before) = before.filter(|before| before.api_key != change.api_key) {
             self.gate.set_tenant(&before.api_key, &before.tenant, None, false, 1);
         }
-        self.announce(&change);
+        self.announce(change);
     }
 
     fn announce_all(&self) {

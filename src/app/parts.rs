@@ -17,7 +17,8 @@ use crate::engine::ApiKeyName;
 use crate::engine::scheduler::Limits;
 use crate::phase::{Phase, SharedPhase};
 use crate::proxy::Settings;
-use crate::store::Store;
+use crate::store::{Measured, Store};
+use crate::telemetry::Metrics;
 use crate::tokens::KeyAuth;
 
 /// How often the store is asked whether it can be written.
@@ -69,10 +70,7 @@ pub(super) fn fixed_differences(before: &Config, after: &Config) -> Vec<&'static
         ("upstream.connect_timeout", a.upstream.connect_timeout != b.upstream.connect_timeout),
         ("upstream.ca_file", a.upstream.ca_file != b.upstream.ca_file),
         ("store.url", a.store.url != b.store.url),
-        (
-            "store.encryption_key_file",
-            a.store.encryption_key_file != b.store.encryption_key_file,
-        ),
+        ("store.encryption_key_file", a.store.encryption_key_file != b.store.encryption_key_file),
         ("admin.token_file", a.admin.token != b.admin.token),
     ];
     differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
@@ -93,7 +91,11 @@ pub(super) fn with_fixed_of(before: &Config, mut after: Config) -> Config {
 }
 
 /// Opens the store and says in the log with which key.
-pub(super) async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
+pub(super) async fn open_store(
+    config: &Config,
+    metrics: &Metrics,
+    clock: &Clock,
+) -> anyhow::Result<Arc<dyn Store>> {
     let opened = super::open(config).await?;
     if config.store.url == StoreUrl::Memory {
         warn!("the store is memory: tenants, tokens and counts are gone when the process ends");
@@ -104,7 +106,7 @@ pub(super) async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>
             warn!("{warning}");
         }
     }
-    Ok(opened.store)
+    Ok(Arc::new(Measured::new(opened.store, metrics.clone(), clock.clone())))
 }
 
 /// Keeps `/readyz` true to the store.

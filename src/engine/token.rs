@@ -258,11 +258,8 @@ impl TokenKeeper {
 
     /// How many tenants of an API key are being refreshed or wait for it.
     #[must_use]
-    pub fn depth(&self, api_key: &ApiKeyName, now: Now) -> usize {
-        let Some(lane) = self.lanes.get(api_key) else { return 0 };
-        let due =
-            |name: &&TenantName| self.tenants.get(*name).is_some_and(|t| t.rank(now).is_some());
-        lane.wanting.iter().filter(due).count().saturating_add(usize::from(lane.busy.is_some()))
+    pub fn depth(&self, api_key: &ApiKeyName) -> usize {
+        self.lanes.get(api_key).map_or(0, |lane| lane.wanting.len())
     }
 
     /// The lane of an API key; a new one rests first, since what happened before is not known.

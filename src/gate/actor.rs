@@ -1,8 +1,8 @@
 //! The task that owns the scheduler of one API key.
 //!
-//! It takes messages in batches, lets the scheduler decide, and carries its commands out. It never waits for
-//! anything but its mailbox and the scheduler's next deadline: the store is asked in a task of its own, whose
-//! answer is a message like any other.
+//! It takes messages in batches, lets the scheduler decide, and carries its commands out. It never
+//! waits for anything but its mailbox and the scheduler's next deadline: the store is asked in a
+//! task of its own, whose answer is a message like any other.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,9 +21,10 @@ use crate::engine::scheduler::{
 };
 use crate::engine::{ApiKeyName, Day, Mono, Now, TenantName};
 use crate::store::{Store, StoreError};
-use crate::telemetry::{Event, Events, KeyMetrics, Metrics, ThrottleScope};
+use crate::telemetry::{Event, Events, KeyMetrics, ThrottleScope};
 
-/// Messages taken before commands are carried out, so that a full mailbox does not hold back grants.
+/// Messages taken before commands are carried out, so that a full mailbox does not hold back
+/// grants.
 const BATCH_MAX: usize = 64;
 
 /// How long a granted call waited, or why it was refused.
@@ -63,7 +64,6 @@ pub(super) struct Actor {
     pub(super) clock: Clock,
     pub(super) store: Arc<dyn Store>,
     pub(super) metrics: KeyMetrics,
-    pub(super) store_metrics: Metrics,
     pub(super) events: Events,
     pub(super) demands: mpsc::UnboundedSender<Demand>,
     pub(super) tracker: TaskTracker,
@@ -215,11 +215,8 @@ impl Actor {
     fn claim(&self, claim: Claim) {
         let Some(mailbox) = self.mailbox.upgrade() else { return };
         let (store, name) = (self.store.clone(), self.name.clone());
-        let (metrics, clock) = (self.store_metrics.clone(), self.clock.clone());
         self.tracker.spawn(async move {
-            let started = clock.now().mono;
             let answer = store.reserve(&name, claim.day, claim.want, claim.limit).await;
-            metrics.store("reserve", clock.now().mono.since(started), answer.is_ok());
             let answer = match answer {
                 Ok(count) => {
                     Some(Claimed { day: count.day, granted: count.granted, total: count.total })

@@ -1,8 +1,8 @@
 //! One call from the caller's request to the answer: waiting, sending, and sending again.
 //!
-//! Every repeat goes back to the front of its tenant's queue and takes a new slot and a new count. A call is sent
-//! again when that is certain to be harmless (it was refused, or never left) or when its method is safe, and only
-//! while the caller's wait lasts.
+//! Every repeat goes back to the front of its tenant's queue and takes a new slot and a new count.
+//! A call is sent again when that is certain to be harmless (it was refused, or never left) or when
+//! its method is safe, and only while the caller's wait lasts.
 
 use std::time::Duration;
 
@@ -53,8 +53,10 @@ struct Chances {
     token: bool,
     /// A safe call was sent again because the upstream was not well.
     safe: bool,
-    /// Connections that could not be made.
+    /// Connections that could not be made since one could.
     connects: u32,
+    /// Why the last one could not.
+    no_connection: Option<Rejection>,
 }
 
 /// What follows a sending.
@@ -139,6 +141,10 @@ impl Call<'_> {
             permit = match (granted(self.enqueue_again(), record).await, in_hand) {
                 (Ok(permit), _) => permit,
                 (Err(_), Some(answer)) => return Ok(answer),
+                // what kept the call from being sent is a better answer than that its time is over
+                (Err(refusal), None) if refusal.reason() == Reason::WaitExpired => {
+                    return Err(chances.no_connection.unwrap_or(refusal));
+                }
                 (Err(refusal), None) => return Err(refusal),
             };
         }
@@ -172,19 +178,21 @@ impl Call<'_> {
                 return self.no_connection(&error, chances).await;
             }
         };
-        let body = self.body.body().ok_or_else(|| unreachable(&"the body went with the first try"))?;
+        (chances.connects, chances.no_connection) = (0, None);
+        let body =
+            self.body.body().ok_or_else(|| unreachable(&"the body went with the first try"))?;
         let sent = self.send(permit, connection, &bearer, body, record).await;
         match sent {
-            Sent::Answer { answer, outcome } => {
-                self.answered(answer, outcome, &bearer, chances)
-            }
-            Sent::NotSent(body) => {
+            Sent::Answer { answer, outcome } => self.answered(answer, outcome, &bearer, chances),
+            Sent::Unsent(body) => {
                 if let Taken::Once(place) = &mut self.body {
                     *place = Some(body);
                 }
                 Ok(Next::Again)
             }
-            Sent::Broken(error) if self.is_safe() && !std::mem::replace(&mut chances.safe, true) => {
+            Sent::Broken(error)
+                if self.is_safe() && !std::mem::replace(&mut chances.safe, true) =>
+            {
                 debug!(%error, "a safe call's connection broke: sending it again");
                 Ok(Next::Again)
             }
@@ -264,7 +272,8 @@ impl Call<'_> {
     /// The API refused the token: a new one is asked for, unless there is one already.
     fn unauthorized(&self, bearer: &Bearer) {
         let tenant = &self.caller.tenant;
-        let newer = self.proxy.tokens.bearer(tenant).is_some_and(|now| now.version > bearer.version);
+        let newer =
+            self.proxy.tokens.bearer(tenant).is_some_and(|now| now.version > bearer.version);
         if !newer {
             self.proxy.tokens.rejected(tenant, bearer.version);
             self.caller.key.token_refused(tenant);
@@ -275,7 +284,8 @@ impl Call<'_> {
         self.method == Method::GET || self.method == Method::HEAD
     }
 
-    /// Waits a little before the next try, or gives up when the caller's wait would be over by then.
+    /// Waits a little before the next try, or gives up when the caller's wait would be over by
+    /// then.
     async fn no_connection(
         &self,
         error: &ConnectError,
@@ -288,6 +298,7 @@ impl Call<'_> {
         if next >= self.deadline {
             return Err(unreachable(error));
         }
+        chances.no_connection = Some(unreachable(error));
         self.proxy.clock.sleep_until(next).await;
         Ok(Next::Again)
     }

@@ -1,7 +1,7 @@
 //! One sending: from the spent permit to the head of the answer, with its outcome settled.
 //!
-//! Once bytes have left, the exchange is carried on to the head of the answer even when the caller leaves, in a
-//! task of its own, so that what the upstream said of the limits is always learned.
+//! Once bytes have left, the exchange is carried on to the head of the answer even when the caller
+//! leaves, in a task of its own, so that what the upstream said of the limits is always learned.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -22,7 +22,7 @@ pub(super) enum Sent {
     /// An answer, and what it says about the limits.
     Answer { answer: Response<AnswerBody>, outcome: Outcome },
     /// Certainly nothing left; the body comes back.
-    NotSent(OutBody),
+    Unsent(OutBody),
     /// The connection broke before an answer.
     Broken(hyper::Error),
     /// No answer in time.
@@ -49,15 +49,15 @@ impl Sending {
         let Self { permit, connection, request, timeout, key, clock } = self;
         let started = clock.now().mono;
         let spent = permit.spend();
-        let Ok(sent) = tokio::time::timeout(timeout, connection.send(request)).await else {
+        let Ok(reply) = tokio::time::timeout(timeout, connection.send(request)).await else {
             spent.settle(Outcome::Lost);
             return Sent::TimedOut;
         };
-        let (mut answer, lease) = match sent {
-            Ok(sent) => sent,
+        let (mut answer, lease) = match reply {
+            Ok(reply) => reply,
             Err(SendError::NotSent(request)) => {
                 spent.settle(Outcome::NotSent);
-                return Sent::NotSent(request.into_body());
+                return Sent::Unsent(request.into_body());
             }
             Err(SendError::Lost(error)) => {
                 spent.settle(Outcome::Lost);
@@ -104,7 +104,8 @@ impl Drop for Exchange {
     }
 }
 
-/// Whether the upstream says that it is not well; such answers of safe calls are worth a second try.
+/// Whether the upstream says that it is not well; such answers of safe calls are worth a second
+/// try.
 pub(super) fn is_unwell(outcome: Outcome, status: http::StatusCode) -> bool {
     outcome == Outcome::Answered(Health::Error) && matches!(status.as_u16(), 502..=504)
 }

@@ -1,7 +1,8 @@
 //! Which headers pass, in both directions.
 //!
-//! Hop-by-hop headers (RFC 9110 section 7.6.1) and those that `Connection` names belong to one connection. What
-//! names or authenticates the caller ends here; the API sees the tenant's bearer token and nothing of ours.
+//! Hop-by-hop headers (RFC 9110 section 7.6.1) and those that `Connection` names belong to one
+//! connection. What names or authenticates the caller ends here; the API sees the tenant's bearer
+//! token and nothing of ours.
 
 use http::header::{
     self, AUTHORIZATION, CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName,
@@ -85,11 +86,8 @@ pub(super) fn for_upstream(headers: &mut HeaderMap, path: &str) {
 }
 
 fn remove_forwarded(headers: &mut HeaderMap) {
-    let forwarded: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| name.as_str().starts_with("x-forwarded-"))
-        .cloned()
-        .collect();
+    let forwarded: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with("x-forwarded-")).cloned().collect();
     for name in forwarded {
         headers.remove(name);
     }

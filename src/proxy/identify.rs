@@ -1,7 +1,7 @@
 //! Who calls, for which tenant, and what the caller asks of the queue.
 //!
-//! A client key says who calls and for whom it may; path, header or the client's only tenant say for whom it
-//! does. Nothing here waits or touches the body.
+//! A client key says who calls and for whom it may; path, header or the client's only tenant say
+//! for whom it does. Nothing here waits or touches the body.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,7 +79,9 @@ fn chosen(
         (None, None) => None,
     };
     match (named, in_bearer) {
-        (Some(name), Some(bearer)) if name != bearer && proxy.tokens.tenant(bearer.as_str()).is_some() => {
+        (Some(name), Some(bearer))
+            if name != bearer && proxy.tokens.tenant(bearer.as_str()).is_some() =>
+        {
             Err(bad("the bearer value and the path or Ctct-Tenant name two different tenants"))
         }
         (Some(name), _) | (None, Some(name)) => Ok(name),
@@ -106,7 +108,8 @@ fn home(proxy: &Inner, client: Option<&Client>, tenant: &TenantName) -> Result<K
     if client.is_some_and(|client| !client.may_act_for(tenant)) {
         return Err(forbidden(tenant));
     }
-    let key = proxy.tokens.tenant(tenant.as_str()).and_then(|view| proxy.gate.api_key(&view.api_key));
+    let key =
+        proxy.tokens.tenant(tenant.as_str()).and_then(|view| proxy.gate.api_key(&view.api_key));
     let sees_all = client.is_none_or(|client| client.tenants == TenantScope::All);
     match key {
         Some(key) => Ok(key),
@@ -142,7 +145,8 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a st
     value.to_str().map(Some).map_err(|_| bad(format!("the header {name} is not visible ASCII")))
 }
 
-/// The class that `Priority: u=…` (RFC 9218) asks for. As the RFC says, what cannot be read is ignored.
+/// The class that `Priority: u=…` (RFC 9218) asks for. As the RFC says, what cannot be read is
+/// ignored.
 pub(super) fn class(headers: &HeaderMap) -> Class {
     if !headers.contains_key(PRIORITY) {
         return Class::default();
@@ -166,7 +170,8 @@ pub(super) fn class(headers: &HeaderMap) -> Class {
     urgency.filter(|urgency| *urgency <= 7).map_or(Class::default(), Class::from_urgency)
 }
 
-/// How long the caller will wait: `Prefer: wait=…` (RFC 7240 section 4.3), or what the settings say.
+/// How long the caller will wait: `Prefer: wait=…` (RFC 7240 section 4.3), or what the settings
+/// say.
 pub(super) fn wait(headers: &HeaderMap, settings: &Settings) -> Duration {
     if !headers.contains_key(PREFER) {
         return settings.max_wait;
@@ -206,13 +211,13 @@ fn unauthenticated(what: &str) -> Rejection {
 mod tests {
     use super::*;
 
-    fn headers(name: HeaderName, values: &[&'static str]) -> HeaderMap {
+    fn headers(name: &HeaderName, values: &[&'static str]) -> HeaderMap {
         values.iter().map(|value| (name.clone(), HeaderValue::from_static(value))).collect()
     }
 
     #[test]
     fn urgency_makes_the_class() {
-        let read = |value: &'static str| class(&headers(PRIORITY, &[value]));
+        let read = |value: &'static str| class(&headers(&PRIORITY, &[value]));
         assert_eq!(class(&HeaderMap::new()), Class::Normal);
         for value in ["u=0", "u=2, i", "i, u=1"] {
             assert_eq!(read(value), Class::Interactive, "{value}");
@@ -233,7 +238,7 @@ mod tests {
             replay_buffer: 1,
             upstream_timeout: Duration::from_secs(60),
         };
-        let read = |values: &[&'static str]| wait(&headers(PREFER, values), &settings).as_secs();
+        let read = |values: &[&'static str]| wait(&headers(&PREFER, values), &settings).as_secs();
         assert_eq!(wait(&HeaderMap::new(), &settings).as_secs(), 30);
         assert_eq!(read(&["wait=10"]), 10);
         assert_eq!(read(&["respond-async, WAIT=\"7\"; x=y"]), 7);

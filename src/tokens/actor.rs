@@ -153,6 +153,10 @@ impl Actor {
         for (tenant, (earliest, latest)) in &wishes.demands {
             self.keeper.demand(tenant, *latest, now);
             self.keeper.demand(tenant, *earliest, now);
+            // whoever waits for a token that is good has missed that it is
+            if self.keeper.readiness(tenant) == Some(&Readiness::Ready) {
+                self.announce(tenant, Readiness::Ready);
+            }
         }
     }
 
@@ -172,7 +176,7 @@ impl Actor {
                 let _ = reply.send(self.status(&tenant, now));
             }
             Request::Lanes(reply) => {
-                let depth = |key: &ApiKeyName| (key.clone(), self.keeper.depth(key, now));
+                let depth = |key: &ApiKeyName| (key.clone(), self.keeper.depth(key));
                 let _ = reply.send(self.keys.keys().map(depth).collect());
             }
             Request::Reload { keys, refresh_interval, refresh_margin, reply } => {
@@ -269,9 +273,8 @@ impl Actor {
 
     /// Tells the observers what has changed in sum.
     fn report(&mut self) {
-        let now = self.clock.now();
         for key in self.keys.keys() {
-            let depth = self.keeper.depth(key, now);
+            let depth = self.keeper.depth(key);
             if self.depths.insert(key.clone(), depth) != Some(depth) {
                 self.observer.lane_depth(key, depth);
             }

@@ -79,8 +79,8 @@ impl Connector {
 pub fn tls(ca_file: Option<&Path>) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let further = ca_file.map_or(Ok(Vec::new()), authorities)?;
-    let verifier = Verifier::new_with_extra_roots(further, provider.clone())
-        .map_err(TlsError::Verifier)?;
+    let verifier =
+        Verifier::new_with_extra_roots(further, provider.clone()).map_err(TlsError::Verifier)?;
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Verifier)?;

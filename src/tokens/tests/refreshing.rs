@@ -161,20 +161,3 @@ async fn a_rejected_token_is_replaced_and_changes_are_told_in_order() {
     }
     assert_eq!(told, [Readiness::Waiting, Readiness::Ready, Readiness::Waiting, Readiness::Ready]);
 }
-
-#[tokio::test(start_paused = true)]
-async fn zz_measure() {
-    let t0 = std::time::Instant::now();
-    let house = House::with_tenants(10_000).await;
-    println!("start {:?}", t0.elapsed());
-    for n in 0..10_000 {
-        house.demand(n, secs(600 - n as u64 % 500));
-    }
-    tokio::time::sleep(secs(1)).await;
-    println!("demands {:?}", t0.elapsed());
-    tokio::time::sleep(secs(1_000)).await;
-    println!("1000 s, {} refreshed {:?}", house.upstream.seen().len(), t0.elapsed());
-    house.upstream.script((0..100).map(|_| Turn::trouble(Trouble::ServerError)));
-    tokio::time::sleep(secs(1_000)).await;
-    println!("1000 s failing {:?}", t0.elapsed());
-}

@@ -1,0 +1,178 @@
+//! The gate under paused time: wake-ups, leavers, and a store that is slow or fails.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{Demand, Gate, KeyGate, Parts, Ticket};
+use crate::clock::Clock;
+use crate::engine::outcome::{Health, Outcome};
+use crate::engine::scheduler::{Arrival, Entry, Limits, Readiness};
+use crate::engine::{ApiKeyName, Class, DayReset, Guard, TenantName, Unix};
+use crate::rejection::Reason;
+use crate::store::{MemoryStore, Store as _};
+use crate::telemetry::{Events, Metrics};
+
+const NOON: Unix = Unix::from_secs(20_000 * 86_400 + 43_200);
+
+struct World {
+    gate: Gate,
+    key: KeyGate,
+    clock: Clock,
+    store: Arc<MemoryStore>,
+    demands: mpsc::UnboundedReceiver<Demand>,
+}
+
+fn limits() -> Limits {
+    Limits {
+        rate: "4".parse().unwrap(),
+        guard: Guard::Fixed(Duration::from_millis(60)),
+        per_day: 1_000,
+        day_reset: DayReset::default(),
+        in_flight_max: 64,
+        capacity: 100,
+        capacity_per_tenant: 50,
+    }
+}
+
+fn main_key() -> ApiKeyName {
+    ApiKeyName::new("main").unwrap()
+}
+
+fn acme() -> TenantName {
+    TenantName::new("acme").unwrap()
+}
+
+/// A gate whose first window of silence is over, with one tenant that has a token.
+async fn world() -> World {
+    let clock = Clock::starting_at(NOON);
+    let store = Arc::new(MemoryStore::default());
+    let (demands, demanded) = mpsc::unbounded_channel();
+    let gate = Gate::start(
+        Parts {
+            store: store.clone(),
+            clock: clock.clone(),
+            metrics: Metrics::new("test"),
+            events: Events::new(clock.clone()),
+            demands,
+            tracker: TaskTracker::new(),
+            stopped: CancellationToken::new(),
+        },
+        vec![(main_key(), limits())],
+        &BTreeSet::new(),
+    );
+    gate.set_tenant(&main_key(), &acme(), Some(Readiness::Ready), false, 1);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let key = gate.api_key(&main_key()).unwrap();
+    World { gate, key, clock, store, demands: demanded }
+}
+
+impl World {
+    fn ticket(&self) -> Ticket {
+        self.ticket_that(Entry::Back)
+    }
+
+    fn ticket_that(&self, entry: Entry) -> Ticket {
+        self.key.enqueue(Arrival {
+            tenant: acme(),
+            class: Class::Normal,
+            deadline: self.clock.now().mono.plus(Duration::from_secs(30)),
+            entry,
+        })
+    }
+
+    async fn counted(&self) -> u64 {
+        let day = DayReset::default().day_of(self.clock.now().unix);
+        self.store.reserve(&main_key(), day, 0, 1_000).await.unwrap().total
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_are_granted_one_spacing_apart_and_counted_before_they_leave() {
+    let world = world().await;
+    let started = world.clock.now().mono;
+    for left in 1..=8 {
+        let spent = world.ticket().granted().await.unwrap().spend();
+        assert!(world.counted().await >= left);
+        spent.settle(Outcome::Answered(Health::Good));
+    }
+    let took = world.clock.now().mono.since(started);
+    assert!((1_855..=1_900).contains(&took.as_millis()), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_ticket_and_a_dropped_permit_spend_nothing() {
+    let world = world().await;
+    let permit = world.ticket().granted().await.unwrap();
+    let tickets: Vec<_> = (0..20).map(|_| world.ticket()).collect();
+    drop(tickets);
+    drop(permit);
+    let spent = world.ticket().granted().await.unwrap().spend();
+    spent.settle(Outcome::Answered(Health::Good));
+    let snapshot = world.key.snapshot().await.unwrap();
+    assert_eq!((snapshot.day_used, snapshot.in_flight, snapshot.depth), (1, 0, [0; 3]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spent_call_that_is_dropped_stays_charged() {
+    let world = world().await;
+    drop(world.ticket().granted().await.unwrap().spend());
+    let snapshot = world.key.snapshot().await.unwrap();
+    assert_eq!((snapshot.day_used, snapshot.in_flight), (1, 0));
+    let tenant = world.key.tenant(acme()).await.unwrap();
+    assert_eq!((tenant.calls_today, tenant.errors_today), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_holds_the_tenant_until_there_is_another() {
+    let mut world = world().await;
+    world.key.token_refused(&acme());
+    let mut waiting = Box::pin(world.ticket_that(Entry::Front).granted());
+    assert_eq!(world.demands.recv().await.unwrap().tenant, acme());
+    let early = tokio::time::timeout(Duration::from_secs(5), &mut waiting).await;
+    assert!(early.is_err(), "granted without a token");
+    world.gate.set_tenant(&main_key(), &acme(), Some(Readiness::Ready), false, 1);
+    let waited = waiting.await.unwrap().waited();
+    assert!(waited.token >= Duration::from_secs(5), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_refuses_new_calls_and_gives_the_count_back() {
+    let world = world().await;
+    let spent = world.ticket().granted().await.unwrap().spend();
+    spent.settle(Outcome::Answered(Health::Good));
+    world.gate.stop(Duration::from_secs(15));
+    let refused = world.ticket().granted().await.err().map(|rejection| rejection.reason());
+    assert_eq!(refused, Some(Reason::ShuttingDown));
+    assert!(world.counted().await > 1);
+    world.gate.close().await;
+    assert_eq!(world.counted().await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_key_that_goes_refuses_and_one_that_comes_serves() {
+    let world = world().await;
+    let held = world.ticket().granted().await.unwrap();
+    let waiting = world.ticket();
+    let other = ApiKeyName::new("other").unwrap();
+    world.gate.reconfigure(vec![(other.clone(), limits())], &BTreeSet::new());
+    assert_eq!(waiting.granted().await.err().unwrap().reason(), Reason::ShuttingDown);
+    assert!(world.gate.api_key(&main_key()).is_none());
+    assert!(world.gate.api_key(&other).unwrap().snapshot().await.is_some());
+    held.spend().settle(Outcome::Answered(Health::Good));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_held_key_lets_calls_wait_until_their_time_is_over() {
+    let world = world().await;
+    world.key.pause(true);
+    let refused = world.ticket().granted().await.err().unwrap();
+    assert_eq!(refused.reason(), Reason::WaitExpired);
+    let waiting = world.ticket();
+    world.key.pause(false);
+    assert!(waiting.granted().await.is_ok());
+}
