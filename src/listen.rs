@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -105,8 +106,8 @@ impl Listener {
             let handle = handle.clone();
             let service = service_fn(move |mut request: Request<Incoming>| {
                 request.extensions_mut().insert(port);
-                let answer = handle(request);
-                async move { Ok::<_, Infallible>(answer.await) }
+                // not an async block, which would hold the future twice: once before its first poll
+                handle(request).map(Ok::<_, Infallible>)
             });
             let (builders, watcher) = (builders.clone(), graceful.watcher());
             let stopped = stopped.clone();
