@@ -1,7 +1,8 @@
 //! The composition root: everything put together, started, changed and stopped.
 //!
-//! It decides nothing about calls or tokens. It starts what is needed in order (store, tokens, gates, listeners),
-//! carries word between the shells that may not know each other, and undoes it all in the opposite order.
+//! It decides nothing about calls or tokens. It starts what is needed in order (store, tokens,
+//! gates, listeners), carries word between the shells that may not know each other, and undoes it
+//! all in the opposite order.
 
 mod bridge;
 mod observe;
@@ -154,15 +155,19 @@ impl App {
         self.config.load().server.drain_timeout
     }
 
-    /// Changes limits, queue settings and API keys to those of `config`. No waiting call and no count is lost.
-    /// What needs a restart is named in the log and stays as it was.
-    pub async fn reload(&self, config: Config) {
+    /// Changes limits, queue settings and API keys to those of `config`. No waiting call and no
+    /// count is lost. What needs a restart is named in the log and stays as it was.
+    ///
+    /// # Errors
+    /// When the store cannot say which API keys are held; nothing is changed then.
+    pub async fn reload(&self, config: Config) -> anyhow::Result<()> {
+        let paused = self.store.paused_api_keys().await?;
         let before = self.config.load_full();
         for key in parts::fixed_differences(&before, &config) {
             warn!(key, "this setting is taken at the next start, not by a reload");
         }
         let config = parts::with_fixed_of(&before, config);
-        self.gate.reconfigure(parts::limits(&config));
+        self.gate.reconfigure(parts::limits(&config), &paused);
         self.tokens
             .reload_keys(
                 parts::key_auths(&config),
@@ -174,10 +179,12 @@ impl App {
         self.config.store(Arc::new(config));
         self.bridge.announce_all();
         info!("the configuration was reloaded");
+        Ok(())
     }
 
-    /// Stops in order: new calls are refused, waiting ones served for half of the drain time, those in flight
-    /// finished, tokens stored, counts given back, the store closed. `false` when that took longer than it may.
+    /// Stops in order: new calls are refused, waiting ones served for half of the drain time, those
+    /// in flight finished, tokens stored, counts given back, the store closed. `false` when that
+    /// took longer than it may.
     pub async fn stop(self) -> bool {
         let drain = self.drain_timeout();
         info!(?drain, "stopping");
@@ -231,7 +238,7 @@ impl Ground {
     ) -> anyhow::Result<(Gate, Tokens, Bridge)> {
         let (demands, demanded) = mpsc::unbounded_channel();
         let (changes, news) = mpsc::unbounded_channel();
-        let paused: Vec<_> = self.store.paused_api_keys().await?.into_iter().collect();
+        let paused = self.store.paused_api_keys().await?;
         let gate = gate::Parts {
             store: self.store.clone(),
             clock: self.clock.clone(),

@@ -1,7 +1,7 @@
 //! The programs that may call: a table from the digest of a key to the client that holds it.
 //!
-//! Read on every request, changed by an operator now and then; each change is in the store before it is in the
-//! table. A key is known here only by its digest.
+//! Read on every request, changed by an operator now and then; each change is in the store before
+//! it is in the table. A key is known here only by its digest.
 
 use std::sync::Arc;
 

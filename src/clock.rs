@@ -1,8 +1,8 @@
 //! The only place that reads time.
 //!
-//! A [`Clock`] gives a [`Now`] with both clocks. The monotonic half is tokio's, so that a test with a paused
-//! runtime moves it; the wall half is the system's, or, for tests, one that follows the monotonic half from
-//! a chosen moment and can be made to step.
+//! A [`Clock`] gives a [`Now`] with both clocks. The monotonic half is tokio's, so that a test with
+//! a paused runtime moves it; the wall half is the system's, or, for tests, one that follows the
+//! monotonic half from a chosen moment and can be made to step.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -36,7 +36,8 @@ impl Clock {
         Self { started: instant_now(), wall: Wall::Virtual { started, step_ms: Arc::default() } }
     }
 
-    /// Moves a virtual wall clock by `ms` milliseconds, back when negative; the system's is not touched.
+    /// Moves a virtual wall clock by `ms` milliseconds, back when negative; the system's is not
+    /// touched.
     pub fn step_ms(&self, ms: i64) {
         if let Wall::Virtual { step_ms, .. } = &self.wall {
             step_ms.fetch_add(ms, Ordering::Relaxed);

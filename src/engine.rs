@@ -1,9 +1,9 @@
 //! The two pure state machines: who goes next and when, and which token is good.
 //!
-//! Nothing here knows a socket, a clock or a database: inputs and a [`Now`] go in, commands and the next
-//! deadline come out. The shells in `gate` and `tokens` own one machine each and do the I/O, so that a
-//! simulated day is a unit test of milliseconds and a failing seed replays exactly.
-//! The layer uses `std` alone and never iterates a hash map.
+//! Nothing here knows a socket, a clock or a database: inputs and a [`Now`] go in, commands and the
+//! next deadline come out. The shells in `gate` and `tokens` own one machine each and do the I/O,
+//! so that a simulated day is a unit test of milliseconds and a failing seed replays exactly. The
+//! layer uses `std` alone and never iterates a hash map.
 
 #![cfg_attr(
     not(test),

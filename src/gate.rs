@@ -1,16 +1,17 @@
 //! The gate of each API key: where calls wait for a slot.
 //!
-//! A caller gets a [`Ticket`], the ticket becomes a [`Permit`], the permit is spent just before bytes leave, and
-//! what is spent is settled with its outcome. Dropping any of them is safe and means what the type says. One task
-//! per API key owns the scheduler of that key; this handle sends it messages. Tokens are not known here: what a
-//! tenant's token is good for comes in through [`Gate::set_tenant`], and what waits for one goes out as a demand.
+//! A caller gets a [`Ticket`], the ticket becomes a [`Permit`], the permit is spent just before
+//! bytes leave, and what is spent is settled with its outcome. Dropping any of them is safe and
+//! means what the type says. One task per API key owns the scheduler of that key; this handle sends
+//! it messages. Tokens are not known here: what a tenant's token is good for comes in through
+//! [`Gate::set_tenant`], and what waits for one goes out as a demand.
 
 mod actor;
 mod permit;
 mod refusal;
 mod usage;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -51,7 +52,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// Tells of it.
     pub events: Events,
-    /// Where demands for tokens go. Unbounded, and bounded all the same: a demand stands for a waiting call.
+    /// Where demands for tokens go. Unbounded, and bounded all the same: a demand stands for a
+    /// waiting call.
     pub demands: mpsc::UnboundedSender<Demand>,
     /// Runs the tasks.
     pub tracker: TaskTracker,
@@ -108,23 +110,23 @@ pub struct Quota {
 }
 
 impl Gate {
-    /// Gates for these API keys.
+    /// Gates for these API keys, closed for those that are `paused`.
     #[must_use]
-    pub fn start(parts: Parts, keys: Vec<(ApiKeyName, Limits)>, paused: &[ApiKeyName]) -> Self {
+    pub fn start(
+        parts: Parts,
+        keys: Vec<(ApiKeyName, Limits)>,
+        paused: &BTreeSet<ApiKeyName>,
+    ) -> Self {
         let gate = Self { parts: Arc::new(parts), keys: Arc::default() };
-        gate.reconfigure(keys);
-        for name in paused {
-            if let Some(key) = gate.api_key(name) {
-                key.pause(true);
-            }
-        }
+        gate.reconfigure(keys, paused);
         usage::spawn(&gate);
         gate
     }
 
-    /// Brings the gates to these API keys and limits: new ones are opened, others changed in place, and the
-    /// waiting calls of those that are gone are refused.
-    pub fn reconfigure(&self, keys: Vec<(ApiKeyName, Limits)>) {
+    /// Brings the gates to these API keys and limits: new ones are opened, unless they are
+    /// `paused`, others are changed in place, and the waiting calls of those that are gone are
+    /// refused.
+    pub fn reconfigure(&self, keys: Vec<(ApiKeyName, Limits)>, paused: &BTreeSet<ApiKeyName>) {
         let before = self.keys.load();
         let mut after = BTreeMap::new();
         for (name, limits) in keys {
@@ -132,7 +134,9 @@ impl Gate {
                 key.send(Message::Reconfigure(limits));
                 key.clone()
             } else {
-                KeyGate::open(&self.parts, name.clone(), limits)
+                let key = KeyGate::open(&self.parts, name.clone(), limits);
+                key.pause(paused.contains(&name));
+                key
             };
             after.insert(name, key);
         }
@@ -157,7 +161,8 @@ impl Gate {
         self.keys.load().values().cloned().collect()
     }
 
-    /// A tenant was added, or its token, pause or weight changed; `None` for its readiness: it is gone.
+    /// A tenant was added, or its token, pause or weight changed; `None` for its readiness: it is
+    /// gone.
     pub fn set_tenant(
         &self,
         api_key: &ApiKeyName,
@@ -183,8 +188,8 @@ impl Gate {
         }
     }
 
-    /// Has the store uncount what was counted and will not leave, and record when tenants were last used;
-    /// the last thing before the store is closed.
+    /// Has the store uncount what was counted and will not leave, and record when tenants were last
+    /// used; the last thing before the store is closed.
     pub async fn close(&self) {
         usage::record(self).await;
         for key in self.api_keys() {
@@ -259,8 +264,8 @@ impl KeyGate {
         self.send(Message::Pause(paused));
     }
 
-    /// The upstream refused a tenant's token: its calls wait until [`Gate::set_tenant`] says that it has
-    /// another. Calls that are enqueued after this wait too.
+    /// The upstream refused a tenant's token: its calls wait until [`Gate::set_tenant`] says that
+    /// it has another. Calls that are enqueued after this wait too.
     pub fn token_refused(&self, tenant: &TenantName) {
         self.send(Message::TokenRefused { tenant: tenant.clone() });
     }

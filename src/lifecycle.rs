@@ -1,4 +1,5 @@
-//! Signals, and what they do: `SIGHUP` reloads, `SIGTERM` and `SIGINT` stop in order, a second one stops at once.
+//! Signals, and what they do: `SIGHUP` reloads, `SIGTERM` and `SIGINT` stop in order, a second one
+//! stops at once.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, warn};
@@ -40,8 +41,8 @@ impl Signals {
     }
 }
 
-/// Runs the app until it is told to stop and gives the exit code. `read` reads the configuration again, and
-/// `apply_log` changes logging.
+/// Runs the app until it is told to stop and gives the exit code. `read` reads the configuration
+/// again, and `apply_log` changes logging.
 pub async fn run(
     app: App,
     mut signals: Signals,
@@ -53,7 +54,9 @@ pub async fn run(
             _ = signals.hangup.recv() => match read() {
                 Ok(config) => {
                     apply_log(&config);
-                    app.reload(config).await;
+                    if let Err(error) = app.reload(config).await {
+                        error!(error = %format_args!("{error:#}"), "the reload failed");
+                    }
                 }
                 Err(mistakes) => {
                     error!(%mistakes, "the configuration is wrong; the one before stays in force");

@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         err: &mut err,
         env: &process_env,
         interactive: io::stdin().is_terminal(),
+        redraws: io::stdout().is_terminal(),
     };
     ExitCode::from(cli::run(&cli, &mut console))
 }

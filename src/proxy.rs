@@ -9,7 +9,8 @@
 //! | forward, settle | `exchange` | request → answer and outcome |
 //! | repeat or answer | `call` | outcome → again through the queue, or the answer |
 //!
-//! Every answer that is not the upstream's own is a [`Rejection`]. A panic ends the request, not the process.
+//! Every answer that is not the upstream's own is a [`Rejection`]. A panic ends the request, not
+//! the process.
 
 mod answer;
 mod call;

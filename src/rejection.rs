@@ -1,8 +1,9 @@
-//! Every answer that the proxy makes itself, in one place: reason, status, key, words and when to come back.
+//! Every answer that the proxy makes itself, in one place: reason, status, key, words and when to
+//! come back.
 //!
-//! A refusal is expected, answered and counted; the upstream was not asked. The body is one JSON object as the
-//! upstream's gateway answers, so that clients that parse only that form still understand it, and
-//! `Proxy-Status` (RFC 9209) marks it as ours.
+//! A refusal is expected, answered and counted; the upstream was not asked. The body is one JSON
+//! object as the upstream's gateway answers, so that clients that parse only that form still
+//! understand it, and `Proxy-Status` (RFC 9209) marks it as ours.
 
 use std::fmt;
 use std::time::Duration;
@@ -19,8 +20,12 @@ const RETRY_AFTER_SECS_MIN: u64 = 1;
 const RETRY_AFTER_SECS_MAX: u64 = 30;
 
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $name:ident = $text:literal, $status:ident, $key:literal, $proxy_error:literal;)*) => {
-        /// Why the proxy refused. The names are public: they stand in `Proxy-Status`, metrics and logs.
+    ($(
+        $(#[$doc:meta])*
+        $name:ident = $text:literal, $status:ident, $key:literal, $proxy_error:literal;
+    )*) => {
+        /// Why the proxy refused. The names are public: they stand in `Proxy-Status`, metrics and
+        /// logs.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Reason { $($(#[$doc])* $name,)* }
 
@@ -40,7 +45,8 @@ macro_rules! reasons {
                 match self { $(Self::$name => StatusCode::$status,)* }
             }
 
-            /// The `error_key` of the body; where the upstream has one for the case it is the upstream's.
+            /// The `error_key` of the body; where the upstream has one for the case it is the
+            /// upstream's.
             #[must_use]
             pub const fn error_key(self) -> &'static str {
                 match self { $(Self::$name => $key,)* }
@@ -56,44 +62,63 @@ macro_rules! reasons {
 
 reasons! {
     /// The request is malformed or asks for what a proxy of this kind does not do.
-    BadRequest = "bad_request", BAD_REQUEST, "proxy.bad_request", "http_request_error";
+    BadRequest = "bad_request",
+        BAD_REQUEST, "proxy.bad_request", "http_request_error";
     /// No client key, or one that nobody holds.
-    ClientUnauthenticated = "client_unauthenticated", UNAUTHORIZED, "unauthorized", "http_request_denied";
+    ClientUnauthenticated = "client_unauthenticated",
+        UNAUTHORIZED, "unauthorized", "http_request_denied";
     /// The account's owner must connect it again.
-    TenantNeedsAuthorization = "tenant_needs_authorization", UNAUTHORIZED, "unauthorized", "http_request_denied";
+    TenantNeedsAuthorization = "tenant_needs_authorization",
+        UNAUTHORIZED, "unauthorized", "http_request_denied";
     /// The client may not act for this tenant.
-    TenantForbidden = "tenant_forbidden", FORBIDDEN, "proxy.tenant_forbidden", "http_request_denied";
+    TenantForbidden = "tenant_forbidden",
+        FORBIDDEN, "proxy.tenant_forbidden", "http_request_denied";
     /// There is no such tenant.
-    TenantUnknown = "tenant_unknown", NOT_FOUND, "proxy.tenant_unknown", "destination_not_found";
+    TenantUnknown = "tenant_unknown",
+        NOT_FOUND, "proxy.tenant_unknown", "destination_not_found";
     /// The path is not below `/v3`.
-    NotFound = "not_found", NOT_FOUND, "proxy.not_found", "destination_not_found";
+    NotFound = "not_found",
+        NOT_FOUND, "proxy.not_found", "destination_not_found";
     /// The body is longer than `server.max_body`.
-    RequestTooLarge = "request_too_large", PAYLOAD_TOO_LARGE, "proxy.request_too_large", "http_request_denied";
+    RequestTooLarge = "request_too_large",
+        PAYLOAD_TOO_LARGE, "proxy.request_too_large", "http_request_denied";
     /// A bulk import is longer than the upstream reads; it would cut the rest off without a word.
-    ImportTooLarge = "import_too_large", PAYLOAD_TOO_LARGE, "proxy.import_too_large", "http_request_denied";
+    ImportTooLarge = "import_too_large",
+        PAYLOAD_TOO_LARGE, "proxy.import_too_large", "http_request_denied";
     /// The queue of the API key or of the tenant is full.
-    QueueFull = "queue_full", TOO_MANY_REQUESTS, "throttled", "http_request_denied";
+    QueueFull = "queue_full",
+        TOO_MANY_REQUESTS, "throttled", "http_request_denied";
     /// The wait that is to be expected is longer than the caller's limit.
-    WaitTooLong = "wait_too_long", TOO_MANY_REQUESTS, "throttled", "http_request_denied";
+    WaitTooLong = "wait_too_long",
+        TOO_MANY_REQUESTS, "throttled", "http_request_denied";
     /// The caller's limit passed while the call waited.
-    WaitExpired = "wait_expired", TOO_MANY_REQUESTS, "throttled", "http_request_denied";
+    WaitExpired = "wait_expired",
+        TOO_MANY_REQUESTS, "throttled", "http_request_denied";
     /// The API key's calls of this day are used up.
-    DayQuotaSpent = "day_quota_spent", TOO_MANY_REQUESTS, "quota_exceeded", "http_request_denied";
+    DayQuotaSpent = "day_quota_spent",
+        TOO_MANY_REQUESTS, "quota_exceeded", "http_request_denied";
     /// No valid token, and the token endpoint does not give one now.
-    TokenUnavailable = "token_unavailable", SERVICE_UNAVAILABLE, "proxy.token_unavailable", "destination_unavailable";
+    TokenUnavailable = "token_unavailable",
+        SERVICE_UNAVAILABLE, "proxy.token_unavailable", "destination_unavailable";
     /// The store cannot record that a call leaves.
-    StoreUnavailable = "store_unavailable", SERVICE_UNAVAILABLE, "proxy.store_unavailable", "proxy_internal_error";
+    StoreUnavailable = "store_unavailable",
+        SERVICE_UNAVAILABLE, "proxy.store_unavailable", "proxy_internal_error";
     /// The proxy is being stopped.
-    ShuttingDown = "shutting_down", SERVICE_UNAVAILABLE, "proxy.shutting_down", "http_request_denied";
+    ShuttingDown = "shutting_down",
+        SERVICE_UNAVAILABLE, "proxy.shutting_down", "http_request_denied";
     /// No connection to the upstream, or it broke before an answer.
-    UpstreamUnreachable = "upstream_unreachable", BAD_GATEWAY, "proxy.upstream_unreachable", "destination_unavailable";
+    UpstreamUnreachable = "upstream_unreachable",
+        BAD_GATEWAY, "proxy.upstream_unreachable", "destination_unavailable";
     /// No answer from the upstream within `upstream.timeout`.
-    UpstreamTimeout = "upstream_timeout", GATEWAY_TIMEOUT, "proxy.upstream_timeout", "http_response_timeout";
+    UpstreamTimeout = "upstream_timeout",
+        GATEWAY_TIMEOUT, "proxy.upstream_timeout", "http_response_timeout";
     /// A bug in the proxy.
-    Internal = "internal", INTERNAL_SERVER_ERROR, "proxy.internal", "proxy_internal_error";
+    Internal = "internal",
+        INTERNAL_SERVER_ERROR, "proxy.internal", "proxy_internal_error";
 }
 
-/// A refusal, ready to be answered: the reason, what happened and what to do, and when to come back.
+/// A refusal, ready to be answered: the reason, what happened and what to do, and when to come
+/// back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     reason: Reason,
@@ -152,7 +177,10 @@ impl Rejection {
     /// The answer, complete but for the headers that every answer carries.
     #[must_use]
     pub fn to_response(&self) -> Response<Bytes> {
-        let body = serde_json::json!({ "error_key": self.reason.error_key(), "error_message": self.message });
+        let body = serde_json::json!({
+            "error_key": self.reason.error_key(),
+            "error_message": self.message,
+        });
         let mut response = Response::new(Bytes::from(body.to_string()));
         *response.status_mut() = self.reason.status();
         let headers = response.headers_mut();

@@ -1,8 +1,8 @@
 //! What must not be seen: secrets in memory, client keys, and the sealing of tokens at rest.
 //!
-//! A [`Secret`] has no readable `Debug` and is wiped when dropped; [`Secret::expose`] is the one way to its
-//! value, so that every use can be found by that word. Client keys exist in the clear only in the answer
-//! that creates them; all else holds their digest.
+//! A [`Secret`] has no readable `Debug` and is wiped when dropped; [`Secret::expose`] is the one
+//! way to its value, so that every use can be found by that word. Client keys exist in the clear
+//! only in the answer that creates them; all else holds their digest.
 
 mod client_key;
 mod seal;

@@ -1,8 +1,9 @@
 //! Connections to the API: one destination, HTTP/1.1 or HTTP/2 by ALPN, kept while they are of use.
 //!
-//! A slot is counted from the moment its bytes leave, so a caller first takes a [`Connection`] in hand and only
-//! then spends its slot: no handshake stands between the two. While a call waits for a slot it holds none.
-//! A connection tells apart what certainly was not sent from what may have been.
+//! A slot is counted from the moment its bytes leave, so a caller first takes a [`Connection`] in
+//! hand and only then spends its slot: no handshake stands between the two. While a call waits for
+//! a slot it holds none. A connection tells apart what certainly was not sent from what may have
+//! been.
 
 mod body;
 mod connect;
@@ -105,8 +106,8 @@ async fn ready(mut sender: Sender) -> Option<Sender> {
 }
 
 impl Connection {
-    /// Sends the request and waits for the head of its answer. The lease gives the connection back when it is
-    /// dropped, which is to be when the answer's body has been read or is not wanted.
+    /// Sends the request and waits for the head of its answer. The lease gives the connection back
+    /// when it is dropped, which is to be when the answer's body has been read or is not wanted.
     ///
     /// # Errors
     /// [`SendError`], which says whether anything was sent.

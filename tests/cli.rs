@@ -35,6 +35,7 @@ fn run_with(args: &[&str], input: &str, env: &[(&str, &str)], interactive: bool)
         err: &mut err,
         env: &|name| env.get(name).map(|value| (*value).to_owned()),
         interactive,
+        redraws: false,
     };
     let code = cli::run(&cli, &mut console);
     let text = |bytes| String::from_utf8(bytes).unwrap();

@@ -267,7 +267,7 @@ fn start_gate(
         tracker: tracker.clone(),
         stopped: stopped.clone(),
     };
-    Gate::start(parts, keys, &[])
+    Gate::start(parts, keys, &std::collections::BTreeSet::new())
 }
 
 fn config() -> Config {

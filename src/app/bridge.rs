@@ -1,7 +1,8 @@
 //! Carries word between the token keeper and the gates, which do not know each other.
 //!
-//! What becomes of a tenant's token goes to the gate of its API key; a call that waits for a token goes to the
-//! keeper. The last word on each tenant is kept, so that a gate that is opened later hears of its tenants.
+//! What becomes of a tenant's token goes to the gate of its API key; a call that waits for a token
+//! goes to the keeper. The last word on each tenant is kept, so that a gate that is opened later
+//! hears of its tenants.
 
 use std::collections::BTreeMap;
 

@@ -17,6 +17,8 @@ pub struct Console<'a> {
     pub env: &'a dyn Fn(&str) -> Option<String>,
     /// Somebody sits at standard input and can be asked.
     pub interactive: bool,
+    /// Standard output is a terminal: what was printed can be drawn over.
+    pub redraws: bool,
 }
 
 impl Console<'_> {

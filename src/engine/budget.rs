@@ -1,9 +1,9 @@
 //! How many calls of one API key are left in the quota day.
 //!
-//! A call is counted in the store before it leaves: the budget holds a small block of calls that the store has
-//! already counted, at most one window's worth, and asks for more in good time. What the store has counted and
-//! what has left therefore differ by at most that block, on the safe side. The day never goes back, whatever the
-//! wall clock does.
+//! A call is counted in the store before it leaves: the budget holds a small block of calls that
+//! the store has already counted, at most one window's worth, and asks for more in good time. What
+//! the store has counted and what has left therefore differ by at most that block, on the safe
+//! side. The day never goes back, whatever the wall clock does.
 
 use std::time::Duration;
 
@@ -95,8 +95,8 @@ impl Budget {
         self.reset = reset;
     }
 
-    /// Goes on to the day of `now` when that is a later one. Calls in hand were counted in the old day and
-    /// stay there.
+    /// Goes on to the day of `now` when that is a later one. Calls in hand were counted in the old
+    /// day and stay there.
     pub fn roll(&mut self, now: Unix) -> bool {
         self.roll_to(self.reset.day_of(now))
     }
@@ -147,8 +147,8 @@ impl Budget {
         Some(self.day)
     }
 
-    /// Gives back a call that certainly did not leave. Returns how many calls the store should uncount, when
-    /// more are in hand than the block holds.
+    /// Gives back a call that certainly did not leave. Returns how many calls the store should
+    /// uncount, when more are in hand than the block holds.
     pub fn give_back(&mut self, day: Day) -> u32 {
         if day != self.day {
             return 0;
@@ -196,7 +196,8 @@ impl Budget {
         }
     }
 
-    /// The store failed to answer a claim for `asked_day`; whether it counted is unknown, so nothing is in hand.
+    /// The store failed to answer a claim for `asked_day`; whether it counted is unknown, so
+    /// nothing is in hand.
     pub fn claim_failed(&mut self, asked_day: Day, now: Mono) {
         if asked_day == self.day {
             self.asked = false;
@@ -206,7 +207,8 @@ impl Budget {
         self.retry_at = now.plus(doubled.min(RETRY_MAX));
     }
 
-    /// The upstream says that the day is spent: it is believed until the day turns, or a probe goes through.
+    /// The upstream says that the day is spent: it is believed until the day turns, or a probe goes
+    /// through.
     pub fn spent_says_upstream(&mut self, day: Day, now: Mono) {
         if day == self.day {
             self.probe_at = Some(now.plus(PROBE_EVERY));

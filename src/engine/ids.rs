@@ -1,7 +1,8 @@
 //! The names of API keys, tenants and clients: one type each, checked once, cheap to clone.
 //!
-//! A name is 1 to 128 of `A-Z a-z 0-9 . _ ~ : @ -` and starts with a letter or a digit, so that it fits a
-//! path segment, a header, a metric label and a file without escaping, and is never a dot segment.
+//! A name is 1 to 128 of `A-Z a-z 0-9 . _ ~ : @ -` and starts with a letter or a digit, so that it
+//! fits a path segment, a header, a metric label and a file without escaping, and is never a dot
+//! segment.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +17,8 @@ pub struct NameError;
 impl fmt::Display for NameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "a name has 1 to 128 of the characters A-Z a-z 0-9 . _ ~ : @ - and starts with a letter or digit",
+            "a name has 1 to 128 of the characters A-Z a-z 0-9 . _ ~ : @ - and starts with a \
+             letter or digit",
         )
     }
 }

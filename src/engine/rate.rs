@@ -1,7 +1,8 @@
-//! How fast an API key may go: a rate as calls in a window, the guard on that window, and the class of a call.
+//! How fast an API key may go: a rate as calls in a window, the guard on that window, and the class
+//! of a call.
 //!
-//! A rate is kept as whole calls per window so that the pacer needs no floating point. `4` is four calls
-//! per second, `0.5` one call in two seconds, `90/min` two calls in 1.333 seconds.
+//! A rate is kept as whole calls per window so that the pacer needs no floating point. `4` is four
+//! calls per second, `0.5` one call in two seconds, `90/min` two calls in 1.333 seconds.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -67,7 +68,10 @@ pub struct RateError;
 
 impl fmt::Display for RateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a rate is a number of calls per second from 0.001 to 1000000, such as 4, 0.5 or 60/min")
+        f.write_str(
+            "a rate is a number of calls per second from 0.001 to 1000000, such as 4, 0.5 or \
+             60/min",
+        )
     }
 }
 
@@ -101,8 +105,8 @@ impl Rate {
         self.window.checked_div(self.calls.get()).unwrap_or(self.window)
     }
 
-    /// The rate of `micro` millionths of a call per second: the smallest whole number of calls whose
-    /// window is at least one second.
+    /// The rate of `micro` millionths of a call per second: the smallest whole number of calls
+    /// whose window is at least one second.
     fn from_micro(micro: u64) -> Result<Self, RateError> {
         if !(1_000..=1_000_000 * MICRO).contains(&micro) {
             return Err(RateError);

@@ -1,10 +1,12 @@
-//! Who of one API key's callers goes next, and when: queue, pacer and budget joined into one machine.
+//! Who of one API key's callers goes next, and when: queue, pacer and budget joined into one
+//! machine.
 //!
-//! Inputs are calls that arrive, leave or end, what the store counted, and what happens to tenants; each comes
-//! with a [`Now`]. After any of them the shell takes commands with [`Scheduler::poll_command`] until there are
-//! none, and calls [`Scheduler::handle_timeout`] at [`Scheduler::poll_timeout`]. A call is granted only when a
-//! slot, a counted call of the day and a place in flight are free and its tenant has a good token; every call
-//! that arrived is granted or refused exactly once, unless it is cancelled first.
+//! Inputs are calls that arrive, leave or end, what the store counted, and what happens to tenants;
+//! each comes with a [`Now`]. After any of them the shell takes commands with
+//! [`Scheduler::poll_command`] until there are none, and calls [`Scheduler::handle_timeout`] at
+//! [`Scheduler::poll_timeout`]. A call is granted only when a slot, a counted call of the day and a
+//! place in flight are free and its tenant has a good token; every call that arrived is granted or
+//! refused exactly once, unless it is cancelled first.
 
 mod advance;
 mod calls;
@@ -65,8 +67,8 @@ pub struct Arrival {
 pub enum Entry {
     /// Behind the others, at once.
     Back,
-    /// Behind the others, once [`Scheduler::prepared`] says that its body is there; until then it has a place
-    /// in the queue's capacity only.
+    /// Behind the others, once [`Scheduler::prepared`] says that its body is there; until then it
+    /// has a place in the queue's capacity only.
     WhenPrepared,
     /// Before the others: a call that is sent again.
     Front,
@@ -172,8 +174,8 @@ pub struct Scheduler {
     commands: VecDeque<Command>,
 }
 
-/// Calls that are held counted and ready: what leaves in one window, so that after a crash the count is too
-/// high by at most that.
+/// Calls that are held counted and ready: what leaves in one window, so that after a crash the
+/// count is too high by at most that.
 fn block(rate: Rate) -> u32 {
     rate.calls()
 }
@@ -229,7 +231,8 @@ impl Scheduler {
         self.advance(now);
     }
 
-    /// The process stops: new calls are refused, waiting ones are served until `serve_until` and then refused.
+    /// The process stops: new calls are refused, waiting ones are served until `serve_until` and
+    /// then refused.
     pub fn stop(&mut self, serve_until: Mono, now: Now) {
         self.stop_at = Some(serve_until);
         self.advance(now);

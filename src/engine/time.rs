@@ -1,7 +1,8 @@
 //! Time as the engine sees it: two clocks, read once per turn by whoever owns the machine.
 //!
-//! [`Mono`] never goes back and serves pacing and deadlines; [`Unix`] is the wall clock and serves the day
-//! and the expiry of tokens. All arithmetic saturates: a clock that steps is tolerated, never a panic.
+//! [`Mono`] never goes back and serves pacing and deadlines; [`Unix`] is the wall clock and serves
+//! the day and the expiry of tokens. All arithmetic saturates: a clock that steps is tolerated,
+//! never a panic.
 
 use std::fmt;
 use std::time::Duration;

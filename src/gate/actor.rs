@@ -1,8 +1,8 @@
 //! The task that owns the scheduler of one API key.
 //!
-//! It takes messages in batches, lets the scheduler decide, and carries its commands out. It never waits for
-//! anything but its mailbox and the scheduler's next deadline: the store is asked in a task of its own, whose
-//! answer is a message like any other.
+//! It takes messages in batches, lets the scheduler decide, and carries its commands out. It never
+//! waits for anything but its mailbox and the scheduler's next deadline: the store is asked in a
+//! task of its own, whose answer is a message like any other.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,7 +23,8 @@ use crate::engine::{ApiKeyName, Day, Mono, Now, TenantName};
 use crate::store::{Store, StoreError};
 use crate::telemetry::{Event, Events, KeyMetrics, ThrottleScope};
 
-/// Messages taken before commands are carried out, so that a full mailbox does not hold back grants.
+/// Messages taken before commands are carried out, so that a full mailbox does not hold back
+/// grants.
 const BATCH_MAX: usize = 64;
 
 /// How long a granted call waited, or why it was refused.

@@ -78,8 +78,8 @@ impl Ticket {
         }
     }
 
-    /// The refusal, when there is one already: the answer to a call that cannot wait is not held back until
-    /// its body has been read.
+    /// The refusal, when there is one already: the answer to a call that cannot wait is not held
+    /// back until its body has been read.
     pub async fn refused(&mut self) -> Rejection {
         if let Ok(Err(why)) = (&mut self.answer).await {
             self.answered = true;

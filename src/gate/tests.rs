@@ -1,5 +1,6 @@
 //! The gate under paused time: wake-ups, leavers, and a store that is slow or fails.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,7 +63,7 @@ async fn world() -> World {
             stopped: CancellationToken::new(),
         },
         vec![(main_key(), limits())],
-        &[],
+        &BTreeSet::new(),
     );
     gate.set_tenant(&main_key(), &acme(), Some(Readiness::Ready), false, 1);
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -158,7 +159,7 @@ async fn an_api_key_that_goes_refuses_and_one_that_comes_serves() {
     let held = world.ticket().granted().await.unwrap();
     let waiting = world.ticket();
     let other = ApiKeyName::new("other").unwrap();
-    world.gate.reconfigure(vec![(other.clone(), limits())]);
+    world.gate.reconfigure(vec![(other.clone(), limits())], &BTreeSet::new());
     assert_eq!(waiting.granted().await.err().unwrap().reason(), Reason::ShuttingDown);
     assert!(world.gate.api_key(&main_key()).is_none());
     assert!(world.gate.api_key(&other).unwrap().snapshot().await.is_some());

@@ -1,7 +1,7 @@
 //! When tenants were last used, written to the store about once a minute and at the end.
 //!
-//! The date decides nothing by itself; losing a minute of it loses nothing. It is therefore never on a call's
-//! path and never written beside a token.
+//! The date decides nothing by itself; losing a minute of it loses nothing. It is therefore never
+//! on a call's path and never written beside a token.
 
 use std::time::Duration;
 

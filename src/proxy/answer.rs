@@ -13,8 +13,8 @@ use crate::upstream::Lease;
 pub enum AnswerBody {
     /// Bytes that are at hand.
     Whole(Option<Bytes>),
-    /// The upstream's: what has been looked at, then the rest. The connection goes back when the last byte has
-    /// been read, or with the body when the caller leaves before.
+    /// The upstream's: what has been looked at, then the rest. The connection goes back when the
+    /// last byte has been read, or with the body when the caller leaves before.
     Upstream {
         /// What has been looked at.
         read: Option<Bytes>,

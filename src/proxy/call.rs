@@ -1,8 +1,8 @@
 //! One call from the caller's request to the answer: waiting, sending, and sending again.
 //!
-//! Every repeat goes back to the front of its tenant's queue and takes a new slot and a new count. A call is sent
-//! again when that is certain to be harmless (it was refused, or never left) or when its method is safe, and only
-//! while the caller's wait lasts.
+//! Every repeat goes back to the front of its tenant's queue and takes a new slot and a new count.
+//! A call is sent again when that is certain to be harmless (it was refused, or never left) or when
+//! its method is safe, and only while the caller's wait lasts.
 
 use std::time::Duration;
 
@@ -284,7 +284,8 @@ impl Call<'_> {
         self.method == Method::GET || self.method == Method::HEAD
     }
 
-    /// Waits a little before the next try, or gives up when the caller's wait would be over by then.
+    /// Waits a little before the next try, or gives up when the caller's wait would be over by
+    /// then.
     async fn no_connection(
         &self,
         error: &ConnectError,

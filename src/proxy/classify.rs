@@ -1,7 +1,7 @@
 //! What an answer of the API says about the limits.
 //!
-//! The two gateway 429s differ only by `error_key` in the body (`ctct` documentation, "V3 API Rate Limits"), so
-//! the beginning of a refusal's body is read and passed on unchanged with the rest.
+//! The two gateway 429s differ only by `error_key` in the body (`ctct` documentation, "V3 API Rate
+//! Limits"), so the beginning of a refusal's body is read and passed on unchanged with the rest.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! One sending: from the spent permit to the head of the answer, with its outcome settled.
 //!
-//! Once bytes have left, the exchange is carried on to the head of the answer even when the caller leaves, in a
-//! task of its own, so that what the upstream said of the limits is always learned.
+//! Once bytes have left, the exchange is carried on to the head of the answer even when the caller
+//! leaves, in a task of its own, so that what the upstream said of the limits is always learned.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -104,7 +104,8 @@ impl Drop for Exchange {
     }
 }
 
-/// Whether the upstream says that it is not well; such answers of safe calls are worth a second try.
+/// Whether the upstream says that it is not well; such answers of safe calls are worth a second
+/// try.
 pub(super) fn is_unwell(outcome: Outcome, status: http::StatusCode) -> bool {
     outcome == Outcome::Answered(Health::Error) && matches!(status.as_u16(), 502..=504)
 }

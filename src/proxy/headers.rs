@@ -1,7 +1,8 @@
 //! Which headers pass, in both directions.
 //!
-//! Hop-by-hop headers (RFC 9110 section 7.6.1) and those that `Connection` names belong to one connection. What
-//! names or authenticates the caller ends here; the API sees the tenant's bearer token and nothing of ours.
+//! Hop-by-hop headers (RFC 9110 section 7.6.1) and those that `Connection` names belong to one
+//! connection. What names or authenticates the caller ends here; the API sees the tenant's bearer
+//! token and nothing of ours.
 
 use http::header::{
     self, AUTHORIZATION, CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName,

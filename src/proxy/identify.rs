@@ -1,7 +1,7 @@
 //! Who calls, for which tenant, and what the caller asks of the queue.
 //!
-//! A client key says who calls and for whom it may; path, header or the client's only tenant say for whom it
-//! does. Nothing here waits or touches the body.
+//! A client key says who calls and for whom it may; path, header or the client's only tenant say
+//! for whom it does. Nothing here waits or touches the body.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -145,7 +145,8 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a st
     value.to_str().map(Some).map_err(|_| bad(format!("the header {name} is not visible ASCII")))
 }
 
-/// The class that `Priority: u=…` (RFC 9218) asks for. As the RFC says, what cannot be read is ignored.
+/// The class that `Priority: u=…` (RFC 9218) asks for. As the RFC says, what cannot be read is
+/// ignored.
 pub(super) fn class(headers: &HeaderMap) -> Class {
     if !headers.contains_key(PRIORITY) {
         return Class::default();
@@ -169,7 +170,8 @@ pub(super) fn class(headers: &HeaderMap) -> Class {
     urgency.filter(|urgency| *urgency <= 7).map_or(Class::default(), Class::from_urgency)
 }
 
-/// How long the caller will wait: `Prefer: wait=…` (RFC 7240 section 4.3), or what the settings say.
+/// How long the caller will wait: `Prefer: wait=…` (RFC 7240 section 4.3), or what the settings
+/// say.
 pub(super) fn wait(headers: &HeaderMap, settings: &Settings) -> Duration {
     if !headers.contains_key(PREFER) {
         return settings.max_wait;

@@ -1,8 +1,9 @@
 //! Reading a body while its call waits.
 //!
-//! A body up to `server.replay_buffer` is read and kept: the call can then be sent again after 401 or 429, and,
-//! over HTTP/1.1, a caller that leaves is noticed, which hyper does only while somebody reads. A longer body is
-//! left unread and streams once. Kept bodies of all callers together have a bound; past it bodies stream too.
+//! A body up to `server.replay_buffer` is read and kept: the call can then be sent again after 401
+//! or 429, and, over HTTP/1.1, a caller that leaves is noticed, which hyper does only while
+//! somebody reads. A longer body is left unread and streams once. Kept bodies of all callers
+//! together have a bound; past it bodies stream too.
 
 use std::sync::Arc;
 use std::time::Duration;

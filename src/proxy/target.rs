@@ -1,7 +1,8 @@
 //! Where a call goes: the request target, checked and cut, never rewritten.
 //!
-//! `/v3` and everything below it is forwarded byte for byte; `/t/{tenant}` before it names the tenant. What an
-//! origin and a proxy could read in two ways (dot segments, plain or encoded; another host) is refused.
+//! `/v3` and everything below it is forwarded byte for byte; `/t/{tenant}` before it names the
+//! tenant. What an origin and a proxy could read in two ways (dot segments, plain or encoded;
+//! another host) is refused.
 
 use std::str::FromStr as _;
 
@@ -66,8 +67,9 @@ fn refuse_other_ways<B>(request: &Request<B>) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// Whether an absolute-form target is one of this proxy, not of a host that somebody would have it fetch from:
-/// it must have a port, be what `Host` says, and the port must be that of the connection.
+/// Whether an absolute-form target is one of this proxy, not of a host that somebody would have it
+/// fetch from: it must have a port, be what `Host` says, and the port must be that of the
+/// connection.
 fn names_this_proxy<B>(request: &Request<B>) -> bool {
     let authority = request.uri().authority();
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
@@ -91,8 +93,8 @@ fn cut_tenant(target: &str) -> Option<(&str, &str)> {
     rest.split_at_checked(slash)
 }
 
-/// Whether a segment is `.` or `..`, however it is written: `%2e` for a dot, `%2f`, `%5c` or `\` for a slash,
-/// a parameter behind it.
+/// Whether a segment is `.` or `..`, however it is written: `%2e` for a dot, `%2f`, `%5c` or `\`
+/// for a slash, a parameter behind it.
 fn has_dot_segment(path: &str) -> bool {
     if !path.contains(['.', '%', '\\']) {
         return false;
@@ -111,7 +113,8 @@ fn bad(message: impl Into<String>) -> Rejection {
 fn not_found() -> Rejection {
     Rejection::new(
         Reason::NotFound,
-        "only paths below /v3 and /t/{tenant}/v3 are served here; the admin API has a listener of its own",
+        "only paths below /v3 and /t/{tenant}/v3 are served here; the admin API has a listener of \
+         its own",
     )
 }
 

@@ -1,7 +1,8 @@
 //! Client keys: `ctp_` and 43 base64url characters, that is 32 random bytes.
 //!
-//! The key is shown once, when it is made. What is kept, compared and looked up is its SHA-256: a table keyed
-//! by digest gives an attacker who times look-ups nothing about a key that is 256 bits of chance.
+//! The key is shown once, when it is made. What is kept, compared and looked up is its SHA-256: a
+//! table keyed by digest gives an attacker who times look-ups nothing about a key that is 256 bits
+//! of chance.
 
 use std::fmt;
 

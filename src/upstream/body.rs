@@ -1,4 +1,5 @@
-//! The body of a request on its way to the API: nothing, bytes that are kept, or a stream that goes once.
+//! The body of a request on its way to the API: nothing, bytes that are kept, or a stream that goes
+//! once.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -1,7 +1,8 @@
 //! The idle connections to one destination.
 //!
-//! HTTP/1.1 connections are handed out one caller at a time, the last used first, so that a quiet time closes
-//! the others; of HTTP/2 there is one for all. An idle connection is dropped before the far side is likely to.
+//! HTTP/1.1 connections are handed out one caller at a time, the last used first, so that a quiet
+//! time closes the others; of HTTP/2 there is one for all. An idle connection is dropped before the
+//! far side is likely to.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,7 +18,8 @@ use super::{ConnectError, Connector, OutBody, Parts, Sender};
 use crate::clock::Clock;
 use crate::engine::Mono;
 
-/// Idle time after which a connection is dropped: below the 60 s after which gateways usually close.
+/// Idle time after which a connection is dropped: below the 60 s after which gateways usually
+/// close.
 const IDLE_MAX: Duration = Duration::from_secs(30);
 /// How often idle connections are looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);

@@ -1,7 +1,8 @@
 //! What a SQLite store promises of its files: modes, keys, and that no wrong start changes
 //! anything.
 //!
-//! Each refusal is held to three things: it is made, it names the file, and all files are as before.
+//! Each refusal is held to three things: it is made, it names the file, and all files are as
+//! before.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

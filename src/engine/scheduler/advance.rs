@@ -1,7 +1,8 @@
 //! The life of a call in the scheduler, and the step that follows every input.
 //!
-//! `advance` turns the day, ends waits that are over, and grants for as long as a slot, a counted call, a place
-//! in flight and a call whose turn it is are there together. It is the only place that grants.
+//! `advance` turns the day, ends waits that are over, and grants for as long as a slot, a counted
+//! call, a place in flight and a call whose turn it is are there together. It is the only place
+//! that grants.
 
 use std::time::Duration;
 
@@ -22,8 +23,8 @@ impl Scheduler {
     /// A call arrived.
     ///
     /// # Errors
-    /// The reason why it cannot wait: the queue is full, the wait would be too long, the day is spent, the
-    /// tenant's token is dead, or the process stops.
+    /// The reason why it cannot wait: the queue is full, the wait would be too long, the day is
+    /// spent, the tenant's token is dead, or the process stops.
     pub fn enqueue(&mut self, id: CallId, arrival: &Arrival, now: Now) -> Result<(), Refusal> {
         self.advance(now);
         let ix = self.tenant_ix(&arrival.tenant);
@@ -149,9 +150,8 @@ impl Scheduler {
     pub fn sent(&mut self, id: CallId, now: Now) {
         let Some(call) = self.calls.find_mut(id) else { return };
         let Stage::Granted { slot, day } = call.stage else { return };
-        call.stage = Stage::InFlight { slot, day };
+        call.stage = Stage::InFlight { slot: self.pacer.sent(slot, now.mono), day };
         let ix = call.tenant;
-        self.pacer.sent(slot, now.mono);
         if let Some(today) = self.today_mut(ix, now) {
             today.calls = today.calls.saturating_add(1);
         }

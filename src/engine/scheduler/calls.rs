@@ -1,11 +1,11 @@
 //! The calls that a scheduler knows: those that wait, those that are granted, those in flight.
 //!
-//! Ids are never used twice, so one that outlived its call finds nothing. The table is looked into, never
-//! walked through, and gives its memory back when a burst is over.
+//! Ids are never used twice, so one that outlived its call finds nothing. The table is looked into,
+//! never walked through, and gives its memory back when a burst is over.
 
 use std::collections::HashMap;
 
-use crate::engine::pacer::SlotId;
+use crate::engine::pacer::Slot;
 use crate::engine::queue::{Place, TenantIx};
 use crate::engine::rate::Class;
 use crate::engine::time::{Day, Mono};
@@ -32,9 +32,9 @@ pub(super) enum Stage {
     /// It waits in the queue.
     Waiting(Place),
     /// It has a slot; nothing has left.
-    Granted { slot: SlotId, day: Day },
+    Granted { slot: Slot, day: Day },
     /// Its bytes have left.
-    InFlight { slot: SlotId, day: Day },
+    InFlight { slot: Slot, day: Day },
 }
 
 #[derive(Clone, Copy, Debug)]

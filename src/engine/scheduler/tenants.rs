@@ -1,8 +1,8 @@
 //! What the scheduler knows of each tenant: whether its calls may go, and what they did today.
 //!
-//! A tenant's calls are held in the queue while it has no usable token, while an operator paused it, and while
-//! it is unknown. The scheduler never asks for a token twice for the same deadline: one demand, repeated only
-//! when a caller comes that can wait less long.
+//! A tenant's calls are held in the queue while it has no usable token, while an operator paused
+//! it, and while it is unknown. The scheduler never asks for a token twice for the same deadline:
+//! one demand, repeated only when a caller comes that can wait less long.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -144,7 +144,8 @@ impl Scheduler {
         self.advance(now);
     }
 
-    /// The upstream refused the tenant's token: its calls wait until its keeper says that it has another.
+    /// The upstream refused the tenant's token: its calls wait until its keeper says that it has
+    /// another.
     pub fn token_refused(&mut self, name: &TenantName) {
         let Some(ix) = self.tenants.ix(name) else { return };
         self.queue.hold(ix);

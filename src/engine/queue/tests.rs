@@ -1,0 +1,119 @@
+//! Shares of tenants and classes, and order within them.
+
+use super::*;
+
+fn queue(weights: &[u32]) -> (FairQueue<u32>, Vec<TenantIx>) {
+    let mut queue = FairQueue::default();
+    let tenants: Vec<_> = weights.iter().map(|weight| queue.add_tenant(*weight)).collect();
+    for ix in &tenants {
+        queue.unhold(*ix);
+    }
+    (queue, tenants)
+}
+
+fn drain(queue: &mut FairQueue<u32>) -> Vec<u32> {
+    std::iter::from_fn(|| queue.pop()).collect()
+}
+
+#[test]
+fn tenants_take_turns_and_keep_their_order() {
+    let (mut queue, tenants) = queue(&[1, 1, 1]);
+    for call in 0..5 {
+        queue.push_back(tenants[0], Class::Normal, call);
+    }
+    queue.push_back(tenants[1], Class::Normal, 10);
+    queue.push_back(tenants[2], Class::Normal, 20);
+    queue.push_back(tenants[2], Class::Normal, 21);
+    assert_eq!(drain(&mut queue), [0, 10, 20, 1, 21, 2, 3, 4]);
+}
+
+#[test]
+fn a_tenant_that_comes_back_at_once_waits_for_the_others() {
+    let (mut queue, tenants) = queue(&[1, 1]);
+    queue.push_back(tenants[0], Class::Normal, 0);
+    queue.push_back(tenants[1], Class::Normal, 10);
+    queue.push_back(tenants[1], Class::Normal, 11);
+    assert_eq!(queue.pop(), Some(0));
+    queue.push_back(tenants[0], Class::Normal, 1);
+    assert_eq!(drain(&mut queue), [10, 1, 11]);
+}
+
+#[test]
+fn weights_are_calls_per_turn() {
+    let (mut queue, tenants) = queue(&[2, 1]);
+    for call in 0..4 {
+        queue.push_back(tenants[0], Class::Normal, call);
+        queue.push_back(tenants[1], Class::Normal, 10 + call);
+    }
+    assert_eq!(drain(&mut queue), [0, 1, 10, 2, 3, 11, 12, 13]);
+}
+
+#[test]
+fn classes_share_eight_three_one() {
+    let (mut queue, tenants) = queue(&[1]);
+    for _ in 0..24 {
+        for (call, class) in (0..).zip(Class::ALL) {
+            queue.push_back(tenants[0], class, call);
+        }
+    }
+    let first: Vec<u32> = (0..24).filter_map(|_| queue.pop()).collect();
+    let of = |class| first.iter().filter(|call| **call == class).count();
+    assert_eq!((of(0), of(1), of(2)), (16, 6, 2));
+}
+
+#[test]
+fn a_held_tenant_gets_no_turn_and_loses_nothing() {
+    let (mut queue, tenants) = queue(&[1, 1]);
+    queue.push_back(tenants[0], Class::Normal, 0);
+    queue.push_back(tenants[0], Class::Normal, 1);
+    queue.push_back(tenants[1], Class::Normal, 10);
+    queue.hold(tenants[0]);
+    assert_eq!(drain(&mut queue), [10]);
+    assert!(!queue.is_ready());
+    queue.unhold(tenants[0]);
+    assert_eq!(drain(&mut queue), [0, 1]);
+}
+
+#[test]
+fn a_repeat_goes_first_and_a_leaver_frees_its_place() {
+    let (mut queue, tenants) = queue(&[1]);
+    queue.push_back(tenants[0], Class::Normal, 0);
+    let leaver = queue.push_back(tenants[0], Class::Normal, 1);
+    queue.push_front(tenants[0], Class::Normal, 9);
+    assert_eq!(queue.remove(leaver), Some(1));
+    assert_eq!(queue.remove(leaver), None);
+    assert_eq!(queue.depth(Class::Normal), 2);
+    assert_eq!(drain(&mut queue), [9, 0]);
+}
+
+#[test]
+fn the_estimate_is_the_number_of_calls_that_leave_before() {
+    let (mut queue, tenants) = queue(&[1, 1, 1]);
+    for call in 0..50 {
+        queue.push_back(tenants[0], Class::Normal, call);
+    }
+    for call in 0..3 {
+        queue.push_back(tenants[1], Class::Normal, 100 + call);
+    }
+    for (ix, expected) in [(2, 2), (1, 7), (0, 53)] {
+        let ahead = queue.ahead(tenants[ix], Class::Normal);
+        assert_eq!(ahead, expected, "tenant {ix}");
+    }
+    let place = queue.push_back(tenants[2], Class::Normal, 999);
+    let before = drain(&mut queue).iter().position(|call| *call == 999).unwrap();
+    assert!(before <= 2);
+    assert_eq!(queue.remove(place), None);
+    assert_eq!(queue.ahead(tenants[2], Class::Normal), 0);
+}
+
+#[test]
+fn a_removed_tenant_returns_its_calls() {
+    let (mut queue, tenants) = queue(&[1, 1]);
+    queue.push_back(tenants[0], Class::Bulk, 7);
+    queue.push_back(tenants[1], Class::Bulk, 8);
+    assert_eq!(queue.remove_tenant(tenants[0]), [7]);
+    assert_eq!(queue.depth(Class::Bulk), 1);
+    let again = queue.add_tenant(1);
+    assert_eq!(again, tenants[0]);
+    assert_eq!(drain(&mut queue), [8]);
+}
