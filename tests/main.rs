@@ -22,8 +22,14 @@ mod bodies;
 mod faithful;
 #[path = "main/identity.rs"]
 mod identity;
+#[path = "main/leaving.rs"]
+mod leaving;
 #[path = "main/promises.rs"]
 mod promises;
+#[path = "main/queue.rs"]
+mod queue;
+#[path = "main/rates.rs"]
+mod rates;
 #[path = "main/raw_requests.rs"]
 mod raw_requests;
 #[path = "main/refusals.rs"]
