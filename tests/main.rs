@@ -24,6 +24,8 @@ mod faithful;
 mod identity;
 #[path = "main/leaving.rs"]
 mod leaving;
+#[path = "main/life.rs"]
+mod life;
 #[path = "main/promises.rs"]
 mod promises;
 #[path = "main/queue.rs"]
@@ -34,8 +36,12 @@ mod rates;
 mod raw_requests;
 #[path = "main/refusals.rs"]
 mod refusals;
+#[path = "main/reload.rs"]
+mod reload;
 #[path = "main/repeats.rs"]
 mod repeats;
+#[path = "main/starting.rs"]
+mod starting;
 #[path = "main/tokens.rs"]
 mod tokens;
 #[path = "main/trouble.rs"]
