@@ -65,7 +65,7 @@ pub struct Server {
     pub replay_buffer: u64,
     /// Most connections of callers at a time; more wait to be accepted.
     pub max_connections: usize,
-    /// Longest time from the start of a request head to its end.
+    /// Longest time that a connection may go without a whole request head, idle or slow.
     pub header_timeout: Duration,
     /// Longest time that a stop takes.
     pub drain_timeout: Duration,

@@ -14,9 +14,9 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -26,6 +26,10 @@ use tracing::{debug, warn};
 
 /// Wait after `accept` failed, as it does when no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// What an HTTP/2 connection begins with (RFC 9113 section 3.4).
+const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Wait before a preface that has come in part is looked at again.
+const PREFACE_PAUSE: Duration = Duration::from_millis(20);
 /// Read and write buffer of an HTTP/1.1 connection: the least that hyper takes, and the most of a
 /// request head.
 const H1_BUFFER: usize = 8 * 1_024;
@@ -43,7 +47,7 @@ const H2_PING_EVERY: Duration = Duration::from_secs(20);
 pub struct Bounds {
     /// Most connections at a time; more wait to be accepted.
     pub max_connections: usize,
-    /// Longest time from the start of a request head to its end.
+    /// Longest time that a connection may go without a whole request head, idle or slow.
     pub header_timeout: Duration,
 }
 
@@ -88,7 +92,7 @@ impl Listener {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let builder = Arc::new(builder(bounds));
+        let builders = Arc::new((http1_builder(bounds), http2_builder()));
         let places = Arc::new(Semaphore::new(bounds.max_connections));
         let graceful = GracefulShutdown::new();
         loop {
@@ -104,10 +108,22 @@ impl Listener {
                 let answer = handle(request);
                 async move { Ok::<_, Infallible>(answer.await) }
             });
-            let (builder, watcher) = (builder.clone(), graceful.watcher());
+            let (builders, watcher) = (builders.clone(), graceful.watcher());
+            let stopped = stopped.clone();
             tracker.spawn(async move {
-                let connection = builder.serve_connection(TokioIo::new(stream), service);
-                if let Err(error) = watcher.watch(connection.into_owned()).await {
+                let opening = tokio::time::timeout(bounds.header_timeout, protocol(&stream));
+                let protocol = stopped.run_until_cancelled(opening).await;
+                let Some(Ok(Some(protocol))) = protocol else { return };
+                let io = TokioIo::new(stream);
+                let ended = match protocol {
+                    Protocol::Http1 => {
+                        watcher.watch(builders.0.serve_connection(io, service)).await
+                    }
+                    Protocol::Http2 => {
+                        Box::pin(watcher.watch(builders.1.serve_connection(io, service))).await
+                    }
+                };
+                if let Err(error) = ended {
                     debug!(%error, "a caller's connection ended");
                 }
                 drop(place);
@@ -137,15 +153,43 @@ async fn accept(socket: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpStr
     }
 }
 
-fn builder(bounds: Bounds) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+/// What a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// Waits until a caller has begun to speak and its protocol is plain; `None` when it has gone. Nothing is
+/// taken from the stream.
+async fn protocol(stream: &TcpStream) -> Option<Protocol> {
+    let mut begin = [0; H2_PREFACE.len()];
+    loop {
+        match stream.peek(&mut begin).await {
+            Ok(0) | Err(_) => return None,
+            Ok(len) if len == begin.len() && begin == *H2_PREFACE => return Some(Protocol::Http2),
+            Ok(len) if len < begin.len() && H2_PREFACE.starts_with(&begin[..len]) => {
+                // what has been looked at stays readable, so there is nothing to wait for but time
+                tokio::time::sleep(PREFACE_PAUSE).await;
+            }
+            Ok(_) => return Some(Protocol::Http1),
+        }
+    }
+}
+
+fn http1_builder(bounds: Bounds) -> http1::Builder {
+    let mut builder = http1::Builder::new();
     builder
-        .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(bounds.header_timeout)
         .max_buf_size(H1_BUFFER)
-        .max_headers(HEADERS_MAX)
-        .http2()
+        .max_headers(HEADERS_MAX);
+    builder
+}
+
+fn http2_builder() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
         .timer(TokioTimer::new())
         .keep_alive_interval(H2_PING_EVERY)
         .max_concurrent_streams(H2_STREAMS_MAX)

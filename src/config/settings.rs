@@ -187,8 +187,8 @@ settings! {
         Some("20000"), Kind::Count(1, COUNT_MAX),
         "Most connections of callers at a time; more wait to be accepted";
     HEADER_TIMEOUT = "header-timeout", Some("server.header_timeout"),
-        Some("10s"), Kind::Duration(1, HOUR),
-        "Longest time from the start of a request head to its end";
+        Some("60s"), Kind::Duration(1, HOUR),
+        "Longest time that a connection may go without a whole request head";
     DRAIN_TIMEOUT = "drain-timeout", Some("server.drain_timeout"),
         Some("30s"), Kind::Duration(0, HOUR),
         "Longest time that a stop takes";

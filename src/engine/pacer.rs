@@ -7,7 +7,7 @@
 //! not yet spent holds its slot without end: however late its bytes leave, they are counted from
 //! then. Counting the day is the budget's work, order the queue's.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::rate::{Guard, Rate};
@@ -19,6 +19,9 @@ const EXCESS_MAX: Duration = Duration::from_millis(400);
 /// Margin for the smallest round trip that was seen being a little above the true one, and for
 /// timers.
 const EXCESS_MARGIN: Duration = Duration::from_millis(8);
+/// Answers after which the smallest round trip is taken for the least that the path allows; before,
+/// a call counts as late by its whole round trip.
+const ROUND_TRIP_MIN_ANSWERS: u32 = 32;
 /// How long the smallest round trip is believed.
 const ROUND_TRIP_MIN_LIFE: Duration = Duration::from_secs(600);
 /// After a refusal the guard grows by half and this much.
@@ -32,12 +35,10 @@ const NARROW_AFTER: u32 = 500;
 /// A timer that fires this late still counts as on time, so that lateness does not add up.
 const LATENESS_MAX: Duration = Duration::from_millis(5);
 
-/// A slot that a granted call holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct SlotId(u64);
-
-#[derive(Clone, Copy, Debug)]
-struct Held {
+/// A slot that a granted call holds; what the pacer needs to know of it travels with the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    number: u64,
     sent: Option<Mono>,
     free_at: Mono,
 }
@@ -47,8 +48,8 @@ struct Held {
 pub struct Pacer {
     rate: Rate,
     guard: Guard,
-    held: BTreeMap<SlotId, Held>,
-    by_free: BTreeSet<(Mono, SlotId)>,
+    /// Slots that are not free, by when they will be.
+    held: BTreeSet<(Mono, u64)>,
     slot_next: u64,
     spaced_from: Mono,
     closed_until: Mono,
@@ -65,8 +66,7 @@ impl Pacer {
         let mut pacer = Self {
             rate,
             guard,
-            held: BTreeMap::new(),
-            by_free: BTreeSet::new(),
+            held: BTreeSet::new(),
             slot_next: 0,
             spaced_from: now,
             closed_until: now,
@@ -91,46 +91,46 @@ impl Pacer {
         let slots = usize::try_from(self.rate.calls()).unwrap_or(usize::MAX);
         let slot_free = match self.held.len().checked_sub(slots) {
             None => Mono::default(),
-            Some(ahead) => self.by_free.iter().nth(ahead).map_or(Mono::NEVER, |(at, _)| *at),
+            Some(ahead) => self.held.iter().nth(ahead).map_or(Mono::NEVER, |(at, _)| *at),
         };
         slot_free.max(self.spaced_from).max(self.closed_until)
     }
 
     /// Takes a slot for a call that is granted now; only when [`Pacer::ready_at`] is not after
     /// `now`.
-    pub fn take(&mut self, now: Mono) -> SlotId {
+    pub fn take(&mut self, now: Mono) -> Slot {
         self.free_due(now);
-        let id = SlotId(self.slot_next);
+        let slot = Slot { number: self.slot_next, sent: None, free_at: Mono::NEVER };
         self.slot_next = self.slot_next.saturating_add(1);
-        self.hold(id, Held { sent: None, free_at: Mono::NEVER });
+        self.held.insert((slot.free_at, slot.number));
         let lateness = LATENESS_MAX.min(self.spacing().checked_div(4).unwrap_or_default());
         let on_time = now.since(self.spaced_from) <= lateness;
         let from = if on_time { self.spaced_from } else { now };
         self.spaced_from = from.plus(self.spacing());
-        id
+        slot
     }
 
     /// The bytes of the call leave now.
-    pub fn sent(&mut self, id: SlotId, now: Mono) {
+    pub fn sent(&mut self, slot: Slot, now: Mono) -> Slot {
         let guard = match self.guard {
             Guard::Fixed(guard) => guard,
             // until its answer comes, the call may be as late as any
             Guard::Auto => EXCESS_MAX.saturating_add(EXCESS_MARGIN),
         };
         let free_at = self.free_after(now, guard);
-        self.hold(id, Held { sent: Some(now), free_at });
+        self.keep(Slot { sent: Some(now), ..slot }, free_at)
     }
 
     /// The head of the call's answer came: the call was counted before, so what its round trip
     /// exceeds the smallest by is the most that it can have been late.
-    pub fn answered(&mut self, id: SlotId, now: Mono) {
-        let Some(Held { sent: Some(sent), .. }) = self.held.get(&id).copied() else { return };
+    pub fn answered(&mut self, slot: Slot, now: Mono) {
+        let Some(sent) = slot.sent else { return };
         let round_trip = now.since(sent);
         self.round_trip.learn(round_trip, now);
         if self.guard == Guard::Auto {
             let excess = round_trip.saturating_sub(self.round_trip.least()).min(EXCESS_MAX);
             let free_at = self.free_after(sent, excess.saturating_add(EXCESS_MARGIN));
-            self.hold(id, Held { sent: Some(sent), free_at });
+            self.keep(slot, free_at);
         }
     }
 
@@ -144,10 +144,8 @@ impl Pacer {
     }
 
     /// The call certainly did not leave: its slot is free at once.
-    pub fn release(&mut self, id: SlotId) {
-        if let Some(held) = self.held.remove(&id) {
-            self.by_free.remove(&(held.free_at, id));
-        }
+    pub fn release(&mut self, slot: Slot) {
+        self.held.remove(&(slot.free_at, slot.number));
     }
 
     /// The upstream refused a call for its rate: nothing leaves for one window, and the guard
@@ -196,20 +194,20 @@ impl Pacer {
         sent.plus(self.rate.window()).plus(guard).plus(self.widened)
     }
 
-    fn hold(&mut self, id: SlotId, held: Held) {
-        if let Some(before) = self.held.insert(id, held) {
-            self.by_free.remove(&(before.free_at, id));
+    /// Holds a slot until another moment, unless it is free already.
+    fn keep(&mut self, slot: Slot, free_at: Mono) -> Slot {
+        if self.held.remove(&(slot.free_at, slot.number)) {
+            self.held.insert((free_at, slot.number));
         }
-        self.by_free.insert((held.free_at, id));
+        Slot { free_at, ..slot }
     }
 
     fn free_due(&mut self, now: Mono) {
-        while let Some((at, id)) = self.by_free.first().copied() {
+        while let Some((at, _)) = self.held.first().copied() {
             if at > now {
                 break;
             }
-            self.by_free.pop_first();
-            self.held.remove(&id);
+            self.held.pop_first();
         }
     }
 }
@@ -220,6 +218,7 @@ struct RoundTripMin {
     current: Option<Duration>,
     before: Option<Duration>,
     since: Mono,
+    answers: u32,
     excess_mean: Duration,
 }
 
@@ -229,6 +228,7 @@ impl RoundTripMin {
             self.before = self.current.take();
             self.since = now;
         }
+        self.answers = self.answers.saturating_add(1);
         self.current = Some(self.current.map_or(round_trip, |least| least.min(round_trip)));
         let excess = round_trip.saturating_sub(self.least()).min(EXCESS_MAX);
         // exponentially weighted with 1/8, the gain of RFC 6298
@@ -238,6 +238,9 @@ impl RoundTripMin {
     }
 
     fn least(&self) -> Duration {
+        if self.answers < ROUND_TRIP_MIN_ANSWERS {
+            return Duration::ZERO;
+        }
         match (self.current, self.before) {
             (Some(one), Some(other)) => one.min(other),
             (Some(one), None) | (None, Some(one)) => one,
@@ -270,7 +273,7 @@ mod tests {
         for _ in 0..count {
             let at = pacer.ready_at();
             let slot = pacer.take(at);
-            pacer.sent(slot, at);
+            let slot = pacer.sent(slot, at);
             pacer.answered(slot, at.plus(round_trip));
             moments.push(at);
         }
@@ -309,7 +312,7 @@ mod tests {
         let mut pacer = pacer("1", Guard::Fixed(Duration::ZERO));
         let slot = pacer.take(ms(1_000));
         assert_eq!(pacer.ready_at(), Mono::NEVER);
-        pacer.sent(slot, ms(7_000));
+        let slot = pacer.sent(slot, ms(7_000));
         assert_eq!(pacer.ready_at(), ms(8_000));
         pacer.release(slot);
         assert_eq!(pacer.ready_at(), ms(2_000));
@@ -319,10 +322,10 @@ mod tests {
     fn an_unanswered_call_counts_as_late_as_any() {
         let mut pacer = pacer("1", Guard::Auto);
         let slot = pacer.take(ms(2_000));
-        pacer.sent(slot, ms(2_000));
+        let slot = pacer.sent(slot, ms(2_000));
         assert_eq!(pacer.ready_at(), ms(3_408));
         pacer.answered(slot, ms(2_050));
-        assert_eq!(pacer.ready_at(), ms(3_008));
+        assert_eq!(pacer.ready_at(), ms(3_058), "one answer does not tell the least round trip");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! access line.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -15,6 +16,7 @@ use crate::clock::Clock;
 use crate::engine::{Mono, TenantName};
 use crate::gate::{KeyGate, Waited};
 use crate::rejection::{PROXY_STATUS, Reason, Rejection};
+use crate::store::Client;
 use crate::telemetry::{self, AccessLine};
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -32,7 +34,7 @@ pub(super) struct Record {
     method: Method,
     uri: Uri,
     started: Mono,
-    client: Option<String>,
+    client: Option<Arc<Client>>,
     tenant: Option<TenantName>,
     key: Option<KeyGate>,
     queue: Duration,
@@ -63,7 +65,7 @@ impl Record {
     }
 
     pub(super) fn is_from(&mut self, caller: &Caller) {
-        self.client = caller.client.as_ref().map(|client| client.name.to_string());
+        self.client.clone_from(&caller.client);
         self.tenant = Some(caller.tenant.clone());
         self.key = Some(caller.key.clone());
     }
@@ -128,7 +130,7 @@ impl Record {
         }
         telemetry::access(&AccessLine {
             request_id: self.request_id.to_str().unwrap_or_default(),
-            client: self.client.as_deref(),
+            client: self.client.as_ref().map(|client| client.name.as_str()),
             tenant: self.tenant.as_ref().map(TenantName::as_str),
             api_key: self.key.as_ref().map(|key| key.name().as_str()),
             method: self.method.as_str(),

@@ -150,9 +150,8 @@ impl Scheduler {
     pub fn sent(&mut self, id: CallId, now: Now) {
         let Some(call) = self.calls.find_mut(id) else { return };
         let Stage::Granted { slot, day } = call.stage else { return };
-        call.stage = Stage::InFlight { slot, day };
+        call.stage = Stage::InFlight { slot: self.pacer.sent(slot, now.mono), day };
         let ix = call.tenant;
-        self.pacer.sent(slot, now.mono);
         if let Some(today) = self.today_mut(ix, now) {
             today.calls = today.calls.saturating_add(1);
         }

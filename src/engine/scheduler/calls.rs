@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::engine::pacer::SlotId;
+use crate::engine::pacer::Slot;
 use crate::engine::queue::{Place, TenantIx};
 use crate::engine::rate::Class;
 use crate::engine::time::{Day, Mono};
@@ -32,9 +32,9 @@ pub(super) enum Stage {
     /// It waits in the queue.
     Waiting(Place),
     /// It has a slot; nothing has left.
-    Granted { slot: SlotId, day: Day },
+    Granted { slot: Slot, day: Day },
     /// Its bytes have left.
-    InFlight { slot: SlotId, day: Day },
+    InFlight { slot: Slot, day: Day },
 }
 
 #[derive(Clone, Copy, Debug)]

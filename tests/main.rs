@@ -1,0 +1,30 @@
+//! The whole program over real sockets: one file for each area of what it promises.
+//!
+//! | area | files |
+//! | --- | --- |
+//! | the five promises of the beginning | `promises`, `crashes`, `secrecy`, `sdk` |
+//! | what passes and what is refused | `faithful`, `identity`, `refusals`, `raw_requests`, `bodies` |
+//! | what the upstream's refusals lead to | `repeats`, `trouble`, `tokens` |
+//! | waiting | `rates`, `queue`, `leaving` |
+//! | the process | `life`, `reload`, `starting`, `full_disk` |
+//!
+//! The sandbox's log is the judge. Ports are free ones, nothing depends on the time of day or on
+//! other tests, and bounds are wide: a busy machine makes no test fail.
+
+#![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
+
+#[path = "main/support.rs"]
+mod support;
+
+#[path = "main/bodies.rs"]
+mod bodies;
+#[path = "main/faithful.rs"]
+mod faithful;
+#[path = "main/identity.rs"]
+mod identity;
+#[path = "main/promises.rs"]
+mod promises;
+#[path = "main/raw_requests.rs"]
+mod raw_requests;
+#[path = "main/refusals.rs"]
+mod refusals;

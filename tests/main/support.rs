@@ -1,0 +1,80 @@
+//! What the integration tests stand on: a client, a proxy in process with a sandbox behind it, the
+//! program as a process, an upstream that says what a test wants, and raw sockets.
+//!
+//! Nothing here judges: rates, counts and tokens are read from the sandbox's own log.
+
+#[path = "support/http.rs"]
+mod http_client;
+#[path = "support/judge.rs"]
+pub(crate) mod judge;
+#[path = "support/mirror.rs"]
+mod mirror;
+#[path = "support/process.rs"]
+mod process;
+#[path = "support/raw.rs"]
+pub(crate) mod raw;
+#[path = "support/rig.rs"]
+mod rig;
+
+use std::time::Duration;
+
+use ctct_proxy::clock::Clock;
+
+pub(crate) use http_client::{Call, Http, Reply};
+pub(crate) use mirror::{Mirror, Seen};
+pub(crate) use process::{Process, Program};
+pub(crate) use rig::{Rig, RigBuilder, tenant_name};
+
+/// Longest time for something to happen that will happen.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Asks again and again until `holds`; ends the test when that takes too long.
+pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+    let asking = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let held = tokio::time::timeout(PATIENCE, asking).await;
+    assert!(held.is_ok(), "{what}: not within {PATIENCE:?}");
+}
+
+/// Measures how long something takes.
+pub(crate) struct Watch {
+    clock: Clock,
+}
+
+impl Watch {
+    pub(crate) fn start() -> Self {
+        Self { clock: Clock::system() }
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.clock.now().mono.since_start()
+    }
+}
+
+/// Pseudo-random numbers that are the same in every run (splitmix64).
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.roll() % bound
+    }
+
+    pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
+        std::iter::repeat_with(|| self.roll().to_le_bytes()).flatten().take(len).collect()
+    }
+}
