@@ -28,3 +28,9 @@ mod promises;
 mod raw_requests;
 #[path = "main/refusals.rs"]
 mod refusals;
+#[path = "main/repeats.rs"]
+mod repeats;
+#[path = "main/tokens.rs"]
+mod tokens;
+#[path = "main/trouble.rs"]
+mod trouble;
