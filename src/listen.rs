@@ -211,8 +211,8 @@ enum Protocol {
     Http2,
 }
 
-/// Waits until a caller has begun to speak and its protocol is plain; `None` when it has gone. Nothing is
-/// taken from the stream.
+/// Waits until a caller has begun to speak and its protocol is plain; `None` when it has gone.
+/// Nothing is taken from the stream.
 async fn protocol(stream: &TcpStream) -> Option<Protocol> {
     let mut begin = [0; H2_PREFACE.len()];
     loop {

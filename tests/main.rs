@@ -3,7 +3,7 @@
 //! | area | files |
 //! | --- | --- |
 //! | the five promises of the beginning | `promises`, `crashes`, `secrecy`, `sdk` |
-//! | what passes and what is refused | `faithful`, `identity`, `refusals`, `raw_requests`, `bodies` |
+//! | what passes and is refused | `faithful`, `identity`, `refusals`, `raw_requests`, `bodies` |
 //! | what the upstream's refusals lead to | `repeats`, `trouble`, `tokens` |
 //! | waiting | `rates`, `queue`, `leaving` |
 //! | the process | `life`, `reload`, `starting`, `full_disk` |

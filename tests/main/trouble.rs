@@ -97,14 +97,15 @@ async fn a_slow_upstream_is_no_reason_to_be_slower_than_the_limit() {
         })
         .start()
         .await;
-    let calls = (0..100).map(|number: usize| {
+    let calls = (0..200).map(|number: usize| {
         let tenant = format!("t{}", number % 4);
         let rig = &rig;
         async move { rig.get(&tenant, PATH).await.expect(200) }
     });
     join_all(calls).await;
     judge::assert_no_429(&rig.sandbox);
-    let rate = judge::rate(&judge::api_calls(&rig.sandbox));
+    // the first answers teach how long a round trip takes at least
+    let rate = judge::rate(&judge::api_calls(&rig.sandbox)[60..]);
     assert!(rate >= 17.0, "{rate:.1} a second of 20");
 }
 
