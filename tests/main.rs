@@ -18,6 +18,8 @@ mod support;
 
 #[path = "main/bodies.rs"]
 mod bodies;
+#[path = "main/crashes.rs"]
+mod crashes;
 #[path = "main/faithful.rs"]
 mod faithful;
 #[path = "main/identity.rs"]
@@ -40,6 +42,8 @@ mod refusals;
 mod reload;
 #[path = "main/repeats.rs"]
 mod repeats;
+#[path = "main/secrecy.rs"]
+mod secrecy;
 #[path = "main/starting.rs"]
 mod starting;
 #[path = "main/tokens.rs"]
