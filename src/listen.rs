@@ -7,13 +7,15 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::{Request, Response};
-use http_body::Body;
+use http::{Request, Response, Version};
+use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -27,6 +29,8 @@ use tracing::{debug, warn};
 
 /// Wait after `accept` failed, as it does when no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a connection may take to end on a stop after its last answer.
+const STOP_GRACE: Duration = Duration::from_millis(500);
 /// What an HTTP/2 connection begins with (RFC 9113 section 3.4).
 const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Wait before a preface that has come in part is looked at again.
@@ -52,7 +56,8 @@ pub struct Bounds {
     pub header_timeout: Duration,
 }
 
-/// The local port of the connection that a request came over; an extension of each request.
+/// The local port of the connection that a request came over: an extension of each request whose
+/// target is in absolute form.
 #[derive(Clone, Copy, Debug)]
 pub struct LocalPort(pub u16);
 
@@ -90,7 +95,7 @@ impl Listener {
     ) where
         H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
-        B: Body<Data = Bytes> + Send + 'static,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let builders = Arc::new((http1_builder(bounds), http2_builder()));
@@ -104,10 +109,18 @@ impl Listener {
             let Some((stream, place)) = accepted else { continue };
             let port = LocalPort(self.address.port());
             let handle = handle.clone();
+            let busy = Arc::new(());
+            let answering = Arc::downgrade(&busy);
             let service = service_fn(move |mut request: Request<Incoming>| {
-                request.extensions_mut().insert(port);
+                // only an absolute-form target is checked against it
+                if request.version() < Version::HTTP_2 && request.uri().authority().is_some() {
+                    request.extensions_mut().insert(port);
+                }
+                let busy = busy.clone();
                 // not an async block, which would hold the future twice: once before its first poll
-                handle(request).map(Ok::<_, Infallible>)
+                handle(request).map(move |answer| {
+                    Ok::<_, Infallible>(answer.map(|body| Answering { body, _busy: busy }))
+                })
             });
             let (builders, watcher) = (builders.clone(), graceful.watcher());
             let stopped = stopped.clone();
@@ -116,16 +129,21 @@ impl Listener {
                 let protocol = stopped.run_until_cancelled(opening).await;
                 let Some(Ok(Some(protocol))) = protocol else { return };
                 let io = TokioIo::new(stream);
-                let ended = match protocol {
-                    Protocol::Http1 => {
-                        watcher.watch(builders.0.serve_connection(io, service)).await
-                    }
-                    Protocol::Http2 => {
-                        Box::pin(watcher.watch(builders.1.serve_connection(io, service))).await
+                let serving = async {
+                    match protocol {
+                        Protocol::Http1 => {
+                            watcher.watch(builders.0.serve_connection(io, service)).await
+                        }
+                        Protocol::Http2 => {
+                            Box::pin(watcher.watch(builders.1.serve_connection(io, service))).await
+                        }
                     }
                 };
-                if let Err(error) = ended {
-                    debug!(%error, "a caller's connection ended");
+                tokio::select! {
+                    ended = serving => if let Err(error) = ended {
+                        debug!(%error, "a caller's connection ended");
+                    },
+                    () = left_alone(&stopped, &answering) => {}
                 }
                 drop(place);
             });
@@ -154,6 +172,43 @@ async fn accept(socket: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpStr
     }
 }
 
+/// The body of an answer, by which its connection is known to be in use.
+struct Answering<B> {
+    body: B,
+    _busy: Arc<()>,
+}
+
+impl<B: Body + Unpin> Body for Answering<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Waits until the listener stops and nothing has been answered on the connection for a while: a
+/// caller that has sent half of a head holds no stop up.
+async fn left_alone(stopped: &CancellationToken, answering: &Weak<()>) {
+    stopped.cancelled().await;
+    // one is the service's own
+    while answering.strong_count() > 1 {
+        tokio::time::sleep(STOP_GRACE).await;
+    }
+    tokio::time::sleep(STOP_GRACE).await;
+}
+
 /// What a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Protocol {
@@ -161,8 +216,8 @@ enum Protocol {
     Http2,
 }
 
-/// Waits until a caller has begun to speak and its protocol is plain; `None` when it has gone. Nothing is
-/// taken from the stream.
+/// Waits until a caller has begun to speak and its protocol is plain; `None` when it has gone.
+/// Nothing is taken from the stream.
 async fn protocol(stream: &TcpStream) -> Option<Protocol> {
     let mut begin = [0; H2_PREFACE.len()];
     loop {

@@ -3,7 +3,7 @@
 //! | area | files |
 //! | --- | --- |
 //! | the five promises of the beginning | `promises`, `crashes`, `secrecy`, `sdk` |
-//! | what passes and what is refused | `faithful`, `identity`, `refusals`, `raw_requests`, `bodies` |
+//! | what passes and is refused | `faithful`, `identity`, `refusals`, `raw_requests`, `bodies` |
 //! | what the upstream's refusals lead to | `repeats`, `trouble`, `tokens` |
 //! | waiting | `rates`, `queue`, `leaving` |
 //! | the process | `life`, `reload`, `starting`, `full_disk` |
@@ -18,13 +18,35 @@ mod support;
 
 #[path = "main/bodies.rs"]
 mod bodies;
+#[path = "main/crashes.rs"]
+mod crashes;
 #[path = "main/faithful.rs"]
 mod faithful;
 #[path = "main/identity.rs"]
 mod identity;
+#[path = "main/leaving.rs"]
+mod leaving;
+#[path = "main/life.rs"]
+mod life;
 #[path = "main/promises.rs"]
 mod promises;
+#[path = "main/queue.rs"]
+mod queue;
+#[path = "main/rates.rs"]
+mod rates;
 #[path = "main/raw_requests.rs"]
 mod raw_requests;
 #[path = "main/refusals.rs"]
 mod refusals;
+#[path = "main/reload.rs"]
+mod reload;
+#[path = "main/repeats.rs"]
+mod repeats;
+#[path = "main/secrecy.rs"]
+mod secrecy;
+#[path = "main/starting.rs"]
+mod starting;
+#[path = "main/tokens.rs"]
+mod tokens;
+#[path = "main/trouble.rs"]
+mod trouble;

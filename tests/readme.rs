@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use ctct_proxy::config::settings;
 use ctct_proxy::engine::ApiKeyName;
 use ctct_proxy::rejection::Reason;
 use ctct_proxy::telemetry::Metrics;
@@ -42,6 +43,29 @@ fn the_table_of_settings_has_every_key_of_the_example() {
     let named = first_column("Settings");
     let missing: Vec<&String> = keys.difference(&named).collect();
     assert!(missing.is_empty(), "not in the README's table of settings: {missing:?}");
+}
+
+#[test]
+fn every_setting_has_a_row_with_its_flag_variable_and_default() {
+    let readme = read("README.md");
+    let mut mistakes = Vec::new();
+    for setting in settings::ALL {
+        let flag = format!("`--{}`", setting.flag);
+        let mut rows = readme.lines().filter(|line| line.starts_with('|') && line.contains(&flag));
+        let Some(row) = rows.find(|row| row.contains(&format!("`{}`", setting.env()))) else {
+            mistakes.push(format!("{flag}: no row, or not its variable"));
+            continue;
+        };
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let default = setting.default.map_or("none".to_owned(), |text| format!("`{text}`"));
+        if cells[4] != default {
+            mistakes.push(format!("{flag}: the default is {default}, not {}", cells[4]));
+        }
+        if setting.key.is_some_and(|key| cells[1] != format!("`{key}`")) {
+            mistakes.push(format!("{flag}: its key is not {}", cells[1]));
+        }
+    }
+    assert!(mistakes.is_empty(), "README.md, Settings: {mistakes:#?}");
 }
 
 #[test]

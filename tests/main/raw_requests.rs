@@ -7,7 +7,8 @@ use crate::support::{Rig, Watch, judge, raw};
 /// The head of a good call, without its end.
 fn head(rig: &Rig, line: &str) -> String {
     format!(
-        "{line}\r\nHost: {}\r\nAuthorization: Bearer {}\r\nCtct-Tenant: t0\r\nConnection: close\r\n",
+        "{line}\r\nHost: {}\r\nAuthorization: Bearer {}\r\nCtct-Tenant: t0\r\n\
+         Connection: close\r\n",
         rig.app.data_address(),
         rig.key
     )
@@ -62,7 +63,8 @@ async fn a_length_beside_chunks_is_never_believed() {
     let post = head(&rig, "POST /v3/contacts HTTP/1.1").replace("Connection: close\r\n", "");
     let hidden = format!("{}\r\n", head(&rig, "GET /v3/hidden HTTP/1.1"));
     let both = format!(
-        "{post}Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n{hidden}"
+        "{post}Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n\
+         {hidden}"
     );
     raw::exchange(rig.app.data_address(), &both).await;
     let first = judge::api_calls(&rig.sandbox);

@@ -21,8 +21,9 @@ use super::{Call, Http, Reply, until};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How the program is started, as often as wanted, over one folder.
+#[derive(Clone)]
 pub(crate) struct Program {
-    dir: TempDir,
+    dir: Arc<TempDir>,
     args: Vec<String>,
     /// Runs the program, such as a shell that limits it; the program and its flags follow.
     wrapper: Vec<String>,
@@ -41,7 +42,7 @@ impl Program {
     /// A proxy before `sandbox` with a database in a folder of its own.
     pub(crate) fn new(sandbox: &Sandbox) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
-        let program = Self { dir, args: Vec::new(), wrapper: Vec::new() };
+        let program = Self { dir: Arc::new(dir), args: Vec::new(), wrapper: Vec::new() };
         let store = format!("sqlite:{}", program.path("proxy.db").display());
         program
             .flag("listen", "127.0.0.1:0")
