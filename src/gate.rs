@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::engine::scheduler::{
-    Arrival, CallId, Limits, Readiness, Scheduler, Snapshot, TenantSnapshot,
+    Arrival, CallId, CallTable, Limits, Readiness, Scheduler, Snapshot, TenantSnapshot,
 };
 use crate::engine::{ApiKeyName, Class, Mono, Rate, TenantName, Unix};
 use crate::store::Store;
@@ -223,7 +223,7 @@ impl KeyGate {
             tracker: parts.tracker.clone(),
             mailbox: mailbox.downgrade(),
             inbox,
-            replies: std::collections::HashMap::new(),
+            replies: CallTable::default(),
             board: board.clone(),
         };
         parts.tracker.spawn(actor.run());

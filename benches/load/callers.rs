@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use ctct_proxy::clock::Clock;
@@ -21,12 +22,21 @@ const BUFFER: usize = 128 * 1_024;
 /// What one round of load cost the proxy.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cost {
-    /// CPU time for each request, in microseconds.
-    pub(crate) cpu_us: f64,
-    /// CPU time over elapsed time.
-    pub(crate) busy: f64,
-    /// Requests in a second.
-    pub(crate) per_second: f64,
+    /// CPU time.
+    pub(crate) cpu: Duration,
+    /// Elapsed time.
+    pub(crate) elapsed: Duration,
+}
+
+/// Callers of one proxy, who keep their connections from round to round.
+pub(crate) struct Callers {
+    request: Rc<[u8]>,
+    callers: Vec<Caller>,
+}
+
+struct Caller {
+    stream: TcpStream,
+    buffer: Vec<u8>,
 }
 
 /// A request, as bytes.
@@ -38,61 +48,44 @@ pub(crate) fn request(path: &str, bearer: &str) -> Rc<[u8]> {
     Rc::from(request.into_bytes())
 }
 
-/// Sends `requests` requests after a tenth as many to warm up, and tells what they cost `process`.
-pub(crate) async fn round(
-    process: &Process,
-    address: SocketAddr,
-    request: &Rc<[u8]>,
-    requests: u32,
-) -> anyhow::Result<Cost> {
-    let mut streams = Vec::with_capacity(CONNECTIONS);
-    for _ in 0..CONNECTIONS {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        streams.push(stream);
+impl Callers {
+    /// Connects.
+    pub(crate) async fn connect(address: SocketAddr, request: Rc<[u8]>) -> anyhow::Result<Self> {
+        let mut callers = Vec::with_capacity(CONNECTIONS);
+        for _ in 0..CONNECTIONS {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            callers.push(Caller { stream, buffer: vec![0; BUFFER] });
+        }
+        Ok(Self { request, callers })
     }
-    let streams = send(streams, request, requests / 10).await?;
-    let clock = Clock::system();
-    let before = process.cpu()?;
-    send(streams, request, requests).await?;
-    let (cpu, elapsed) = (process.cpu()?.saturating_sub(before), clock.now().mono.since_start());
-    Ok(Cost {
-        cpu_us: cpu.as_secs_f64() * 1e6 / f64::from(requests),
-        busy: cpu.as_secs_f64() / elapsed.as_secs_f64(),
-        per_second: f64::from(requests) / elapsed.as_secs_f64(),
-    })
+
+    /// Sends so many requests over all connections together and tells what they cost `process`.
+    pub(crate) async fn round(&mut self, process: &Process, requests: u32) -> anyhow::Result<Cost> {
+        let clock = Clock::system();
+        let before = process.cpu()?;
+        let left = Rc::new(Cell::new(requests));
+        let mut calling = JoinSet::new();
+        for caller in self.callers.drain(..) {
+            calling.spawn_local(caller.call(self.request.clone(), left.clone()));
+        }
+        while let Some(caller) = calling.join_next().await {
+            self.callers.push(caller??);
+        }
+        let cpu = process.cpu()?.saturating_sub(before);
+        Ok(Cost { cpu, elapsed: clock.mono().since_start() })
+    }
 }
 
-/// Sends so many requests over all connections together.
-async fn send(
-    streams: Vec<TcpStream>,
-    request: &Rc<[u8]>,
-    requests: u32,
-) -> anyhow::Result<Vec<TcpStream>> {
-    let left = Rc::new(Cell::new(requests));
-    let mut callers = JoinSet::new();
-    for stream in streams {
-        callers.spawn_local(call(stream, request.clone(), left.clone()));
+impl Caller {
+    async fn call(mut self, request: Rc<[u8]>, left: Rc<Cell<u32>>) -> anyhow::Result<Self> {
+        while left.get() > 0 {
+            left.set(left.get() - 1);
+            self.stream.write_all(&request).await?;
+            read_answer(&mut self.stream, &mut self.buffer).await?;
+        }
+        Ok(self)
     }
-    let mut streams = Vec::with_capacity(CONNECTIONS);
-    while let Some(stream) = callers.join_next().await {
-        streams.push(stream??);
-    }
-    Ok(streams)
-}
-
-async fn call(
-    mut stream: TcpStream,
-    request: Rc<[u8]>,
-    left: Rc<Cell<u32>>,
-) -> anyhow::Result<TcpStream> {
-    let mut buffer = vec![0; BUFFER];
-    while left.get() > 0 {
-        left.set(left.get() - 1);
-        stream.write_all(&request).await?;
-        read_answer(&mut stream, &mut buffer).await?;
-    }
-    Ok(stream)
 }
 
 async fn read_answer(stream: &mut TcpStream, buffer: &mut [u8]) -> anyhow::Result<()> {

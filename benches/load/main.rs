@@ -33,8 +33,8 @@ struct Arguments {
     /// Another build of the proxy than `target/release/ctct-proxy`.
     #[arg(long, value_name = "PATH")]
     proxy: Option<PathBuf>,
-    /// Rounds of load for each proxy.
-    #[arg(long, default_value_t = 9)]
+    /// Rounds of load, in each of which every proxy has a turn.
+    #[arg(long, default_value_t = 61)]
     rounds: usize,
     /// Given by cargo.
     #[arg(long, hide = true)]

@@ -24,19 +24,22 @@ const MIB: f64 = 1_024.0;
 struct Case {
     name: &'static str,
     protocol: Protocol,
-    call_kib_max: f64,
+    call_kb_max: f64,
 }
 
 const CASES: [Case; 2] = [
-    Case { name: "HTTP/1.1 connections", protocol: Protocol::Http1, call_kib_max: 20.0 },
-    Case { name: "HTTP/2 streams", protocol: Protocol::Http2, call_kib_max: 8.0 },
+    Case { name: "HTTP/1.1 connections", protocol: Protocol::Http1, call_kb_max: 20.0 },
+    Case { name: "HTTP/2 streams", protocol: Protocol::Http2, call_kb_max: 8.0 },
 ];
 
 /// What three bursts did.
 struct Growth {
-    before_kib: f64,
-    call_kib: f64,
-    after_kib: f64,
+    /// In KiB.
+    before: f64,
+    /// In kB, a thousand bytes.
+    of_call: f64,
+    /// In KiB.
+    after: f64,
 }
 
 /// Measures, and adds the figures to the report.
@@ -53,10 +56,10 @@ pub(crate) async fn measure(ours: &Ours, report: &mut Report) -> anyhow::Result<
         let growth = bursts(&proxy, case.protocol).await?;
         note(case.name, &detail(&growth));
         let what = format!("memory of a waiting call, {}", case.name);
-        report.add(&what, growth.call_kib, "KiB", Some(case.call_kib_max));
-        let limit = 2.0 * growth.before_kib / MIB + LEFT_MIB_MAX;
+        report.add(&what, growth.of_call, "kB", Some(case.call_kb_max));
+        let limit = 2.0 * growth.before / MIB + LEFT_MIB_MAX;
         let what = format!("memory 10 s after three bursts, {}", case.name);
-        report.add(&what, growth.after_kib / MIB, "MiB", Some(limit));
+        report.add(&what, growth.after / MIB, "MiB", Some(limit));
     }
     Ok(())
 }
@@ -73,9 +76,9 @@ async fn at_rest(ours: &Ours, report: &mut Report) -> anyhow::Result<()> {
 
 async fn bursts(subject: &Subject, protocol: Protocol) -> anyhow::Result<Growth> {
     tokio::time::sleep(SETTLE).await;
-    let before_kib = subject.process.resident_kib()?;
+    let before = subject.process.resident_kib()?;
     let address: SocketAddr = subject.address;
-    let mut most = before_kib;
+    let mut most = before;
     for _ in 0..BURSTS {
         let parked = park(protocol, address, TENANT).await?;
         subject.until_waiting(u64::from(CALLS)).await?;
@@ -85,15 +88,16 @@ async fn bursts(subject: &Subject, protocol: Protocol) -> anyhow::Result<Growth>
         subject.until_waiting(0).await?;
     }
     tokio::time::sleep(AFTER).await;
-    let after_kib = subject.process.resident_kib()?;
-    Ok(Growth { before_kib, call_kib: (most - before_kib) / f64::from(CALLS), after_kib })
+    let after = subject.process.resident_kib()?;
+    let of_call = (most - before) * 1.024 / f64::from(CALLS);
+    Ok(Growth { before, of_call, after })
 }
 
 fn detail(growth: &Growth) -> String {
     format!(
-        "{:.1} KiB each, {:.1} MiB before, {:.1} MiB 10 s after",
-        growth.call_kib,
-        growth.before_kib / MIB,
-        growth.after_kib / MIB,
+        "{:.1} kB each, {:.1} MiB before, {:.1} MiB 10 s after",
+        growth.of_call,
+        growth.before / MIB,
+        growth.after / MIB,
     )
 }

@@ -13,9 +13,6 @@ pub(crate) const PROXY_CORE: u32 = 0;
 /// The core of the load and the far side.
 pub(crate) const LOAD_CORE: u32 = 1;
 
-/// The unit of CPU time in `/proc` (`USER_HZ`), the same on every Linux machine that this runs on.
-const TICK: Duration = Duration::from_millis(10);
-
 /// Where a process may run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Cores {
@@ -59,14 +56,16 @@ impl Process {
         }
     }
 
-    /// CPU time that all threads have used, those included that have ended.
+    /// CPU time that the threads have used; those that have ended are left out.
     pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.id))?;
-        // fields are counted from behind the name, which may hold anything: state is the first
-        let (_, fields) = stat.rsplit_once(')').context("no name in /proc/PID/stat")?;
-        let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u32>);
-        let ticks = ticks.sum::<Result<u32, _>>()?;
-        Ok(TICK * ticks)
+        let mut cpu = Duration::ZERO;
+        for task in fs::read_dir(format!("/proc/{}/task", self.id))? {
+            // a thread may end at any time
+            let Ok(stat) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
+            let nanoseconds = stat.split(' ').next().context("an empty schedstat")?;
+            cpu += Duration::from_nanos(nanoseconds.parse()?);
+        }
+        Ok(cpu)
     }
 
     /// Resident memory, in KiB.

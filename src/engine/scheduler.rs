@@ -23,7 +23,7 @@ use super::queue::FairQueue;
 use super::rate::{Class, Guard, Rate};
 use super::time::{Day, DayReset, Mono, Now};
 
-pub use calls::CallId;
+pub use calls::{CallId, CallTable};
 pub use snapshot::{Snapshot, TenantSnapshot};
 pub use tenants::Readiness;
 

@@ -4,7 +4,6 @@
 //! waits for anything but its mailbox and the scheduler's next deadline: the store is asked in a
 //! task of its own, whose answer is a message like any other.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +16,8 @@ use crate::clock::Clock;
 use crate::engine::budget::{Claim, Claimed};
 use crate::engine::outcome::Outcome;
 use crate::engine::scheduler::{
-    Arrival, CallId, Command, Limits, Readiness, Refusal, Scheduler, Snapshot, TenantSnapshot,
+    Arrival, CallId, CallTable, Command, Limits, Readiness, Refusal, Scheduler, Snapshot,
+    TenantSnapshot,
 };
 use crate::engine::{ApiKeyName, Day, Mono, Now, TenantName};
 use crate::store::{Store, StoreError};
@@ -70,7 +70,7 @@ pub(super) struct Actor {
     /// Weak, so that the task ends when no handle is left.
     pub(super) mailbox: mpsc::WeakUnboundedSender<Message>,
     pub(super) inbox: mpsc::UnboundedReceiver<Message>,
-    pub(super) replies: HashMap<CallId, oneshot::Sender<Answer>>,
+    pub(super) replies: CallTable<oneshot::Sender<Answer>>,
     pub(super) board: Arc<Board>,
 }
 

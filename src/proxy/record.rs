@@ -121,7 +121,7 @@ impl Record {
             .thousandths(micros(self.token))
             .text(", upstream;dur=")
             .thousandths(micros(self.upstream))
-            .into_value()
+            .value()
     }
 
     fn access(&self, proxy: &Inner, status: u16, reason: Option<Reason>, bytes: Option<u64>) {
@@ -150,7 +150,8 @@ impl Record {
 /// The limits of the API key (draft-ietf-httpapi-ratelimit-headers).
 fn rate_limit(headers: &mut HeaderMap, key: &KeyGate) {
     let quota = key.quota();
-    let policy = Text::new()
+    let mut policy = Text::new();
+    policy
         .text(r#""second";q="#)
         .number(quota.calls)
         .text(";w=")
@@ -159,13 +160,10 @@ fn rate_limit(headers: &mut HeaderMap, key: &KeyGate) {
         .number(quota.day_limit)
         .text(";w=")
         .number(DAY_SECS);
-    let left = Text::new()
-        .text(r#""day";r="#)
-        .number(quota.day_left)
-        .text(";t=")
-        .number(quota.day_resets_secs);
-    headers.insert(RATELIMIT_POLICY, policy.into_value());
-    headers.insert(RATELIMIT, left.into_value());
+    let mut left = Text::new();
+    left.text(r#""day";r="#).number(quota.day_left).text(";t=").number(quota.day_resets_secs);
+    headers.insert(RATELIMIT_POLICY, policy.value());
+    headers.insert(RATELIMIT, left.value());
 }
 
 /// The caller's own id when it is usable, else a new one.
@@ -180,7 +178,7 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
 
 #[expect(clippy::disallowed_methods, reason = "request ids are one of the places of chance")]
 fn new_request_id() -> HeaderValue {
-    Text::new().hex(rand::random()).into_value()
+    Text::new().hex(rand::random()).value()
 }
 
 fn claims_to_be_ours(value: &HeaderValue) -> bool {

@@ -19,18 +19,18 @@ impl Text {
         Self { bytes: [0; ROOM], len: 0 }
     }
 
-    pub(super) fn text(mut self, text: &str) -> Self {
+    pub(super) fn text(&mut self, text: &str) -> &mut Self {
         self.push(text.as_bytes());
         self
     }
 
-    pub(super) fn number(mut self, number: u64) -> Self {
+    pub(super) fn number(&mut self, number: u64) -> &mut Self {
         self.digits(number, 1);
         self
     }
 
     /// A number of thousandths, as a decimal fraction.
-    pub(super) fn thousandths(mut self, number: u64) -> Self {
+    pub(super) fn thousandths(&mut self, number: u64) -> &mut Self {
         self.digits(number / 1_000, 1);
         self.push(b".");
         self.digits(number % 1_000, 3);
@@ -38,7 +38,7 @@ impl Text {
     }
 
     /// The number in hexadecimal, all 32 digits of it.
-    pub(super) fn hex(mut self, number: u128) -> Self {
+    pub(super) fn hex(&mut self, number: u128) -> &mut Self {
         for byte in number.to_be_bytes() {
             let digit = |half: u8| b"0123456789abcdef"[usize::from(half)];
             self.push(&[digit(byte >> 4), digit(byte & 15)]);
@@ -46,7 +46,7 @@ impl Text {
         self
     }
 
-    pub(super) fn into_value(self) -> HeaderValue {
+    pub(super) fn value(&self) -> HeaderValue {
         HeaderValue::from_bytes(&self.bytes[..self.len]).expect("what was put in is visible ASCII")
     }
 
@@ -76,19 +76,19 @@ mod tests {
     #[test]
     fn numbers_are_written_as_the_formatter_writes_them() {
         for number in [0, 7, 10, 999, 1_000, 1_000_001, u64::MAX] {
-            assert_eq!(Text::new().number(number).into_value(), number.to_string());
+            assert_eq!(Text::new().number(number).value(), number.to_string());
             let (whole, part) = (number / 1_000, number % 1_000);
             let expected = format!("{whole}.{part:03}");
-            assert_eq!(Text::new().thousandths(number).into_value(), expected);
+            assert_eq!(Text::new().thousandths(number).value(), expected);
         }
         for number in [0, 0xabc, u128::MAX] {
-            assert_eq!(Text::new().hex(number).into_value(), format!("{number:032x}"));
+            assert_eq!(Text::new().hex(number).value(), format!("{number:032x}"));
         }
     }
 
     #[test]
     fn what_does_not_fit_is_left_out() {
         let long = "x".repeat(ROOM);
-        assert_eq!(Text::new().text(&long).text("y").into_value(), long);
+        assert_eq!(Text::new().text(&long).text("y").value(), long);
     }
 }
