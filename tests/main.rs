@@ -22,6 +22,8 @@ mod bodies;
 mod crashes;
 #[path = "main/faithful.rs"]
 mod faithful;
+#[path = "main/full_disk.rs"]
+mod full_disk;
 #[path = "main/identity.rs"]
 mod identity;
 #[path = "main/leaving.rs"]
@@ -42,6 +44,8 @@ mod refusals;
 mod reload;
 #[path = "main/repeats.rs"]
 mod repeats;
+#[path = "main/sdk.rs"]
+mod sdk;
 #[path = "main/secrecy.rs"]
 mod secrecy;
 #[path = "main/starting.rs"]
