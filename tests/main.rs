@@ -6,7 +6,7 @@
 //! | what passes and is refused | `faithful`, `identity`, `refusals`, `raw_requests`, `bodies` |
 //! | what the upstream's refusals lead to | `repeats`, `trouble`, `tokens` |
 //! | waiting | `rates`, `queue`, `leaving` |
-//! | the process | `life`, `reload`, `starting`, `full_disk` |
+//! | the process | `life`, `reload`, `starting`, `full_disk`, `memory` |
 //!
 //! The sandbox's log is the judge. Ports are free ones, nothing depends on the time of day or on
 //! other tests, and bounds are wide: a busy machine makes no test fail.
@@ -30,6 +30,8 @@ mod identity;
 mod leaving;
 #[path = "main/life.rs"]
 mod life;
+#[path = "main/memory.rs"]
+mod memory;
 #[path = "main/promises.rs"]
 mod promises;
 #[path = "main/queue.rs"]

@@ -116,7 +116,7 @@ async fn a_second_signal_ends_at_once_with_1() {
         process.signal("TERM").await;
         process.says("a second time").await;
     };
-    join(call, ending).await;
+    let _ = join(call, ending).await;
     assert_eq!(process.end().await.code(), Some(1), "{}", process.log());
 }
 
@@ -131,7 +131,7 @@ async fn a_stop_that_takes_too_long_ends_with_1() {
         until("it was sent", async || judge::arrivals(&sandbox) == 1).await;
         process.signal("TERM").await;
     };
-    join(call, ending).await;
+    let _ = join(call, ending).await;
     assert_eq!(process.end().await.code(), Some(1), "{}", process.log());
 }
 

@@ -45,7 +45,7 @@ async fn keeps_the_limit(window: Window, calls: usize, guard: &str, share_least:
     let least = f64::from(RATE) * share_least;
     assert!(rate >= least, "{window:?}, guard {guard}: {rate:.2} a second, at least {least}");
     let most = rig.sandbox.counts().most_in_one_second();
-    println!("{window:?}, guard {guard}: {rate:.2} a second, most in one second {most}");
+    assert!(most <= RATE as usize, "{window:?}, guard {guard}: {most} in one second");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

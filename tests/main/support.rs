@@ -21,9 +21,9 @@ use std::time::Duration;
 use ctct_proxy::clock::Clock;
 
 pub(crate) use http_client::{Call, Http, Reply};
-pub(crate) use mirror::{Mirror, Seen};
+pub(crate) use mirror::Mirror;
 pub(crate) use process::{Process, Program};
-pub(crate) use rig::{Rig, RigBuilder, tenant_name};
+pub(crate) use rig::{Rig, RigBuilder};
 
 /// Longest time for something to happen that will happen.
 const PATIENCE: Duration = Duration::from_secs(20);

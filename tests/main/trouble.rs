@@ -82,7 +82,7 @@ async fn calls_that_hang_are_bounded_and_the_key_goes_on_when_they_end() {
     let served = replies.iter().filter(|reply| reply.status == 200).count();
     assert_eq!((late, served), (4, 20));
     let calls = judge::api_calls(&rig.sandbox);
-    let fifth = judge::at(&calls[5]) - judge::at(&calls[1]);
+    let fifth = judge::gap(&calls[1], &calls[5]);
     assert!(fifth >= Duration::from_millis(900), "a fifth left after {fifth:?}");
 }
 
