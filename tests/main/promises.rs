@@ -8,14 +8,23 @@ use http::Method;
 use ctct_proxy::config::settings;
 use ctct_proxy::sandbox::{Verdict, Window};
 
-use crate::support::{Http, Rig, judge};
+use crate::support::{Http, Metronome, Rig, judge};
 
 const RATE: u32 = 20;
 const TENANTS: usize = 20;
 
-/// `calls` calls from 50 connections for 20 tenants; all are served and none too early. Gives their
-/// rate.
-async fn rate_of(window: Window, calls: usize, guard: &str) -> f64 {
+/// A machine whose timers are this late is busy with other things.
+const BUSY: Duration = Duration::from_millis(15);
+
+/// What came of a run.
+#[derive(Debug)]
+struct Run {
+    rate: f64,
+    refused: u64,
+}
+
+/// `calls` calls from 50 connections for 20 tenants; all are served.
+async fn run(window: Window, calls: usize, guard: &str) -> Run {
     let rig = Rig::build()
         .tenants(TENANTS)
         .sandbox(|options| {
@@ -39,24 +48,30 @@ async fn rate_of(window: Window, calls: usize, guard: &str) -> f64 {
         }
     };
     join_all((0..connections).map(caller)).await;
-    judge::assert_no_429(&rig.sandbox);
+    let refused = rig.sandbox.counts().of(Verdict::Throttled);
     let arrived = judge::api_calls(&rig.sandbox);
-    assert_eq!(arrived.len(), calls);
-    judge::rate(&arrived)
+    assert_eq!(arrived.len() as u64, calls as u64 + refused);
+    Run { rate: judge::rate(&arrived), refused }
 }
 
-/// At least `share` of the limit. A machine that is busy with other things gets two more
-/// chances, since it can take time from the best of pacers; it never excuses a call too early.
+/// No call too early, and at least `share` of the limit. A machine that is busy with other things
+/// gets two more chances: it can take time from the best of pacers, and hold up the sandbox's own
+/// look at its clock for longer than a guard.
 async fn keeps_the_limit(window: Window, calls: usize, guard: &str, share: f64) {
-    let mut rates = Vec::new();
+    let mut runs = Vec::new();
     for calls in [calls, 300, 300] {
-        let rate = rate_of(window, calls, guard).await;
-        if rate >= f64::from(RATE) * share {
+        let metronome = Metronome::start();
+        let run = run(window, calls, guard).await;
+        let held_up = metronome.worst();
+        if run.refused == 0 && run.rate >= f64::from(RATE) * share {
             return;
         }
-        rates.push(rate);
+        runs.push((run, held_up));
+        if held_up < BUSY {
+            break;
+        }
     }
-    panic!("{window:?}, guard {guard}: {rates:.2?} a second of {RATE}");
+    panic!("{window:?}, guard {guard}: {runs:.2?} (with what the machine was held up by)");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
