@@ -21,6 +21,7 @@ mod identify;
 mod intake;
 mod record;
 mod target;
+mod text;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;

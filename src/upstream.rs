@@ -91,7 +91,8 @@ impl Upstream {
                 return Ok(Connection { sender, pool: self.pool.clone() });
             }
         }
-        let sender = self.pool.connect().await?;
+        // boxed: a handshake is large, and most calls need none
+        let sender = Box::pin(self.pool.connect()).await?;
         Ok(Connection { sender, pool: self.pool.clone() })
     }
 }

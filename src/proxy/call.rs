@@ -223,7 +223,7 @@ impl Call<'_> {
         headers.insert(HOST, self.proxy.upstream.host().clone());
         headers.insert(AUTHORIZATION, bearer.header.clone());
         *request.headers_mut() = headers;
-        let started = self.proxy.clock.now().mono;
+        let started = self.proxy.clock.mono();
         let sending = Sending {
             permit,
             connection,
@@ -233,7 +233,7 @@ impl Call<'_> {
             clock: self.proxy.clock.clone(),
         };
         let sent = sending.start(&self.proxy.tracker).await;
-        record.sent(self.proxy.clock.now().mono.since(started));
+        record.sent(self.proxy.clock.mono().since(started));
         sent
     }
 
@@ -294,7 +294,7 @@ impl Call<'_> {
         debug!(%error, "no connection to the upstream");
         let doubled = RECONNECT_MIN.saturating_mul(1 << chances.connects.min(8));
         chances.connects += 1;
-        let next = self.proxy.clock.now().mono.plus(doubled.min(RECONNECT_MAX));
+        let next = self.proxy.clock.mono().plus(doubled.min(RECONNECT_MAX));
         if next >= self.deadline {
             return Err(unreachable(error));
         }

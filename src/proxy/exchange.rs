@@ -47,7 +47,7 @@ impl Sending {
 
     async fn run(self) -> Sent {
         let Self { permit, connection, request, timeout, key, clock } = self;
-        let started = clock.now().mono;
+        let started = clock.mono();
         let spent = permit.spend();
         let Ok(reply) = tokio::time::timeout(timeout, connection.send(request)).await else {
             spent.settle(Outcome::Lost);
@@ -64,7 +64,7 @@ impl Sending {
                 return Sent::Broken(error);
             }
         };
-        key.metrics().upstream(answer.status().as_u16(), clock.now().mono.since(started));
+        key.metrics().upstream(answer.status().as_u16(), clock.mono().since(started));
         let read = classify::look(&mut answer).await;
         let outcome = classify::outcome(answer.status(), answer.headers(), read.as_deref());
         spent.settle(outcome);

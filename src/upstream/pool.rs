@@ -60,7 +60,7 @@ impl Drop for Lease {
         if let Some((sender, pool)) = self.0.take()
             && !sender.is_closed()
         {
-            let at = pool.clock.now().mono;
+            let at = pool.clock.mono();
             pool.idle().h1.push((sender, at));
         }
     }
@@ -85,7 +85,7 @@ impl Pool {
         parts.tracker.spawn(async move {
             while let Some(pool) = swept.upgrade() {
                 pool.sweep();
-                let next = pool.clock.now().mono.plus(SWEEP_EVERY);
+                let next = pool.clock.mono().plus(SWEEP_EVERY);
                 let clock = pool.clock.clone();
                 drop(pool);
                 tokio::select! {
@@ -114,7 +114,7 @@ impl Pool {
             idle.h2 = None;
         }
         while let Some((sender, since)) = idle.h1.pop() {
-            if !sender.is_closed() && self.clock.now().mono.since(since) < IDLE_MAX {
+            if !sender.is_closed() && self.clock.mono().since(since) < IDLE_MAX {
                 return Some(Sender::H1(sender));
             }
         }
@@ -122,7 +122,7 @@ impl Pool {
     }
 
     fn sweep(&self) {
-        let now = self.clock.now().mono;
+        let now = self.clock.mono();
         let mut idle = self.idle();
         idle.h1.retain(|(sender, since)| !sender.is_closed() && now.since(*since) < IDLE_MAX);
         idle.h1.shrink_to(16);
