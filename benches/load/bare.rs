@@ -128,7 +128,7 @@ impl Bare {
         *request.version_mut() = Version::HTTP_11;
         let mut answer = self.client.request(request).await?;
         drop_hop_by_hop(answer.headers_mut());
-        Ok(answer.map(|body| body.boxed()))
+        Ok(answer.map(http_body_util::BodyExt::boxed))
     }
 }
 

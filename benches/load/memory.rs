@@ -24,19 +24,19 @@ const MIB: f64 = 1_024.0;
 struct Case {
     name: &'static str,
     protocol: Protocol,
-    call_kib_max: f64,
+    per_call_max: f64,
 }
 
 const CASES: [Case; 2] = [
-    Case { name: "HTTP/1.1 connections", protocol: Protocol::Http1, call_kib_max: 20.0 },
-    Case { name: "HTTP/2 streams", protocol: Protocol::Http2, call_kib_max: 8.0 },
+    Case { name: "HTTP/1.1 connections", protocol: Protocol::Http1, per_call_max: 20.0 },
+    Case { name: "HTTP/2 streams", protocol: Protocol::Http2, per_call_max: 8.0 },
 ];
 
 /// What three bursts did.
 struct Growth {
-    before_kib: f64,
-    call_kib: f64,
-    after_kib: f64,
+    before: f64,
+    per_call: f64,
+    after: f64,
 }
 
 /// Measures, and adds the figures to the report.
@@ -53,10 +53,10 @@ pub(crate) async fn measure(ours: &Ours, report: &mut Report) -> anyhow::Result<
         let growth = bursts(&proxy, case.protocol).await?;
         note(case.name, &detail(&growth));
         let what = format!("memory of a waiting call, {}", case.name);
-        report.add(&what, growth.call_kib, "KiB", Some(case.call_kib_max));
-        let limit = 2.0 * growth.before_kib / MIB + LEFT_MIB_MAX;
+        report.add(&what, growth.per_call, "KiB", Some(case.per_call_max));
+        let limit = 2.0 * growth.before / MIB + LEFT_MIB_MAX;
         let what = format!("memory 10 s after three bursts, {}", case.name);
-        report.add(&what, growth.after_kib / MIB, "MiB", Some(limit));
+        report.add(&what, growth.after / MIB, "MiB", Some(limit));
     }
     Ok(())
 }
@@ -73,9 +73,9 @@ async fn at_rest(ours: &Ours, report: &mut Report) -> anyhow::Result<()> {
 
 async fn bursts(subject: &Subject, protocol: Protocol) -> anyhow::Result<Growth> {
     tokio::time::sleep(SETTLE).await;
-    let before_kib = subject.process.resident_kib()?;
+    let before = subject.process.resident_kib()?;
     let address: SocketAddr = subject.address;
-    let mut most = before_kib;
+    let mut most = before;
     for _ in 0..BURSTS {
         let parked = park(protocol, address, TENANT).await?;
         subject.until_waiting(u64::from(CALLS)).await?;
@@ -85,15 +85,15 @@ async fn bursts(subject: &Subject, protocol: Protocol) -> anyhow::Result<Growth>
         subject.until_waiting(0).await?;
     }
     tokio::time::sleep(AFTER).await;
-    let after_kib = subject.process.resident_kib()?;
-    Ok(Growth { before_kib, call_kib: (most - before_kib) / f64::from(CALLS), after_kib })
+    let after = subject.process.resident_kib()?;
+    Ok(Growth { before, per_call: (most - before) / f64::from(CALLS), after })
 }
 
 fn detail(growth: &Growth) -> String {
     format!(
         "{:.1} KiB each, {:.1} MiB before, {:.1} MiB 10 s after",
-        growth.call_kib,
-        growth.before_kib / MIB,
-        growth.after_kib / MIB,
+        growth.per_call,
+        growth.before / MIB,
+        growth.after / MIB,
     )
 }
