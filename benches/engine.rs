@@ -199,7 +199,7 @@ fn queue(c: &mut Criterion) {
     }
     let mut number = 0;
     let mut push = |queue: &mut FairQueue<u64>| {
-        queue.push_back(*nth(&tenants, number), class(number), number);
+        queue.push(*nth(&tenants, number), class(number), number, number);
         number += 1;
     };
     for _ in 0..WAITING {

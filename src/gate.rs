@@ -36,6 +36,8 @@ pub use permit::{Permit, Spent, Ticket};
 /// A call waits for its tenant's token.
 #[derive(Clone, Debug)]
 pub struct Demand {
+    /// The API key at whose gate it waits.
+    pub api_key: ApiKeyName,
     /// The tenant.
     pub tenant: TenantName,
     /// How long the call may wait.
@@ -143,6 +145,9 @@ impl Gate {
         for (name, key) in before.iter() {
             if !after.contains_key(name) {
                 key.send(Message::Stop { serve_until: Mono::default() });
+                // what it holds counted is given back; nobody waits for that
+                let (done, _) = oneshot::channel();
+                key.send(Message::Close(done));
                 self.parts.metrics.remove_api_key(name);
             }
         }

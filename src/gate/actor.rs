@@ -132,7 +132,9 @@ impl Actor {
             Message::RemoveTenant { tenant } => {
                 self.scheduler.remove_tenant(&tenant, self.clock.now());
             }
-            Message::TokenRefused { tenant } => self.scheduler.token_refused(&tenant),
+            Message::TokenRefused { tenant } => {
+                self.scheduler.token_refused(&tenant, self.clock.now());
+            }
             Message::Pause(true) => self.scheduler.pause(),
             Message::Pause(false) => self.scheduler.resume(self.clock.now()),
             Message::Reconfigure(limits) => {
@@ -190,7 +192,8 @@ impl Actor {
                 Command::Claim(claim) => self.claim(claim),
                 Command::Release { day, count } => self.release(day, count, None),
                 Command::Demand { tenant, deadline } => {
-                    let _ = self.demands.send(Demand { tenant, deadline });
+                    let api_key = self.name.clone();
+                    let _ = self.demands.send(Demand { api_key, tenant, deadline });
                 }
             }
         }

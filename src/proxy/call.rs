@@ -20,7 +20,7 @@ use super::record::Record;
 use super::target::Target;
 use super::{Inner, headers};
 use crate::engine::outcome::Outcome;
-use crate::engine::scheduler::{Arrival, Entry};
+use crate::engine::scheduler::{Arrival, CallId, Entry};
 use crate::engine::{Class, Mono};
 use crate::gate::{Permit, Ticket};
 use crate::phase::Phase;
@@ -33,10 +33,15 @@ const RECONNECT_MIN: Duration = Duration::from_millis(100);
 /// Longest wait after a connection could not be made.
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
 
+/// A caller that will not wait still gives the proxy the time to look.
+const WAIT_MIN: Duration = Duration::from_millis(100);
+
 /// A request that has been taken in and may be sent.
 struct Call<'a> {
     proxy: &'a Inner,
     caller: Caller,
+    /// Its first place in the queue, which its repeats take again.
+    first: CallId,
     class: Class,
     deadline: Mono,
     method: Method,
@@ -84,12 +89,13 @@ pub(super) async fn serve(
     }
     let class = identify::class(&head.headers);
     let wait = identify::wait(&head.headers, &settings);
-    let deadline = record.started().plus(wait);
+    let deadline = record.started().plus(wait.max(WAIT_MIN));
     let path = target.path_and_query.path();
     let plan = intake::plan(body, path, &settings, &proxy.kept)?;
     let entry = if plan.is_to_be_read() { Entry::WhenPrepared } else { Entry::Back };
     let arrival = Arrival { tenant: caller.tenant.clone(), class, deadline, entry };
     let mut ticket = caller.key.enqueue(arrival);
+    let first = ticket.call();
     let body = if entry == Entry::WhenPrepared {
         let taken = tokio::select! {
             biased;
@@ -106,6 +112,7 @@ pub(super) async fn serve(
     let call = Call {
         proxy,
         caller,
+        first,
         class,
         deadline,
         method: head.method,
@@ -155,7 +162,7 @@ impl Call<'_> {
             tenant: self.caller.tenant.clone(),
             class: self.class,
             deadline: self.deadline,
-            entry: Entry::Front,
+            entry: Entry::Again { first: self.first },
         })
     }
 
@@ -166,6 +173,13 @@ impl Call<'_> {
         chances: &mut Chances,
         record: &mut Record,
     ) -> Result<Next, Rejection> {
+        let home = self.proxy.tokens.tenant(self.caller.tenant.as_str());
+        if home.is_none_or(|view| view.api_key != *self.caller.key.name()) {
+            return Err(Rejection::new(
+                Reason::TenantUnknown,
+                "the tenant was removed, or moved to another API key, while the call waited",
+            ));
+        }
         let Some(bearer) = self.proxy.tokens.bearer(&self.caller.tenant) else {
             // it went bad between grant and now; the permit goes back unspent
             self.caller.key.token_refused(&self.caller.tenant);
