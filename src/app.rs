@@ -10,6 +10,7 @@ mod parts;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -73,7 +74,9 @@ impl App {
         let data = bind(config.server.listen, "server.listen").await?;
         let admin = bind(config.server.admin_listen, "server.admin_listen").await?;
         let metrics = Metrics::new(VERSION);
-        let store = parts::open_store(&config, &metrics, &clock).await?;
+        let measured = parts::open_store(&config, &metrics, &clock).await?;
+        let store_failing = measured.failing();
+        let store: Arc<dyn Store> = Arc::new(measured);
         let ground = Ground {
             events: Events::new(clock.clone()),
             clock,
@@ -102,7 +105,7 @@ impl App {
             tracker.spawn(data.serve(bounds, serve, tracker.clone(), unlisten.clone())),
             tracker.spawn(admin.serve(bounds, administer, tracker.clone(), unlisten.clone())),
         ];
-        ground.watch_store();
+        ground.watch_store(store_failing);
         ground.phase.set(Phase::Ready);
         info!(data = %data_address, admin = %admin_address, version = VERSION, "serving");
         let Ground { phase, events, store, stopped, .. } = ground;
@@ -341,8 +344,15 @@ impl Ground {
         })
     }
 
-    fn watch_store(&self) {
-        parts::watch_store(&self.store, &self.phase, &self.clock, &self.tracker, &self.stopped);
+    fn watch_store(&self, failing: Arc<AtomicBool>) {
+        parts::watch_store(
+            &self.store,
+            failing,
+            &self.phase,
+            &self.clock,
+            &self.tracker,
+            &self.stopped,
+        );
     }
 }
 

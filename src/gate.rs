@@ -144,7 +144,7 @@ impl Gate {
         }
         for (name, key) in before.iter() {
             if !after.contains_key(name) {
-                key.send(Message::Stop { serve_until: Mono::default() });
+                key.send(Message::Retire);
                 // what it holds counted is given back; nobody waits for that
                 let (done, _) = oneshot::channel();
                 key.send(Message::Close(done));
@@ -230,6 +230,7 @@ impl KeyGate {
             inbox,
             replies: std::collections::HashMap::new(),
             board: board.clone(),
+            retired: false,
         };
         parts.tracker.spawn(actor.run());
         let shared = Shared {

@@ -33,7 +33,7 @@ const NARROW_STEP: Duration = Duration::from_millis(5);
 /// … after this many answers without a refusal.
 const NARROW_AFTER: u32 = 500;
 /// A timer that fires this late still counts as on time, so that lateness does not add up.
-const LATENESS_MAX: Duration = Duration::from_millis(5);
+const LATENESS_MAX: Duration = Duration::from_millis(50);
 
 /// A slot that a granted call holds; what the pacer needs to know of it travels with the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +111,7 @@ impl Pacer {
         let slot = Slot { number: self.slot_next, sent: None, free_at: Mono::NEVER };
         self.slot_next = self.slot_next.saturating_add(1);
         self.held.insert((slot.free_at, slot.number));
-        let lateness = LATENESS_MAX.min(self.spacing().checked_div(4).unwrap_or_default());
+        let lateness = LATENESS_MAX.min(self.spacing().checked_div(2).unwrap_or_default());
         let on_time = now.since(self.spaced_from) <= lateness;
         let from = if on_time { self.spaced_from } else { now };
         self.spaced_from = from.plus(self.spacing());

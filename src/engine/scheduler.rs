@@ -118,6 +118,8 @@ pub enum Refusal {
     TenantRemoved,
     /// The process stops.
     Stopping,
+    /// The API key is gone from the configuration.
+    ApiKeyRemoved,
 }
 
 /// What the shell must do.

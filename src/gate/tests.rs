@@ -160,7 +160,7 @@ async fn an_api_key_that_goes_refuses_and_one_that_comes_serves() {
     let waiting = world.ticket();
     let other = ApiKeyName::new("other").unwrap();
     world.gate.reconfigure(vec![(other.clone(), limits())], &BTreeSet::new());
-    assert_eq!(waiting.granted().await.err().unwrap().reason(), Reason::ShuttingDown);
+    assert_eq!(waiting.granted().await.err().unwrap().reason(), Reason::TenantUnknown);
     assert!(world.gate.api_key(&main_key()).is_none());
     assert!(world.gate.api_key(&other).unwrap().snapshot().await.is_some());
     held.spend().settle(Outcome::Answered(Health::Good));

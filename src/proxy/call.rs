@@ -71,6 +71,8 @@ enum Next {
     Again,
     /// Send it again; if it gets no slot, this is the answer.
     AgainOr(Response<AnswerBody>),
+    /// Send it again with a token newer than this version; if there is none, this is the answer.
+    AgainWithNewer(u64, Response<AnswerBody>),
 }
 
 /// Serves a request.
@@ -138,12 +140,20 @@ impl Call<'_> {
         record: &mut Record,
     ) -> Result<Response<AnswerBody>, Rejection> {
         let mut chances = Chances::default();
+        let mut refused = None;
         loop {
-            let next = self.attempt(permit, &mut chances, record).await?;
+            let next = match refused.take() {
+                Some((version, answer)) if !self.has_newer(version) => Next::Answer(answer),
+                Some(_) | None => self.attempt(permit, &mut chances, record).await?,
+            };
             let in_hand = match next {
                 Next::Answer(answer) => return Ok(answer),
                 Next::Again => None,
                 Next::AgainOr(answer) => Some(answer),
+                Next::AgainWithNewer(version, answer) => {
+                    refused = Some((version, answer));
+                    None
+                }
             };
             permit = match (granted(self.enqueue_again(), record).await, in_hand) {
                 (Ok(permit), _) => permit,
@@ -269,8 +279,16 @@ impl Call<'_> {
             _ if answer.status() == StatusCode::UNAUTHORIZED => {
                 self.unauthorized(bearer);
                 let first = !std::mem::replace(&mut chances.token, true);
-                Ok(if first && replayable { Next::Again } else { Next::Answer(answer) })
+                Ok(if first && replayable {
+                    Next::AgainWithNewer(bearer.version, answer)
+                } else {
+                    Next::Answer(answer)
+                })
             }
+            _ if answer.status().is_informational() => Err(Rejection::new(
+                Reason::UpstreamUnreachable,
+                "the API answered with an upgrade that nobody asked for",
+            )),
             _ if is_unwell(outcome, answer.status()) && self.is_safe() => {
                 let first = !std::mem::replace(&mut chances.safe, true);
                 Ok(if first { Next::AgainOr(answer) } else { Next::Answer(answer) })
@@ -286,12 +304,15 @@ impl Call<'_> {
     /// The API refused the token: a new one is asked for, unless there is one already.
     fn unauthorized(&self, bearer: &Bearer) {
         let tenant = &self.caller.tenant;
-        let newer =
-            self.proxy.tokens.bearer(tenant).is_some_and(|now| now.version > bearer.version);
-        if !newer {
+        if !self.has_newer(bearer.version) {
             self.proxy.tokens.rejected(tenant, bearer.version);
             self.caller.key.token_refused(tenant);
         }
+    }
+
+    fn has_newer(&self, version: u64) -> bool {
+        let bearer = self.proxy.tokens.bearer(&self.caller.tenant);
+        bearer.is_some_and(|bearer| bearer.version > version)
     }
 
     fn is_safe(&self) -> bool {

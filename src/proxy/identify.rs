@@ -108,11 +108,15 @@ fn home(proxy: &Inner, client: Option<&Client>, tenant: &TenantName) -> Result<K
     if client.is_some_and(|client| !client.may_act_for(tenant)) {
         return Err(forbidden(tenant));
     }
-    let key =
-        proxy.tokens.tenant(tenant.as_str()).and_then(|view| proxy.gate.api_key(&view.api_key));
+    let view = proxy.tokens.tenant(tenant.as_str());
+    let key = view.as_ref().and_then(|view| proxy.gate.api_key(&view.api_key));
     let sees_all = client.is_none_or(|client| client.tenants == TenantScope::All);
     match key {
         Some(key) => Ok(key),
+        None if sees_all && view.is_some() => Err(Rejection::new(
+            Reason::TenantUnknown,
+            format!("the API key of tenant {tenant} is not in the configuration"),
+        )),
         None if sees_all => Err(Rejection::new(
             Reason::TenantUnknown,
             format!("there is no tenant {tenant}; add it with: ctct-proxy tenant add {tenant}"),
