@@ -5,7 +5,7 @@
 //! | the five promises of the beginning | `promises`, `crashes`, `secrecy`, `sdk` |
 //! | what passes and is refused | `faithful`, `identity`, `refusals`, `raw_requests`, `bodies` |
 //! | what the upstream's refusals lead to | `repeats`, `trouble`, `tokens` |
-//! | waiting | `rates`, `queue`, `leaving` |
+//! | waiting | `rates`, `queue`, `leaving`, `edges` |
 //! | the process | `life`, `reload`, `starting`, `full_disk`, `memory` |
 //!
 //! The sandbox's log is the judge. Ports are free ones, nothing depends on the time of day or on
@@ -20,6 +20,8 @@ mod support;
 mod bodies;
 #[path = "main/crashes.rs"]
 mod crashes;
+#[path = "main/edges.rs"]
+mod edges;
 #[path = "main/faithful.rs"]
 mod faithful;
 #[path = "main/full_disk.rs"]
