@@ -42,7 +42,7 @@ use crate::telemetry::Metrics;
 use crate::tokens::Tokens;
 use crate::upstream::Upstream;
 
-pub use answer::AnswerBody;
+pub use answer::{AnswerBody, AnswerError, Patience};
 use intake::KeptBytes;
 use record::Record;
 
@@ -59,7 +59,7 @@ pub struct Settings {
     pub max_body: u64,
     /// Longest body that is kept so that a call can be sent again, in bytes.
     pub replay_buffer: u64,
-    /// From sending to the head of the answer.
+    /// From sending to the head of the answer, and from one part of its body to the next.
     pub upstream_timeout: Duration,
 }
 
