@@ -51,6 +51,7 @@ pub(super) fn key_auths(config: &Config) -> Vec<(ApiKeyName, KeyAuth)> {
 pub(super) fn settings(config: &Config) -> Settings {
     Settings {
         allow_anonymous: config.server.allow_anonymous,
+        on_loopback: config.server.listen.ip().is_loopback(),
         max_wait: config.queue.max_wait,
         max_wait_limit: config.queue.max_wait_limit,
         max_body: config.server.max_body,
