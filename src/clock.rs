@@ -44,20 +44,26 @@ impl Clock {
         }
     }
 
+    /// The monotonic clock, read now.
+    #[must_use]
+    pub fn mono(&self) -> Mono {
+        Mono::new(instant_now().saturating_duration_since(self.started))
+    }
+
     /// Both clocks, read now.
     #[must_use]
     pub fn now(&self) -> Now {
-        let since_start = instant_now().saturating_duration_since(self.started);
+        let mono = self.mono();
         let unix = match &self.wall {
             Wall::System => system_now(),
             Wall::Virtual { started, step_ms } => {
                 let step = step_ms.load(Ordering::Relaxed);
                 let span = Duration::from_millis(step.unsigned_abs());
-                let at = started.plus(since_start);
+                let at = started.plus(mono.since_start());
                 if step < 0 { at.minus(span) } else { at.plus(span) }
             }
         };
-        Now { mono: Mono::new(since_start), unix }
+        Now { mono, unix }
     }
 
     /// Waits until the monotonic clock shows `at`.

@@ -4,6 +4,8 @@
 //! plain text with prior knowledge), and on a stop lets requests under way finish. What a request
 //! means is not its business.
 
+pub mod origin;
+
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -13,7 +15,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use futures_util::FutureExt as _;
+use http::{Request, Response, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -55,7 +58,8 @@ pub struct Bounds {
     pub header_timeout: Duration,
 }
 
-/// The local port of the connection that a request came over; an extension of each request.
+/// The local port of the connection that a request came over: an extension of each request whose
+/// target is in absolute form.
 #[derive(Clone, Copy, Debug)]
 pub struct LocalPort(pub u16);
 
@@ -110,12 +114,15 @@ impl Listener {
             let busy = Arc::new(());
             let answering = Arc::downgrade(&busy);
             let service = service_fn(move |mut request: Request<Incoming>| {
-                request.extensions_mut().insert(port);
-                let answer = handle(request);
-                let busy = busy.clone();
-                async move {
-                    Ok::<_, Infallible>(answer.await.map(|body| Answering { body, _busy: busy }))
+                // only an absolute-form target is checked against it
+                if request.version() < Version::HTTP_2 && request.uri().authority().is_some() {
+                    request.extensions_mut().insert(port);
                 }
+                let busy = busy.clone();
+                // not an async block, which would hold the future twice: once before its first poll
+                handle(request).map(move |answer| {
+                    Ok::<_, Infallible>(answer.map(|body| Answering { body, _busy: busy }))
+                })
             });
             let (builders, watcher) = (builders.clone(), graceful.watcher());
             let stopped = stopped.clone();

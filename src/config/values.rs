@@ -113,12 +113,16 @@ pub fn count(text: &str) -> Result<u64, String> {
     text.trim().parse().map_err(|_| "is no whole number".into())
 }
 
-/// `true` or `false`.
+/// `true` or `false`, also as `1` or `0`.
 ///
 /// # Errors
 /// What is wrong with the text.
 pub fn switch(text: &str) -> Result<bool, String> {
-    text.trim().parse().map_err(|_| "is neither true nor false".into())
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err("is neither true nor false".into()),
+    }
 }
 
 /// A time of day in UTC: `HH:MM:SSZ` or `HH:MMZ`.

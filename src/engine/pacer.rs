@@ -44,6 +44,14 @@ pub struct Slot {
     free_at: Mono,
 }
 
+impl Slot {
+    /// When its call left; the start of the clock when it has not.
+    #[must_use]
+    pub fn sent_at(self) -> Mono {
+        self.sent.unwrap_or_default()
+    }
+}
+
 /// The slots of one API key.
 #[derive(Debug)]
 pub struct Pacer {
@@ -75,7 +83,7 @@ impl Pacer {
             clean: 0,
             round_trip: RoundTripMin::default(),
         };
-        pacer.closed_until = now.plus(rate.window()).plus(pacer.guard_now());
+        pacer.closed_until = now.plus(rate.window()).plus(pacer.guard_unanswered());
         pacer
     }
 
@@ -113,12 +121,7 @@ impl Pacer {
 
     /// The bytes of the call leave now.
     pub fn sent(&mut self, slot: Slot, now: Mono) -> Slot {
-        let guard = match self.guard {
-            Guard::Fixed(guard) => guard,
-            // until its answer comes, the call may be as late as any
-            Guard::Auto => EXCESS_MAX.saturating_add(EXCESS_MARGIN),
-        };
-        let free_at = self.free_after(now, guard);
+        let free_at = self.free_after(now, self.guard_unanswered());
         self.keep(Slot { sent: Some(now), ..slot }, free_at)
     }
 
@@ -189,6 +192,14 @@ impl Pacer {
         };
         let cycle = self.rate.window().saturating_add(guard).saturating_add(self.widened);
         cycle.checked_div(self.rate.calls()).unwrap_or(cycle)
+    }
+
+    /// The margin for a call of whose answer nothing is known: it may be as late as any.
+    fn guard_unanswered(&self) -> Duration {
+        match self.guard {
+            Guard::Fixed(guard) => guard,
+            Guard::Auto => EXCESS_MAX.saturating_add(EXCESS_MARGIN),
+        }
     }
 
     fn free_after(&self, sent: Mono, guard: Duration) -> Mono {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::{Request, Response};
 use tokio_util::task::TaskTracker;
 
-use super::answer::AnswerBody;
+use super::answer::{AnswerBody, Patience};
 use super::classify;
 use crate::clock::Clock;
 use crate::engine::outcome::{Health, Outcome};
@@ -47,7 +47,7 @@ impl Sending {
 
     async fn run(self) -> Sent {
         let Self { permit, connection, request, timeout, key, clock } = self;
-        let started = clock.now().mono;
+        let started = clock.mono();
         let spent = permit.spend();
         let Ok(reply) = tokio::time::timeout(timeout, connection.send(request)).await else {
             spent.settle(Outcome::Lost);
@@ -64,7 +64,7 @@ impl Sending {
                 return Sent::Broken(error);
             }
         };
-        key.metrics().upstream(answer.status().as_u16(), clock.now().mono.since(started));
+        key.metrics().upstream(answer.status().as_u16(), clock.mono().since(started));
         let read = classify::look(&mut answer).await;
         let outcome = classify::outcome(answer.status(), answer.headers(), read.as_deref());
         spent.settle(outcome);
@@ -72,6 +72,7 @@ impl Sending {
             read: read.filter(|read| !read.is_empty()),
             rest,
             lease: Some(lease),
+            patience: Patience::new(timeout),
         });
         Sent::Answer { answer, outcome }
     }

@@ -29,11 +29,11 @@ const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// The entry that this proxy adds to `Via` (RFC 9110 section 7.6.3).
 const VIA_ENTRY: &str = "1.1 ctct-proxy";
 
-const HOP_BY_HOP: [HeaderName; 7] =
+static HOP_BY_HOP: [HeaderName; 7] =
     [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
 
 /// End here: the caller's own credentials and address, and what it asks of the proxy.
-const FOR_THE_PROXY: [HeaderName; 12] = [
+static FOR_THE_PROXY: [HeaderName; 12] = [
     HOST,
     AUTHORIZATION,
     header::PROXY_AUTHORIZATION,
@@ -50,47 +50,44 @@ const FOR_THE_PROXY: [HeaderName; 12] = [
 
 /// Takes out what belongs to the connection.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|name| name.trim().parse().ok())
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
-    }
-    for name in HOP_BY_HOP {
+    remove(headers, |name| HOP_BY_HOP.contains(name));
+}
+
+/// Takes out what belongs to the connection and all that is `unwanted`. Most heads have few of
+/// either, so the headers are gone through, not the lists.
+fn remove(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
+    let named = named_by_connection(headers);
+    let present: Vec<HeaderName> = headers.keys().filter(|name| unwanted(name)).cloned().collect();
+    for name in named.iter().chain(&present) {
         headers.remove(name);
     }
 }
 
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect()
+}
+
 /// The headers of a request as they go to the API, but for `Host` and `Authorization`.
 pub(super) fn for_upstream(headers: &mut HeaderMap, path: &str) {
-    strip_hop_by_hop(headers);
-    for name in FOR_THE_PROXY {
-        headers.remove(name);
-    }
-    if !path.starts_with("/v3/partner/") {
-        headers.remove(X_API_KEY);
-    }
-    remove_forwarded(headers);
+    let is_partner = path.starts_with("/v3/partner/");
+    remove(headers, |name| {
+        HOP_BY_HOP.contains(name)
+            || FOR_THE_PROXY.contains(name)
+            || (*name == X_API_KEY && !is_partner)
+            || name.as_str().starts_with("x-forwarded-")
+    });
     let via = match headers.get(VIA).and_then(|via| via.to_str().ok()) {
         None => HeaderValue::from_static(VIA_ENTRY),
         Some(before) => HeaderValue::from_str(&format!("{before}, {VIA_ENTRY}"))
             .unwrap_or(HeaderValue::from_static(VIA_ENTRY)),
     };
     headers.insert(VIA, via);
-}
-
-fn remove_forwarded(headers: &mut HeaderMap) {
-    let forwarded: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with("x-forwarded-")).cloned().collect();
-    for name in forwarded {
-        headers.remove(name);
-    }
 }
 
 #[cfg(test)]

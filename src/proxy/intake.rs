@@ -172,12 +172,23 @@ async fn keep(
             return Err(too_large(over, max));
         }
         if len > limit {
+            // a stream is not kept
+            drop(room);
             let left = max.saturating_sub(len);
             let read = Some(read.freeze());
             return Ok(Taken::Once(Some(OutBody::Stream { read, rest: incoming, left, max })));
         }
     }
-    Ok(Taken::Kept { bytes: read.freeze(), _room: room })
+    let bytes = read.freeze();
+    Ok(Taken::Kept { _room: fitted(room, bytes.len()), bytes })
+}
+
+/// Gives back what `len` bytes do not need: room is taken for the longest that a body of unknown
+/// length may become.
+fn fitted(mut room: OwnedSemaphorePermit, len: usize) -> OwnedSemaphorePermit {
+    let spare = room.num_permits().saturating_sub(len.div_ceil(1_024));
+    drop(room.split(spare));
+    room
 }
 
 pub(super) fn unreadable(error: &BodyError) -> Rejection {
@@ -196,4 +207,20 @@ fn too_large(reason: Reason, max: u64) -> Rejection {
         "send less, or raise server.max_body"
     };
     Rejection::new(reason, format!("the body is longer than {max} bytes: {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_holds_no_more_room_than_it_fills() {
+        let kept = KeptBytes::default();
+        let room = kept.room_for(1_024 * 1_024).unwrap();
+        assert_eq!(kept.0.available_permits(), KEPT_KIB_MAX - 1_024);
+        let room = fitted(room, 1_025);
+        assert_eq!(kept.0.available_permits(), KEPT_KIB_MAX - 2);
+        drop(fitted(room, 0));
+        assert_eq!(kept.0.available_permits(), KEPT_KIB_MAX);
+    }
 }

@@ -1,7 +1,6 @@
 //! What is known of a request while it is served, and the last step: its answer, its counts, its
 //! access line.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use super::Inner;
 use super::answer::AnswerBody;
 use super::headers::{REQUEST_ID, X_REQUEST_ID, strip_hop_by_hop};
 use super::identify::Caller;
+use super::text::Text;
 use crate::clock::Clock;
 use crate::engine::{Mono, TenantName};
 use crate::gate::{KeyGate, Waited};
@@ -26,7 +26,7 @@ const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy")
 /// Longest request id that is taken from a caller.
 const REQUEST_ID_LEN_MAX: usize = 128;
 /// Seconds in a quota day.
-const DAY_SECS: u32 = 86_400;
+const DAY_SECS: u64 = 86_400;
 
 /// What is known of a request.
 pub(super) struct Record {
@@ -49,7 +49,7 @@ impl Record {
             request_id: request_id(request.headers()),
             method: request.method().clone(),
             uri: request.uri().clone(),
-            started: clock.now().mono,
+            started: clock.mono(),
             client: None,
             tenant: None,
             key: None,
@@ -103,7 +103,7 @@ impl Record {
         let status = answer.status().as_u16();
         match &self.key {
             Some(key) => {
-                rate_limit(answer.headers_mut(), key);
+                rate_limit(answer.headers_mut(), key, reason == Some(Reason::DayQuotaSpent));
                 key.metrics().request(status);
             }
             None => proxy.metrics.request_without_key(status),
@@ -113,15 +113,15 @@ impl Record {
     }
 
     fn server_timing(&self) -> HeaderValue {
-        let mut text = String::with_capacity(64);
-        let parts = [("queue", self.queue), ("token", self.token), ("upstream", self.upstream)];
-        for (name, span) in parts {
-            let separator = if text.is_empty() { "" } else { ", " };
-            let (ms, us) = (span.as_millis(), span.subsec_micros() % 1_000);
-            // writing to a string cannot fail
-            let _ = write!(text, "{separator}{name};dur={ms}.{us:03}");
-        }
-        HeaderValue::try_from(text).expect("digits and names are visible ASCII")
+        let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+        Text::new()
+            .text("queue;dur=")
+            .thousandths(micros(self.queue))
+            .text(", token;dur=")
+            .thousandths(micros(self.token))
+            .text(", upstream;dur=")
+            .thousandths(micros(self.upstream))
+            .into_value()
     }
 
     fn access(&self, proxy: &Inner, status: u16, reason: Option<Reason>, bytes: Option<u64>) {
@@ -140,7 +140,7 @@ impl Record {
             queue: self.queue,
             token: self.token,
             upstream: self.upstream,
-            total: proxy.clock.now().mono.since(self.started),
+            total: proxy.clock.mono().since(self.started),
             attempts: self.attempts,
             bytes,
         });
@@ -148,16 +148,28 @@ impl Record {
 }
 
 /// The limits of the API key (draft-ietf-httpapi-ratelimit-headers).
-fn rate_limit(headers: &mut HeaderMap, key: &KeyGate) {
-    let quota = key.quota();
-    let policy = format!(
-        r#""second";q={};w={}, "day";q={};w={DAY_SECS}"#,
-        quota.calls, quota.window_secs, quota.day_limit
-    );
-    let left = format!(r#""day";r={};t={}"#, quota.day_left, quota.day_resets_secs);
-    for (name, text) in [(RATELIMIT_POLICY, policy), (RATELIMIT, left)] {
-        headers.insert(name, HeaderValue::try_from(text).expect("digits and names are ASCII"));
+fn rate_limit(headers: &mut HeaderMap, key: &KeyGate, day_is_spent: bool) {
+    let mut quota = key.quota();
+    if day_is_spent {
+        // the call that learned it is answered before the board is written
+        quota.day_left = 0;
     }
+    let policy = Text::new()
+        .text(r#""second";q="#)
+        .number(quota.calls)
+        .text(";w=")
+        .number(quota.window_secs)
+        .text(r#", "day";q="#)
+        .number(quota.day_limit)
+        .text(";w=")
+        .number(DAY_SECS);
+    let left = Text::new()
+        .text(r#""day";r="#)
+        .number(quota.day_left)
+        .text(";t=")
+        .number(quota.day_resets_secs);
+    headers.insert(RATELIMIT_POLICY, policy.into_value());
+    headers.insert(RATELIMIT, left.into_value());
 }
 
 /// The caller's own id when it is usable, else a new one.
@@ -172,8 +184,7 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
 
 #[expect(clippy::disallowed_methods, reason = "request ids are one of the places of chance")]
 fn new_request_id() -> HeaderValue {
-    let id: u128 = rand::random();
-    HeaderValue::try_from(format!("{id:032x}")).expect("hex digits are visible ASCII")
+    Text::new().hex(rand::random()).into_value()
 }
 
 fn claims_to_be_ours(value: &HeaderValue) -> bool {
