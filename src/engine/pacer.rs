@@ -32,8 +32,8 @@ const WIDEN_MAX: Duration = Duration::from_secs(1);
 const NARROW_STEP: Duration = Duration::from_millis(5);
 /// … after this many answers without a refusal.
 const NARROW_AFTER: u32 = 500;
-/// A timer that fires this late, or half a spacing if that is less, still counts as on time, so that
-/// lateness on a busy machine does not add up. The slots hold the limit all the same.
+/// A timer that fires this late, or half a spacing if that is less, still counts as on time, so
+/// that lateness on a busy machine does not add up. The slots hold the limit all the same.
 const LATENESS_MAX: Duration = Duration::from_millis(50);
 
 /// A slot that a granted call holds; what the pacer needs to know of it travels with the call.
