@@ -1,7 +1,7 @@
 //! CPU time of a request that nothing holds back, against the bare proxy's.
 //!
-//! Both proxies are alive all the time and take turns, so that whatever else the machine does meets both; the
-//! figure is the median of the ratios of the rounds.
+//! Both proxies are alive all the time and take turns, so that whatever else the machine does meets
+//! both; the figure is the median of the ratios of the rounds.
 
 use std::net::SocketAddr;
 use std::rc::Rc;

@@ -1,7 +1,7 @@
 //! The far side: answers of two sizes, ready made.
 //!
-//! It reads no more of HTTP/1.1 than where a request without a body ends and what its path ends with, so that it
-//! takes as little of the core that it shares with the load as it can.
+//! It reads no more of HTTP/1.1 than where a request without a body ends and what its path ends
+//! with, so that it takes as little of the core that it shares with the load as it can.
 
 use std::net::SocketAddr;
 use std::rc::Rc;

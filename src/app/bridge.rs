@@ -74,8 +74,8 @@ impl Carrier {
         self.announce(change);
     }
 
-    /// A call waits for a token. Of a tenant that is gone, or has gone to another API key, there will be
-    /// none: the gate is told again, since the call may have entered just after it heard.
+    /// A call waits for a token. Of a tenant that is gone, or has gone to another API key, there
+    /// will be none: the gate is told again, since the call may have entered just after it heard.
     fn demanded(&self, tokens: &Tokens, Demand { api_key, tenant, deadline }: &Demand) {
         match tokens.tenant(tenant.as_str()) {
             Some(view) if view.api_key == *api_key => tokens.demand(tenant, *deadline),

@@ -173,7 +173,8 @@ impl<T: Copy> FairQueue<T> {
         }
     }
 
-    /// Puts a call where `order` says among its tenant's others of the class; no two calls have the same.
+    /// Puts a call where `order` says among its tenant's others of the class; no two calls have the
+    /// same.
     pub fn push(&mut self, ix: TenantIx, class: Class, order: u64, call: T) -> Place {
         let place = Place { tenant: ix, class, order };
         let Some(tenant) = of_tenant(&mut self.tenants, ix) else { return place };

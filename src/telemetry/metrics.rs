@@ -105,8 +105,8 @@ impl Metrics {
     }
 }
 
-/// `OpenMetrics` as the older text form: there a metric is named as its samples are, and there are neither info
-/// metrics, nor units, nor an end mark.
+/// `OpenMetrics` as the older text form: there a metric is named as its samples are, and there are
+/// neither info metrics, nor units, nor an end mark.
 fn plain_text(open_metrics: &str) -> String {
     let mut types = BTreeMap::new();
     for line in open_metrics.lines() {

@@ -1,7 +1,7 @@
 //! The idle connections to one destination.
 //!
-//! They are handed out one caller at a time, the last used first, so that a quiet time closes the others. An
-//! idle connection is dropped before the far side is likely to.
+//! They are handed out one caller at a time, the last used first, so that a quiet time closes the
+//! others. An idle connection is dropped before the far side is likely to.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -274,8 +274,8 @@ impl Scheduler {
         self.end_waits(|deadline| deadline <= now.mono, now.mono);
     }
 
-    /// Goes on to a new day. Calls under way may be counted by the upstream in either, and for a moment its
-    /// clock and ours may differ on which it is.
+    /// Goes on to a new day. Calls under way may be counted by the upstream in either, and for a
+    /// moment its clock and ours may differ on which it is.
     fn turn_day(&mut self, now: Now) {
         if self.budget.roll(now.unix) {
             self.budget.owe(self.in_flight);

@@ -1,4 +1,5 @@
-//! Repeats keep their place, and what happens at the edges: removed tenants, the turn of the day, late answers.
+//! Repeats keep their place, and what happens at the edges: removed tenants, the turn of the day,
+//! late answers.
 
 use super::*;
 
