@@ -1,7 +1,7 @@
 //! Reading and writing single values: durations, sizes, times of day, URLs, levels.
 //!
-//! Each reader takes text and gives the value, or says what is wrong without repeating the text: the
-//! caller knows whether it may be shown. What a writer writes its reader reads as the same value.
+//! Each reader takes text and gives the value, or says what is wrong without repeating the text:
+//! the caller knows whether it may be shown. What a writer writes its reader reads as the same.
 
 use std::path::PathBuf;
 use std::time::Duration;
