@@ -140,9 +140,10 @@ impl Proxy {
     pub async fn handle(self, request: Request<Incoming>) -> Response<AnswerBody> {
         let _active = self.0.active.token();
         let mut record = Record::start(&request, &self.0.clock);
+        let mut request = request.map(Some);
         let served = AssertUnwindSafe(async {
             identify::refuse_pages(&self.0.settings.load(), &request)?;
-            call::serve(&self.0, request, &mut record).await
+            call::serve(&self.0, &mut request, &mut record).await
         });
         let result = served.catch_unwind().await.unwrap_or_else(|_| {
             // the panic itself was logged where it happened
@@ -151,6 +152,11 @@ impl Proxy {
                 "the proxy has a bug that ended this request; its log has the details",
             ))
         });
+        if result.is_err()
+            && let Some(unread) = request.body_mut().take()
+        {
+            Box::pin(intake::discard(unread, request.headers())).await;
+        }
         record.answer(&self.0, result)
     }
 }

@@ -75,25 +75,24 @@ enum Next {
     AgainWithNewer(u64, Response<AnswerBody>),
 }
 
-/// Serves a request.
+/// Serves a request; a refusal before its body is needed leaves the body there.
 pub(super) async fn serve(
     proxy: &Inner,
-    request: Request<Incoming>,
+    request: &mut Request<Option<Incoming>>,
     record: &mut Record,
 ) -> Result<Response<AnswerBody>, Rejection> {
     let settings = proxy.settings.load_full();
-    let target = Target::of(&request)?;
-    let (mut head, body) = request.into_parts();
-    let caller = identify::identify(proxy, &settings, &head.headers, target.tenant)?;
+    let target = Target::of(request)?;
+    let caller = identify::identify(proxy, &settings, request.headers(), target.tenant)?;
     record.is_from(&caller);
     if proxy.phase.get() == Phase::Draining {
         return Err(stopping());
     }
-    let class = identify::class(&head.headers);
-    let wait = identify::wait(&head.headers, &settings);
+    let class = identify::class(request.headers());
+    let wait = identify::wait(request.headers(), &settings);
     let deadline = record.started().plus(wait.max(WAIT_MIN));
     let path = target.path_and_query.path();
-    let plan = intake::plan(body, path, &settings, &proxy.kept)?;
+    let plan = intake::plan(request.body_mut(), path, &settings, &proxy.kept)?;
     let entry = if plan.is_to_be_read() { Entry::WhenPrepared } else { Entry::Back };
     let arrival = Arrival { tenant: caller.tenant.clone(), class, deadline, entry };
     let mut ticket = caller.key.enqueue(arrival);
@@ -109,7 +108,8 @@ pub(super) async fn serve(
     } else {
         plan.take_in().await?
     };
-    headers::for_upstream(&mut head.headers, target.path_and_query.path());
+    let mut headers = std::mem::take(request.headers_mut());
+    headers::for_upstream(&mut headers, target.path_and_query.path());
     let permit = granted(ticket, record).await?;
     let call = Call {
         proxy,
@@ -117,9 +117,9 @@ pub(super) async fn serve(
         first,
         class,
         deadline,
-        method: head.method,
+        method: request.method().clone(),
         target: target.path_and_query,
-        headers: head.headers,
+        headers,
         body,
         upstream_timeout: settings.upstream_timeout,
     };
