@@ -1,8 +1,8 @@
 //! The engine on its own: what one decision costs with 10,000 waiting calls over 1,000 tenants.
 //!
-//! The numbers of waiting calls stay as they are while a benchmark runs: whatever leaves is replaced. Time is a
-//! number that each turn moves on. `scheduler/decision` is the figure that `make bench` holds to a target: one
-//! call arrives, one is granted, leaves and is answered.
+//! The numbers of waiting calls stay as they are while a benchmark runs: whatever leaves is
+//! replaced. Time is a number that each turn moves on. `scheduler/decision` is the figure that
+//! `make bench` holds to a target: one call arrives, one is granted, leaves and is answered.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -143,7 +143,8 @@ impl World {
         id
     }
 
-    /// One call arrives, the one that was granted before leaves and is answered, the next is granted.
+    /// One call arrives, the one that was granted before leaves and is answered, the next is
+    /// granted.
     fn decide(&mut self) {
         let call = self.granted.take().expect("one call is always granted");
         self.now.mono = self.now.mono.plus(self.turn);
@@ -199,7 +200,7 @@ fn queue(c: &mut Criterion) {
     }
     let mut number = 0;
     let mut push = |queue: &mut FairQueue<u64>| {
-        queue.push_back(*nth(&tenants, number), class(number), number);
+        queue.push(*nth(&tenants, number), class(number), number, number);
         number += 1;
     };
     for _ in 0..WAITING {

@@ -10,6 +10,7 @@ mod parts;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -38,6 +39,11 @@ use bridge::Bridge;
 
 /// The version, in `build_info` and the user agent.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Longest time beyond the drain time for a refresh that is under way to end and be stored.
+const REFRESH_GRACE: Duration = Duration::from_secs(5);
+/// Longest time beyond the drain time for the gates, and for the store, to close.
+const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
 /// A running proxy.
 pub struct App {
@@ -68,7 +74,9 @@ impl App {
         let data = bind(config.server.listen, "server.listen").await?;
         let admin = bind(config.server.admin_listen, "server.admin_listen").await?;
         let metrics = Metrics::new(VERSION);
-        let store = parts::open_store(&config, &metrics, &clock).await?;
+        let measured = parts::open_store(&config, &metrics, &clock).await?;
+        let store_failing = measured.failing();
+        let store: Arc<dyn Store> = Arc::new(measured);
         let ground = Ground {
             events: Events::new(clock.clone()),
             clock,
@@ -97,7 +105,7 @@ impl App {
             tracker.spawn(data.serve(bounds, serve, tracker.clone(), unlisten.clone())),
             tracker.spawn(admin.serve(bounds, administer, tracker.clone(), unlisten.clone())),
         ];
-        ground.watch_store();
+        ground.watch_store(store_failing);
         ground.phase.set(Phase::Ready);
         info!(data = %data_address, admin = %admin_address, version = VERSION, "serving");
         let Ground { phase, events, store, stopped, .. } = ground;
@@ -184,7 +192,7 @@ impl App {
 
     /// Stops in order: new calls are refused, waiting ones served for half of the drain time, those
     /// in flight finished, tokens stored, counts given back, the store closed. `false` when that
-    /// took longer than it may.
+    /// took longer than it may; tokens are stored and the store is closed then too, if it can be.
     pub async fn stop(self) -> bool {
         let drain = self.drain_timeout();
         info!(?drain, "stopping");
@@ -192,16 +200,23 @@ impl App {
         self.events.publish(Event::Draining);
         let done = tokio::time::timeout(drain, self.wind_down(drain)).await;
         self.stopped.cancel();
-        if done.is_err() {
-            warn!("the drain time is over; what is not finished is cut off");
+        if let Ok(in_order) = done {
+            return in_order;
         }
-        done.unwrap_or(false)
+        warn!("the drain time is over; what is not finished is cut off");
+        self.save().await;
+        false
     }
 
     async fn wind_down(&self, drain: Duration) -> bool {
         self.gate.stop(drain / 2);
-        self.proxy.idle().await;
-        self.tokens.drain().await;
+        // From half of the time on no call waits, so none needs a new token; those in flight have
+        // theirs and may take all of it, which must not keep refreshes from being stored.
+        let tokens = async {
+            let _ = tokio::time::timeout(drain / 2, self.proxy.idle()).await;
+            self.tokens.drain().await;
+        };
+        tokio::join!(self.proxy.idle(), tokens);
         self.gate.close().await;
         // streams of events end here, so that the admin listener can
         self.stopped.cancel();
@@ -215,6 +230,21 @@ impl App {
                 warn!(%error, "the store did not close cleanly; what it has acknowledged is kept");
                 false
             }
+        }
+    }
+
+    /// After the drain time: what must outlive the process is stored as far as it can be. A refresh
+    /// token works once, so a refresh that has been sent for is worth a few seconds more: cut off,
+    /// it would cost a customer's connection.
+    async fn save(&self) {
+        if tokio::time::timeout(REFRESH_GRACE, self.tokens.drain()).await.is_err() {
+            warn!("a refresh is cut off; what became of it is found out at the next start");
+        }
+        // a count that is not given back stays too high, which harms nobody
+        let _ = tokio::time::timeout(CLOSE_GRACE, self.gate.close()).await;
+        let closed = tokio::time::timeout(CLOSE_GRACE, self.store.close()).await;
+        if !matches!(closed, Ok(Ok(()))) {
+            warn!("the store did not close cleanly; what it has acknowledged is kept");
         }
     }
 }
@@ -314,8 +344,15 @@ impl Ground {
         })
     }
 
-    fn watch_store(&self) {
-        parts::watch_store(&self.store, &self.phase, &self.clock, &self.tracker, &self.stopped);
+    fn watch_store(&self, failing: Arc<AtomicBool>) {
+        parts::watch_store(
+            &self.store,
+            failing,
+            &self.phase,
+            &self.clock,
+            &self.tracker,
+            &self.stopped,
+        );
     }
 }
 

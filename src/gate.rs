@@ -36,6 +36,8 @@ pub use permit::{Permit, Spent, Ticket};
 /// A call waits for its tenant's token.
 #[derive(Clone, Debug)]
 pub struct Demand {
+    /// The API key at whose gate it waits.
+    pub api_key: ApiKeyName,
     /// The tenant.
     pub tenant: TenantName,
     /// How long the call may wait.
@@ -142,7 +144,10 @@ impl Gate {
         }
         for (name, key) in before.iter() {
             if !after.contains_key(name) {
-                key.send(Message::Stop { serve_until: Mono::default() });
+                key.send(Message::Retire);
+                // what it holds counted is given back; nobody waits for that
+                let (done, _) = oneshot::channel();
+                key.send(Message::Close(done));
                 self.parts.metrics.remove_api_key(name);
             }
         }
@@ -225,6 +230,7 @@ impl KeyGate {
             inbox,
             replies: CallTable::default(),
             board: board.clone(),
+            retired: false,
         };
         parts.tracker.spawn(actor.run());
         let shared = Shared {

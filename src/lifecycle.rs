@@ -54,8 +54,12 @@ pub async fn run(
             _ = signals.hangup.recv() => match read() {
                 Ok(config) => {
                     apply_log(&config);
-                    if let Err(error) = app.reload(config).await {
-                        error!(error = %format_args!("{error:#}"), "the reload failed");
+                    // a reload waits for the store, and a stop must not
+                    tokio::select! {
+                        result = app.reload(config) => if let Err(error) = result {
+                            error!(error = %format_args!("{error:#}"), "the reload failed");
+                        },
+                        () = signals.stop() => break,
                     }
                 }
                 Err(mistakes) => {

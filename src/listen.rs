@@ -4,6 +4,8 @@
 //! plain text with prior knowledge), and on a stop lets requests under way finish. What a request
 //! means is not its business.
 
+pub mod origin;
+
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;

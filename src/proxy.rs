@@ -42,7 +42,7 @@ use crate::telemetry::Metrics;
 use crate::tokens::Tokens;
 use crate::upstream::Upstream;
 
-pub use answer::AnswerBody;
+pub use answer::{AnswerBody, AnswerError, Patience};
 use intake::KeptBytes;
 use record::Record;
 
@@ -51,6 +51,8 @@ use record::Record;
 pub struct Settings {
     /// Serve callers without a client key.
     pub allow_anonymous: bool,
+    /// Calls come over loopback only.
+    pub on_loopback: bool,
     /// Longest wait when the caller states none.
     pub max_wait: Duration,
     /// Longest wait that a caller may ask for.
@@ -59,7 +61,7 @@ pub struct Settings {
     pub max_body: u64,
     /// Longest body that is kept so that a call can be sent again, in bytes.
     pub replay_buffer: u64,
-    /// From sending to the head of the answer.
+    /// From sending to the head of the answer, and from one part of its body to the next.
     pub upstream_timeout: Duration,
 }
 
@@ -138,7 +140,11 @@ impl Proxy {
     pub async fn handle(self, request: Request<Incoming>) -> Response<AnswerBody> {
         let _active = self.0.active.token();
         let mut record = Record::start(&request, &self.0.clock);
-        let served = AssertUnwindSafe(call::serve(&self.0, request, &mut record));
+        let mut request = request.map(Some);
+        let served = AssertUnwindSafe(async {
+            identify::refuse_pages(&self.0.settings.load(), &request)?;
+            call::serve(&self.0, &mut request, &mut record).await
+        });
         let result = served.catch_unwind().await.unwrap_or_else(|_| {
             // the panic itself was logged where it happened
             Err(Rejection::new(
@@ -146,6 +152,11 @@ impl Proxy {
                 "the proxy has a bug that ended this request; its log has the details",
             ))
         });
+        if result.is_err()
+            && let Some(unread) = request.body_mut().take()
+        {
+            Box::pin(intake::discard(unread, request.headers())).await;
+        }
         record.answer(&self.0, result)
     }
 }

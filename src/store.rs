@@ -6,8 +6,8 @@
 //!   power cut. A call that returned `Err` or was dropped may or may not have happened; each is
 //!   safe to repeat but [`Store::release`], which may then be counted twice: leave it, a count that
 //!   is too high harms nobody.
-//! - A day's count never goes down but by [`Store::release`], and never above the limit given with
-//!   a reservation.
+//! - A day's count never goes down but by [`Store::release`], and no reservation takes it above the
+//!   limit given with it.
 //! - A grant's `version` goes up by one with each change of its tokens, and no version is used
 //!   twice for one tenant, also when it was removed and made again. Changes of tokens and of their
 //!   state name the version they were based on and fail with [`StoreError::Conflict`] when it is no
@@ -36,9 +36,15 @@ pub use measured::Measured;
 pub use memory::MemoryStore;
 pub use sqlite::{KeySource, SqliteStore, sealer_for};
 
-/// Days before the newest one of an API key that are kept: a call that was reserved before midnight
-/// can still be released, and a clock that is set back over a weekend finds its counts.
-const DAYS_KEPT: u32 = 3;
+/// Counted days of an API key that are kept: a call that was reserved before midnight can still be
+/// released, and a clock that was far ahead for a while finds the counts of before.
+const DAYS_KEPT: usize = 4;
+
+/// Whether a `stored` day is the day for somebody who asks for `asked`, which is not later: clocks
+/// differ by hours, and one that is wrong by more must not hold an API key until its day has come.
+const fn is_followed(stored: Day, asked: Day) -> bool {
+    stored.number() <= asked.number().saturating_add(1)
+}
 
 /// A store failed. The text names what was attempted, never a secret.
 #[derive(Debug, thiserror::Error)]
@@ -95,8 +101,8 @@ impl StoreError {
 /// How much of a day's limit is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DayCount {
-    /// The day that was counted: the one asked for, or a later one that the store has already seen,
-    /// since a clock that steps back must not reopen a day.
+    /// The day that was counted: the one asked for, or the one after it when the store has already
+    /// seen that, since a clock that steps back must not reopen a day.
     pub day: Day,
     /// Calls granted by this reservation; less than asked when the limit is near, zero when it is
     /// reached.
@@ -235,7 +241,9 @@ pub fn open(url: &StoreUrl, key_file: Option<&Path>) -> Result<Opened, StoreErro
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Reserves up to `want` calls of `day` for `api_key`, as many as `limit` leaves; `want` may be
-    /// 0 to read. Days more than three days older than the newest one of the API key are forgotten.
+    /// 0 to read. The day after is counted in its place once it has been seen; what was counted in
+    /// days beyond that, by a clock that was wrong, is moved into the counted day and added to it,
+    /// so that no call is forgotten. Of an API key's days the newest four are kept.
     async fn reserve(
         &self,
         api_key: &ApiKeyName,

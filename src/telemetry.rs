@@ -16,7 +16,7 @@ use serde::Serialize;
 
 pub use events::{Event, Events, Notice};
 pub use logging::{AccessLine, LogError, Reload, access, init};
-pub use metrics::{CONTENT_TYPE, KeyMetrics, Metrics};
+pub use metrics::{CONTENT_TYPE, KeyMetrics, Metrics, TEXT_CONTENT_TYPE};
 
 /// Which limit the upstream named when it refused a call with 429.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

@@ -1,4 +1,4 @@
-//! Connections to the API: one destination, HTTP/1.1 or HTTP/2 by ALPN, kept while they are of use.
+//! Connections to the API: one destination, kept while they are of use.
 //!
 //! A slot is counted from the moment its bytes leave, so a caller first takes a [`Connection`] in
 //! hand and only then spends its slot: no handshake stands between the two. While a call waits for
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use http::{Request, Response, Uri};
 use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http1;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -53,10 +53,11 @@ pub struct Connection {
     pool: Arc<Pool>,
 }
 
-enum Sender {
-    H1(http1::SendRequest<OutBody>),
-    H2(http2::SendRequest<OutBody>),
-}
+type Sender = http1::SendRequest<OutBody>;
+
+/// How long an idle connection may take to be ready. One that is not ready at once still sends the
+/// body of an earlier request, whose caller may never end it.
+const READY_MAX: Duration = Duration::from_millis(50);
 
 /// A request did not get its answer.
 #[derive(Debug)]
@@ -85,9 +86,10 @@ impl Upstream {
     /// # Errors
     /// When none can be made within the connect time-out; nothing was sent.
     pub async fn connection(&self) -> Result<Connection, ConnectError> {
-        loop {
-            let Some(sender) = self.pool.take_idle() else { break };
-            if let Some(sender) = ready(sender).await {
+        while let Some(mut sender) = self.pool.take_idle() {
+            let ready = sender.is_ready()
+                || matches!(tokio::time::timeout(READY_MAX, sender.ready()).await, Ok(Ok(())));
+            if ready {
                 return Ok(Connection { sender, pool: self.pool.clone() });
             }
         }
@@ -97,15 +99,6 @@ impl Upstream {
     }
 }
 
-/// The sender once it can send, or `None` when its connection has closed.
-async fn ready(mut sender: Sender) -> Option<Sender> {
-    let ready = match &mut sender {
-        Sender::H1(sender) => sender.ready().await,
-        Sender::H2(sender) => sender.ready().await,
-    };
-    ready.is_ok().then_some(sender)
-}
-
 impl Connection {
     /// Sends the request and waits for the head of its answer. The lease gives the connection back
     /// when it is dropped, which is to be when the answer's body has been read or is not wanted.
@@ -113,25 +106,13 @@ impl Connection {
     /// # Errors
     /// [`SendError`], which says whether anything was sent.
     pub async fn send(
-        self,
+        mut self,
         mut request: Request<OutBody>,
     ) -> Result<(Response<Incoming>, Lease), SendError> {
-        match self.sender {
-            Sender::H1(mut sender) => {
-                *request.version_mut() = http::Version::HTTP_11;
-                let answer = sender.try_send_request(request).await;
-                let lease = Lease::h1(sender, self.pool);
-                answer.map_or_else(|error| Err(send_error(error)), |answer| Ok((answer, lease)))
-            }
-            Sender::H2(mut sender) => {
-                self.pool.absolute(&mut request);
-                let answer = sender.try_send_request(request).await;
-                answer.map_or_else(
-                    |error| Err(send_error(error)),
-                    |answer| Ok((answer, Lease::shared())),
-                )
-            }
-        }
+        *request.version_mut() = http::Version::HTTP_11;
+        let answer = self.sender.try_send_request(request).await;
+        let lease = Lease::new(self.sender, self.pool);
+        answer.map_or_else(|error| Err(send_error(error)), |answer| Ok((answer, lease)))
     }
 }
 

@@ -70,7 +70,7 @@ fn as_curl_would(line: &str) -> String {
 #[test]
 fn a_short_demo_shows_waiting_calls_no_429_and_leaves_no_file() {
     let folder = tempfile::tempdir().unwrap();
-    let (child, mut out) = demo(&["--for", "4s"], folder.path());
+    let (child, mut out) = demo(&["--for", "9s"], folder.path());
     let mut welcome = lines_until(&mut out, "TENANT");
     for part in ["proxy ", "admin API ", "metrics ", "sandbox's log "] {
         let line = welcome.iter().find(|line| line.starts_with(part)).unwrap();

@@ -5,8 +5,8 @@
 //! | the five promises of the beginning | `promises`, `crashes`, `secrecy`, `sdk` |
 //! | what passes and is refused | `faithful`, `identity`, `refusals`, `raw_requests`, `bodies` |
 //! | what the upstream's refusals lead to | `repeats`, `trouble`, `tokens` |
-//! | waiting | `rates`, `queue`, `leaving` |
-//! | the process | `life`, `reload`, `starting`, `full_disk` |
+//! | waiting | `rates`, `queue`, `leaving`, `edges` |
+//! | the process | `life`, `reload`, `starting`, `full_disk`, `memory` |
 //!
 //! The sandbox's log is the judge. Ports are free ones, nothing depends on the time of day or on
 //! other tests, and bounds are wide: a busy machine makes no test fail.
@@ -20,14 +20,20 @@ mod support;
 mod bodies;
 #[path = "main/crashes.rs"]
 mod crashes;
+#[path = "main/edges.rs"]
+mod edges;
 #[path = "main/faithful.rs"]
 mod faithful;
+#[path = "main/full_disk.rs"]
+mod full_disk;
 #[path = "main/identity.rs"]
 mod identity;
 #[path = "main/leaving.rs"]
 mod leaving;
 #[path = "main/life.rs"]
 mod life;
+#[path = "main/memory.rs"]
+mod memory;
 #[path = "main/promises.rs"]
 mod promises;
 #[path = "main/queue.rs"]
@@ -42,6 +48,8 @@ mod refusals;
 mod reload;
 #[path = "main/repeats.rs"]
 mod repeats;
+#[path = "main/sdk.rs"]
+mod sdk;
 #[path = "main/secrecy.rs"]
 mod secrecy;
 #[path = "main/starting.rs"]

@@ -1,8 +1,8 @@
 //! The measure: a reverse proxy of the same stack that does nothing but forward.
 //!
-//! hyper-util's server and client, bodies streamed, hop-by-hop headers dropped, and no more: no identity, no
-//! queue, no token, no headers of its own. Held, it lets every call wait for ever, which is what a waiting call
-//! costs this stack at the least.
+//! hyper-util's server and client, bodies streamed, hop-by-hop headers dropped, and no more: no
+//! identity, no queue, no token, no headers of its own. Held, it lets every call wait for ever,
+//! which is what a waiting call costs this stack at the least.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

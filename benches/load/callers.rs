@@ -1,7 +1,7 @@
 //! The load: callers that send their next request when they have read the last answer.
 //!
-//! Requests are ready made, and of an answer only status and length are looked at, so that the proxy is the one
-//! that has most to do.
+//! Requests are ready made, and of an answer only status and length are looked at, so that the
+//! proxy is the one that has most to do.
 
 use std::cell::Cell;
 use std::net::SocketAddr;

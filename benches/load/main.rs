@@ -1,8 +1,9 @@
 //! What the proxy costs, measured from outside as a whole process, and held to targets.
 //!
-//! `make bench` runs it: it starts the release binary, a bare proxy of the same stack ([`bare`]) and the load,
-//! and prints one table. One thread on a core of its own is both the load and the far side; each proxy in turn
-//! has the other core. Ends with 1 when a target is missed. Nothing is written but what criterion keeps.
+//! `make bench` runs it: it starts the release binary, a bare proxy of the same stack ([`bare`])
+//! and the load, and prints one table. One thread on a core of its own is both the load and the far
+//! side; each proxy in turn has the other core. Ends with 1 when a target is missed. Nothing is
+//! written but what criterion keeps.
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
 
 mod bare;

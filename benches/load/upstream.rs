@@ -1,7 +1,7 @@
 //! The far side: answers of two sizes, ready made.
 //!
-//! It reads no more of HTTP/1.1 than where a request without a body ends and what its path ends with, so that it
-//! takes as little of the core that it shares with the load as it can.
+//! It reads no more of HTTP/1.1 than where a request without a body ends and what its path ends
+//! with, so that it takes as little of the core that it shares with the load as it can.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -40,7 +40,8 @@ pub(crate) async fn start() -> anyhow::Result<SocketAddr> {
 
 fn answer(len: usize) -> Vec<u8> {
     let mut answer = format!(
-        "HTTP/1.1 200 OK\r\ndate: Tue, 24 Nov 2026 00:00:00 GMT\r\ncontent-type: application/json\r\n\
+        "HTTP/1.1 200 OK\r\ndate: Tue, 24 Nov 2026 00:00:00 GMT\r\n\
+         content-type: application/json\r\n\
          cache-control: no-cache\r\nx-request-id: 7d3f0d5e8b1f4d0c\r\ncontent-length: {len}\r\n\r\n"
     )
     .into_bytes();

@@ -99,7 +99,7 @@ impl AdminError {
         Self::new(Kind::Internal, "a bug in the proxy or a damaged store; the log says more")
     }
 
-    fn stopping() -> Self {
+    pub(super) fn stopping() -> Self {
         Self::new(Kind::StoreUnavailable, "the proxy is being stopped; ask again when it runs")
     }
 }

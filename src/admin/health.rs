@@ -9,7 +9,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use http::header::CONTENT_TYPE;
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
 use serde_json::{Value, json};
 use tracing::error;
 
@@ -45,7 +45,10 @@ pub(super) async fn ready(State(shared): Desk) -> Response {
 }
 
 /// `GET /metrics`
-pub(super) async fn metrics(State(shared): Desk) -> Result<impl IntoResponse, AdminError> {
+pub(super) async fn metrics(
+    State(shared): Desk,
+    headers: HeaderMap,
+) -> Result<impl IntoResponse, AdminError> {
     let parts = &shared.parts;
     parts.gate.publish().await;
     let mut tenants = BTreeMap::new();
@@ -61,9 +64,15 @@ pub(super) async fn metrics(State(shared): Desk) -> Result<impl IntoResponse, Ad
             key.metrics().tenants(state.as_str(), count);
         }
     }
-    let page = parts.metrics.encode().map_err(|_| {
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let (page, form) = if accept.contains("application/openmetrics-text") {
+        (parts.metrics.encode(), telemetry::CONTENT_TYPE)
+    } else {
+        (parts.metrics.encode_text(), telemetry::TEXT_CONTENT_TYPE)
+    };
+    let page = page.map_err(|_| {
         error!("the metrics page could not be written");
         AdminError::internal()
     })?;
-    Ok(([(CONTENT_TYPE, telemetry::CONTENT_TYPE)], page))
+    Ok(([(CONTENT_TYPE, form)], page))
 }

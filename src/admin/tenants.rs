@@ -23,6 +23,7 @@ use super::page::{Page, Query};
 use super::{Desk, Shared};
 use crate::engine::scheduler::TenantSnapshot;
 use crate::engine::{ApiKeyName, TenantName};
+use crate::phase::Phase;
 use crate::store::{self, NewGrant, Put};
 use crate::telemetry::events::rfc3339;
 use crate::tokens::{TenantState, TenantStatus};
@@ -92,7 +93,13 @@ pub(super) async fn show(
     Named(tenant): Named<TenantName>,
 ) -> Result<Json<TenantView>, AdminError> {
     let status = shared.parts.tokens.status(&tenant).await;
-    let status = status.ok_or_else(|| AdminError::not_found("tenant", &tenant))?;
+    // a keeper that has finished its work knows nobody, which says nothing of the tenant
+    let status = status.ok_or_else(|| match shared.parts.phase.get() {
+        Phase::Draining => AdminError::stopping(),
+        Phase::Starting | Phase::Ready | Phase::StoreDown => {
+            AdminError::not_found("tenant", &tenant)
+        }
+    })?;
     Ok(Json(joined(&shared, status).await))
 }
 

@@ -46,7 +46,7 @@ impl Bridge {
             loop {
                 tokio::select! {
                     Some(change) = changes.recv() => carrier.changed(&change),
-                    Some(demand) = demands.recv() => tokens.demand(&demand.tenant, demand.deadline),
+                    Some(demand) = demands.recv() => carrier.demanded(&tokens, &demand),
                     Some(()) = announced.recv() => carrier.announce_all(),
                     () = stopped.cancelled() => return,
                 }
@@ -72,6 +72,15 @@ impl Carrier {
             self.gate.set_tenant(&before.api_key, &before.tenant, None, false, 1);
         }
         self.announce(change);
+    }
+
+    /// A call waits for a token. Of a tenant that is gone, or has gone to another API key, there
+    /// will be none: the gate is told again, since the call may have entered just after it heard.
+    fn demanded(&self, tokens: &Tokens, Demand { api_key, tenant, deadline }: &Demand) {
+        match tokens.tenant(tenant.as_str()) {
+            Some(view) if view.api_key == *api_key => tokens.demand(tenant, *deadline),
+            Some(_) | None => self.gate.set_tenant(api_key, tenant, None, false, 1),
+        }
     }
 
     fn announce_all(&self) {

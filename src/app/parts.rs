@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -50,6 +51,7 @@ pub(super) fn key_auths(config: &Config) -> Vec<(ApiKeyName, KeyAuth)> {
 pub(super) fn settings(config: &Config) -> Settings {
     Settings {
         allow_anonymous: config.server.allow_anonymous,
+        on_loopback: config.server.listen.ip().is_loopback(),
         max_wait: config.queue.max_wait,
         max_wait_limit: config.queue.max_wait_limit,
         max_body: config.server.max_body,
@@ -95,7 +97,7 @@ pub(super) async fn open_store(
     config: &Config,
     metrics: &Metrics,
     clock: &Clock,
-) -> anyhow::Result<Arc<dyn Store>> {
+) -> anyhow::Result<Measured> {
     let opened = super::open(config).await?;
     if config.store.url == StoreUrl::Memory {
         warn!("the store is memory: tenants, tokens and counts are gone when the process ends");
@@ -106,12 +108,13 @@ pub(super) async fn open_store(
             warn!("{warning}");
         }
     }
-    Ok(Arc::new(Measured::new(opened.store, metrics.clone(), clock.clone())))
+    Ok(Measured::new(opened.store, metrics.clone(), clock.clone()))
 }
 
 /// Keeps `/readyz` true to the store.
 pub(super) fn watch_store(
     store: &Arc<dyn Store>,
+    failing: Arc<AtomicBool>,
     phase: &SharedPhase,
     clock: &Clock,
     tracker: &TaskTracker,
@@ -126,7 +129,7 @@ pub(super) fn watch_store(
                 () = clock.sleep_until(next) => {}
                 () = stopped.cancelled() => return,
             }
-            let up = store.ping().await.is_ok();
+            let up = store.ping().await.is_ok() && !failing.load(Ordering::Relaxed);
             phase.set(if up { Phase::Ready } else { Phase::StoreDown });
         }
     });

@@ -197,7 +197,7 @@ settings! {
         "The API behind the proxy: scheme, host, port";
     UPSTREAM_TIMEOUT = "upstream-timeout", Some("upstream.timeout"),
         Some("60s"), Kind::Duration(1, HOUR),
-        "Longest time from sending a call to the head of its answer";
+        "Longest time from sending a call to the head of its answer, and between parts of its body";
     CONNECT_TIMEOUT = "connect-timeout", Some("upstream.connect_timeout"),
         Some("5s"), Kind::Duration(1, HOUR),
         "Longest time to make a connection, TLS included";

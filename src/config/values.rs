@@ -1,8 +1,7 @@
 //! Reading and writing single values: durations, sizes, times of day, URLs, levels.
 //!
-//! Each reader takes text and gives the value or says what is wrong with the text without repeating
-//! it; the caller knows whether it may be shown. Each writer gives text that its reader reads as
-//! the same value.
+//! Each reader takes text and gives the value, or says what is wrong without repeating the text:
+//! the caller knows whether it may be shown. What a writer writes its reader reads as the same.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -113,12 +112,14 @@ pub fn count(text: &str) -> Result<u64, String> {
     text.trim().parse().map_err(|_| "is no whole number".into())
 }
 
-/// `true` or `false`.
+/// `true` or `false`, also as `1` or `0`.
 ///
 /// # Errors
 /// What is wrong with the text.
 pub fn switch(text: &str) -> Result<bool, String> {
-    text.trim().parse().map_err(|_| "is neither true nor false".into())
+    let text = text.trim().to_ascii_lowercase();
+    let (is_on, is_off) = (text == "true" || text == "1", text == "false" || text == "0");
+    (is_on != is_off).then_some(is_on).ok_or_else(|| "is neither true nor false".into())
 }
 
 /// A time of day in UTC: `HH:MM:SSZ` or `HH:MMZ`.

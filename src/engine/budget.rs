@@ -11,6 +11,10 @@ use super::time::{Day, DayReset, Mono, Now, Unix};
 
 /// While the upstream says that the day is spent, it is asked again this seldom.
 const PROBE_EVERY: Duration = Duration::from_secs(3_600);
+/// Near the turn of the day the upstream may still be in the old one; it is asked again this soon.
+const PROBE_NEAR_TURN: Duration = Duration::from_secs(10);
+/// How long that is the likely reason.
+const NEAR_TURN: Duration = Duration::from_secs(120);
 /// First wait after the store failed to count.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 /// Longest wait after the store failed to count.
@@ -68,6 +72,14 @@ pub struct Budget {
     failures: u32,
     /// The upstream said that the day is spent; it may be asked again then.
     probe_at: Option<Mono>,
+    /// When it said so.
+    spent_at: Mono,
+    /// A call was taken to find out.
+    probing: bool,
+    /// Calls that left under the old day's count and may be counted in this one.
+    owed: u32,
+    /// The process stops: nothing more is counted.
+    closed: bool,
 }
 
 impl Budget {
@@ -85,6 +97,10 @@ impl Budget {
             retry_at: Mono::default(),
             failures: 0,
             probe_at: None,
+            spent_at: Mono::default(),
+            probing: false,
+            owed: 0,
+            closed: false,
         }
     }
 
@@ -143,15 +159,23 @@ impl Budget {
         self.in_hand = self.in_hand.saturating_sub(1);
         if self.probe_at.is_some() {
             self.probe_at = Some(now.plus(PROBE_EVERY));
+            self.probing = true;
         }
         Some(self.day)
     }
 
     /// Gives back a call that certainly did not leave. Returns how many calls the store should
     /// uncount, when more are in hand than the block holds.
-    pub fn give_back(&mut self, day: Day) -> u32 {
+    pub fn give_back(&mut self, day: Day, now: Mono) -> u32 {
         if day != self.day {
             return 0;
+        }
+        // if it was the probe, nobody has been asked
+        if std::mem::take(&mut self.probing) {
+            self.probe_at = Some(now);
+        }
+        if self.closed {
+            return 1;
         }
         if self.in_hand < self.block {
             self.in_hand = self.in_hand.saturating_add(1);
@@ -163,11 +187,11 @@ impl Budget {
 
     /// What to ask the store for now, if anything.
     pub fn claim(&mut self, now: Mono) -> Option<Claim> {
-        if self.asked || !self.runs_low() || now < self.retry_at {
+        if self.asked || self.closed || !self.runs_low() || now < self.retry_at {
             return None;
         }
         self.asked = true;
-        let want = self.block.saturating_sub(self.in_hand);
+        let want = self.block.saturating_sub(self.in_hand).saturating_add(self.owed);
         Some(Claim { day: self.day, want, limit: self.limit })
     }
 
@@ -183,17 +207,29 @@ impl Budget {
         (self.failures > 0 && !self.asked && self.runs_low()).then_some(self.retry_at)
     }
 
-    /// The store answered a claim for `asked_day`.
-    pub fn claimed(&mut self, asked_day: Day, answer: Claimed) {
+    /// The store answered a claim for `asked_day`. Returns how many calls it should uncount again,
+    /// because they are not wanted any more.
+    pub fn claimed(&mut self, asked_day: Day, answer: Claimed) -> u32 {
         if asked_day == self.day {
             self.asked = false;
         }
         self.failures = 0;
         self.roll_to(answer.day);
+        if self.closed {
+            return answer.granted;
+        }
         if answer.day == self.day {
-            self.in_hand = self.in_hand.saturating_add(answer.granted);
+            let paid = self.owed.min(answer.granted);
+            self.owed = self.owed.saturating_sub(paid);
+            self.in_hand = self.in_hand.saturating_add(answer.granted.saturating_sub(paid));
             self.counted = Some(answer.total);
         }
+        0
+    }
+
+    /// Has `calls` counted in this day too, that left before it began.
+    pub fn owe(&mut self, calls: usize) {
+        self.owed = u32::try_from(calls).unwrap_or(u32::MAX);
     }
 
     /// The store failed to answer a claim for `asked_day`; whether it counted is unknown, so
@@ -209,19 +245,31 @@ impl Budget {
 
     /// The upstream says that the day is spent: it is believed until the day turns, or a probe goes
     /// through.
-    pub fn spent_says_upstream(&mut self, day: Day, now: Mono) {
-        if day == self.day {
-            self.probe_at = Some(now.plus(PROBE_EVERY));
+    pub fn spent_says_upstream(&mut self, day: Day, now: Now) {
+        if day != self.day {
+            return;
+        }
+        let turned = self.reset.end_of(Day::new(self.day.number().saturating_sub(1)));
+        let near_turn = now.unix.since(turned) < NEAR_TURN;
+        let again = if near_turn { PROBE_NEAR_TURN } else { PROBE_EVERY };
+        self.probe_at = Some(now.mono.plus(again));
+        self.spent_at = now.mono;
+        self.probing = false;
+    }
+
+    /// The upstream answered a call that left at `sent_at` in another way: if that was after it
+    /// said that the day is spent, it is not.
+    pub fn answered(&mut self, sent_at: Mono) {
+        if sent_at > self.spent_at {
+            self.probe_at = None;
+            self.probing = false;
         }
     }
 
-    /// The upstream served a call: the day is not spent.
-    pub fn served(&mut self) {
-        self.probe_at = None;
-    }
-
-    /// Takes everything in hand, to be uncounted in the store because the process stops.
+    /// Takes everything in hand, to be uncounted in the store because the process stops; no more is
+    /// counted after.
     pub fn surrender(&mut self) -> (Day, u32) {
+        self.closed = true;
         let count = std::mem::take(&mut self.in_hand);
         self.counted = self.counted.map(|counted| counted.saturating_sub(u64::from(count)));
         (self.day, count)
@@ -262,94 +310,4 @@ impl Budget {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const DAY: u64 = 86_400;
-    const NOON: Unix = Unix::from_secs(20_000 * DAY + DAY / 2);
-
-    fn counted(budget: &mut Budget, total: &mut u64) {
-        if let Some(claim) = budget.claim(Mono::default()) {
-            let left = claim.limit.saturating_sub(*total);
-            let granted = claim.want.min(u32::try_from(left).unwrap_or(u32::MAX));
-            *total += u64::from(granted);
-            budget.claimed(claim.day, Claimed { day: claim.day, granted, total: *total });
-        }
-    }
-
-    #[test]
-    fn exactly_the_limit_is_taken_and_the_store_is_never_behind() {
-        let mut budget = Budget::new(10, 4, DayReset::default(), NOON);
-        let (mut total, mut left) = (0, 0);
-        loop {
-            counted(&mut budget, &mut total);
-            assert!(total - left <= 4, "more than a block ahead");
-            if budget.take(Mono::default()).is_none() {
-                break;
-            }
-            left += 1;
-            assert!(left <= total);
-        }
-        assert_eq!((left, budget.stock(Mono::default())), (10, Stock::Spent));
-    }
-
-    #[test]
-    fn a_clock_that_goes_back_does_not_reopen_the_day() {
-        let mut budget = Budget::new(1, 1, DayReset::default(), NOON);
-        let mut total = 0;
-        counted(&mut budget, &mut total);
-        assert!(budget.take(Mono::default()).is_some());
-        assert!(!budget.roll(NOON.minus(Duration::from_secs(2 * DAY))));
-        assert_eq!(budget.stock(Mono::default()), Stock::Spent);
-        assert!(budget.roll(NOON.plus(Duration::from_secs(DAY / 2))));
-        assert_eq!(budget.stock(Mono::default()), Stock::Awaited);
-    }
-
-    #[test]
-    fn a_store_that_has_seen_a_later_day_is_followed() {
-        let mut budget = Budget::new(10, 4, DayReset::default(), NOON);
-        let claim = budget.claim(Mono::default()).unwrap();
-        let later = Day::new(claim.day.number() + 1);
-        budget.claimed(claim.day, Claimed { day: later, granted: 4, total: 9 });
-        assert_eq!((budget.used(), budget.take(Mono::default())), (5, Some(later)));
-    }
-
-    #[test]
-    fn a_store_that_fails_is_asked_again_later_and_gives_nothing() {
-        let mut budget = Budget::new(10, 4, DayReset::default(), NOON);
-        for _ in 0..FAILURES_MAX {
-            let at = budget.retry_at().unwrap_or_default();
-            let claim = budget.claim(at).unwrap();
-            budget.claim_failed(claim.day, at);
-        }
-        assert_eq!(budget.stock(Mono::default()), Stock::StoreFails);
-        assert_eq!(budget.take(Mono::default()), None);
-        assert!(budget.claim(Mono::default()).is_none());
-    }
-
-    #[test]
-    fn a_spent_day_is_probed_once_an_hour() {
-        let mut budget = Budget::new(10, 4, DayReset::default(), NOON);
-        let mut total = 0;
-        counted(&mut budget, &mut total);
-        let (day, start) = (budget.take(Mono::default()).unwrap(), Mono::default());
-        budget.spent_says_upstream(day, start);
-        assert_eq!(budget.stock(start), Stock::Spent);
-        let hour = start.plus(PROBE_EVERY);
-        assert!(budget.take(hour).is_some());
-        assert_eq!(budget.take(hour), None);
-        budget.served();
-        assert!(budget.take(hour).is_some());
-    }
-
-    #[test]
-    fn what_did_not_leave_is_given_back() {
-        let mut budget = Budget::new(10, 2, DayReset::default(), NOON);
-        let mut total = 0;
-        counted(&mut budget, &mut total);
-        let day = budget.take(Mono::default()).unwrap();
-        assert_eq!((budget.used(), budget.give_back(day), budget.used()), (1, 0, 0));
-        assert_eq!(budget.give_back(day), 1);
-        assert_eq!(budget.surrender(), (day, 2));
-    }
-}
+mod tests;

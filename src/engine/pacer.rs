@@ -32,8 +32,9 @@ const WIDEN_MAX: Duration = Duration::from_secs(1);
 const NARROW_STEP: Duration = Duration::from_millis(5);
 /// … after this many answers without a refusal.
 const NARROW_AFTER: u32 = 500;
-/// A timer that fires this late still counts as on time, so that lateness does not add up.
-const LATENESS_MAX: Duration = Duration::from_millis(5);
+/// A timer that fires this late, or half a spacing if that is less, still counts as on time, so
+/// that lateness on a busy machine does not add up. The slots hold the limit all the same.
+const LATENESS_MAX: Duration = Duration::from_millis(50);
 
 /// A slot that a granted call holds; what the pacer needs to know of it travels with the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,14 @@ pub struct Slot {
     number: u64,
     sent: Option<Mono>,
     free_at: Mono,
+}
+
+impl Slot {
+    /// When its call left; the start of the clock when it has not.
+    #[must_use]
+    pub fn sent_at(self) -> Mono {
+        self.sent.unwrap_or_default()
+    }
 }
 
 /// The slots of one API key.
@@ -74,7 +83,7 @@ impl Pacer {
             clean: 0,
             round_trip: RoundTripMin::default(),
         };
-        pacer.closed_until = now.plus(rate.window()).plus(pacer.guard_now());
+        pacer.closed_until = now.plus(rate.window()).plus(pacer.guard_unanswered());
         pacer
     }
 
@@ -103,7 +112,7 @@ impl Pacer {
         let slot = Slot { number: self.slot_next, sent: None, free_at: Mono::NEVER };
         self.slot_next = self.slot_next.saturating_add(1);
         self.held.insert((slot.free_at, slot.number));
-        let lateness = LATENESS_MAX.min(self.spacing().checked_div(4).unwrap_or_default());
+        let lateness = LATENESS_MAX.min(self.spacing().checked_div(2).unwrap_or_default());
         let on_time = now.since(self.spaced_from) <= lateness;
         let from = if on_time { self.spaced_from } else { now };
         self.spaced_from = from.plus(self.spacing());
@@ -112,12 +121,7 @@ impl Pacer {
 
     /// The bytes of the call leave now.
     pub fn sent(&mut self, slot: Slot, now: Mono) -> Slot {
-        let guard = match self.guard {
-            Guard::Fixed(guard) => guard,
-            // until its answer comes, the call may be as late as any
-            Guard::Auto => EXCESS_MAX.saturating_add(EXCESS_MARGIN),
-        };
-        let free_at = self.free_after(now, guard);
+        let free_at = self.free_after(now, self.guard_unanswered());
         self.keep(Slot { sent: Some(now), ..slot }, free_at)
     }
 
@@ -188,6 +192,14 @@ impl Pacer {
         };
         let cycle = self.rate.window().saturating_add(guard).saturating_add(self.widened);
         cycle.checked_div(self.rate.calls()).unwrap_or(cycle)
+    }
+
+    /// The margin for a call of whose answer nothing is known: it may be as late as any.
+    fn guard_unanswered(&self) -> Duration {
+        match self.guard {
+            Guard::Fixed(guard) => guard,
+            Guard::Auto => EXCESS_MAX.saturating_add(EXCESS_MARGIN),
+        }
     }
 
     fn free_after(&self, sent: Mono, guard: Duration) -> Mono {

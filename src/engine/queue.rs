@@ -15,19 +15,17 @@ const CLASS_WEIGHTS: [u32; 3] = [8, 3, 1];
 
 /// A tenant's place in the queue's table; dense and reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct TenantIx(usize);
+pub struct TenantIx {
+    index: usize,
+    /// Tells the tenants apart that had this place one after the other.
+    generation: u32,
+}
 
 impl TenantIx {
-    /// The place with this number.
-    #[must_use]
-    pub const fn from_index(ix: usize) -> Self {
-        Self(ix)
-    }
-
     /// Its number.
     #[must_use]
     pub const fn index(self) -> usize {
-        self.0
+        self.index
     }
 }
 
@@ -36,20 +34,13 @@ impl TenantIx {
 pub struct Place {
     tenant: TenantIx,
     class: Class,
-    order: i64,
-}
-
-impl Place {
-    /// The tenant that waits here.
-    #[must_use]
-    pub const fn tenant(self) -> TenantIx {
-        self.tenant
-    }
+    order: u64,
 }
 
 #[derive(Debug)]
 struct Tenant<T> {
-    waiting: [BTreeMap<i64, T>; 3],
+    generation: u32,
+    waiting: [BTreeMap<u64, T>; 3],
     in_ring: [bool; 3],
     turn_left: [u32; 3],
     held: bool,
@@ -62,6 +53,8 @@ struct Lane {
     ring: VecDeque<TenantIx>,
     credit: u32,
     depth: usize,
+    /// Calls of tenants that are not held.
+    free: usize,
     /// `longer[k]`: tenants that are not held and have more than `k` calls waiting.
     longer: Vec<u32>,
 }
@@ -70,21 +63,14 @@ struct Lane {
 #[derive(Debug)]
 pub struct FairQueue<T> {
     tenants: Vec<Option<Tenant<T>>>,
-    vacant: Vec<usize>,
+    /// Places to be used again, with the generation that comes next there.
+    vacant: Vec<(usize, u32)>,
     lanes: [Lane; 3],
-    order_next: i64,
-    order_front: i64,
 }
 
 impl<T> Default for FairQueue<T> {
     fn default() -> Self {
-        Self {
-            tenants: Vec::new(),
-            vacant: Vec::new(),
-            lanes: Default::default(),
-            order_next: 0,
-            order_front: -1,
-        }
+        Self { tenants: Vec::new(), vacant: Vec::new(), lanes: Default::default() }
     }
 }
 
@@ -110,27 +96,29 @@ fn of_mut<T>(table: &mut [T; 3], class: Class) -> &mut T {
 impl<T: Copy> FairQueue<T> {
     /// Adds a tenant, which is held at first.
     pub fn add_tenant(&mut self, weight: u32) -> TenantIx {
+        let (index, generation) = self.vacant.pop().unwrap_or((self.tenants.len(), 0));
         let tenant = Tenant {
+            generation,
             waiting: Default::default(),
             in_ring: [false; 3],
             turn_left: [0; 3],
             held: true,
             weight: weight.max(1),
         };
-        if let Some(ix) = self.vacant.pop()
-            && let Some(place) = self.tenants.get_mut(ix)
-        {
-            *place = Some(tenant);
-            return TenantIx(ix);
+        match self.tenants.get_mut(index) {
+            Some(place) => *place = Some(tenant),
+            None => self.tenants.push(Some(tenant)),
         }
-        self.tenants.push(Some(tenant));
-        TenantIx(self.tenants.len().saturating_sub(1))
+        TenantIx { index, generation }
     }
 
     /// Removes a tenant and returns the calls that it had waiting, in order.
     pub fn remove_tenant(&mut self, ix: TenantIx) -> Vec<T> {
         self.hold(ix);
-        let Some(tenant) = self.tenants.get_mut(ix.0).and_then(Option::take) else {
+        if self.tenant(ix).is_none() {
+            return Vec::new();
+        }
+        let Some(tenant) = self.tenants.get_mut(ix.index).and_then(Option::take) else {
             return Vec::new();
         };
         for lane in &mut self.lanes {
@@ -140,13 +128,13 @@ impl<T: Copy> FairQueue<T> {
             let lane = of_mut(&mut self.lanes, class);
             lane.depth = lane.depth.saturating_sub(of(&tenant.waiting, class).len());
         }
-        self.vacant.push(ix.0);
+        self.vacant.push((ix.index, ix.generation.wrapping_add(1)));
         tenant.waiting.into_iter().flat_map(BTreeMap::into_values).collect()
     }
 
     /// Sets a tenant's share; it counts from its next turn.
     pub fn set_weight(&mut self, ix: TenantIx, weight: u32) {
-        if let Some(tenant) = self.tenant_mut(ix) {
+        if let Some(tenant) = of_tenant(&mut self.tenants, ix) {
             tenant.weight = weight.max(1);
         }
     }
@@ -162,7 +150,7 @@ impl<T: Copy> FairQueue<T> {
     }
 
     fn set_held(&mut self, ix: TenantIx, held: bool) {
-        let Some(tenant) = self.tenants.get_mut(ix.0).and_then(Option::as_mut) else { return };
+        let Some(tenant) = of_tenant(&mut self.tenants, ix) else { return };
         if tenant.held == held {
             return;
         }
@@ -170,9 +158,14 @@ impl<T: Copy> FairQueue<T> {
         for class in Class::ALL {
             let lane = of_mut(&mut self.lanes, class);
             let len = of(&tenant.waiting, class).len();
+            if lane.longer.len() < len {
+                lane.longer.resize(len, 0);
+            }
             for tenants in lane.longer.iter_mut().take(len) {
                 *tenants = if held { tenants.saturating_sub(1) } else { tenants.saturating_add(1) };
             }
+            lane.free =
+                if held { lane.free.saturating_sub(len) } else { lane.free.saturating_add(len) };
             if !held && len > 0 && !*of(&tenant.in_ring, class) {
                 *of_mut(&mut tenant.in_ring, class) = true;
                 lane.ring.push_back(ix);
@@ -180,25 +173,11 @@ impl<T: Copy> FairQueue<T> {
         }
     }
 
-    /// Puts a call behind its tenant's others of the class.
-    pub fn push_back(&mut self, ix: TenantIx, class: Class, call: T) -> Place {
-        let order = self.order_next;
-        self.order_next = self.order_next.saturating_add(1);
-        self.insert(Place { tenant: ix, class, order }, call)
-    }
-
-    /// Puts a call before its tenant's others of the class.
-    pub fn push_front(&mut self, ix: TenantIx, class: Class, call: T) -> Place {
-        let order = self.order_front;
-        self.order_front = self.order_front.saturating_sub(1);
-        self.insert(Place { tenant: ix, class, order }, call)
-    }
-
-    fn insert(&mut self, place: Place, call: T) -> Place {
-        let Place { tenant: ix, class, order } = place;
-        let Some(tenant) = self.tenants.get_mut(ix.0).and_then(Option::as_mut) else {
-            return place;
-        };
+    /// Puts a call where `order` says among its tenant's others of the class; no two calls have the
+    /// same.
+    pub fn push(&mut self, ix: TenantIx, class: Class, order: u64, call: T) -> Place {
+        let place = Place { tenant: ix, class, order };
+        let Some(tenant) = of_tenant(&mut self.tenants, ix) else { return place };
         let lane = of_mut(&mut self.lanes, class);
         let waiting = of_mut(&mut tenant.waiting, class);
         let len = waiting.len();
@@ -210,6 +189,7 @@ impl<T: Copy> FairQueue<T> {
         if tenant.held {
             return place;
         }
+        lane.free = lane.free.saturating_add(1);
         if let Some(tenants) = lane.longer.get_mut(len) {
             *tenants = tenants.saturating_add(1);
         }
@@ -223,7 +203,7 @@ impl<T: Copy> FairQueue<T> {
     /// Takes out a call that gives up its place.
     pub fn remove(&mut self, place: Place) -> Option<T> {
         let Place { tenant: ix, class, order } = place;
-        let tenant = self.tenants.get_mut(ix.0)?.as_mut()?;
+        let tenant = of_tenant(&mut self.tenants, ix)?;
         let call = of_mut(&mut tenant.waiting, class).remove(&order)?;
         let left = of(&tenant.waiting, class).len();
         let held = tenant.held;
@@ -234,8 +214,11 @@ impl<T: Copy> FairQueue<T> {
     fn one_less(&mut self, class: Class, left: usize, held: bool) {
         let lane = of_mut(&mut self.lanes, class);
         lane.depth = lane.depth.saturating_sub(1);
-        if !held && let Some(tenants) = lane.longer.get_mut(left) {
-            *tenants = tenants.saturating_sub(1);
+        if !held {
+            lane.free = lane.free.saturating_sub(1);
+            if let Some(tenants) = lane.longer.get_mut(left) {
+                *tenants = tenants.saturating_sub(1);
+            }
         }
         while lane.longer.len() > 64 && lane.longer.last() == Some(&0) {
             lane.longer.pop();
@@ -253,7 +236,7 @@ impl<T: Copy> FairQueue<T> {
         let ix = self.front(class)?;
         let lane = of_mut(&mut self.lanes, class);
         lane.credit = lane.credit.saturating_sub(1);
-        let tenant = self.tenants.get_mut(ix.0)?.as_mut()?;
+        let tenant = of_tenant(&mut self.tenants, ix)?;
         let turn_left = of_mut(&mut tenant.turn_left, class);
         if *turn_left == 0 {
             *turn_left = tenant.weight;
@@ -293,7 +276,7 @@ impl<T: Copy> FairQueue<T> {
     fn front(&mut self, class: Class) -> Option<TenantIx> {
         let lane = of_mut(&mut self.lanes, class);
         while let Some(ix) = lane.ring.front().copied() {
-            let Some(tenant) = self.tenants.get_mut(ix.0).and_then(Option::as_mut) else {
+            let Some(tenant) = of_tenant(&mut self.tenants, ix) else {
                 lane.ring.pop_front();
                 continue;
             };
@@ -311,21 +294,27 @@ impl<T: Copy> FairQueue<T> {
     #[must_use]
     pub fn ahead(&self, ix: TenantIx, class: Class) -> usize {
         let own = self.tenant(ix).map_or(0, |tenant| of(&tenant.waiting, class).len());
+        let weight =
+            self.tenant(ix).map_or(1, |tenant| usize::try_from(tenant.weight).unwrap_or(1));
         let lane = of(&self.lanes, class);
-        let rounds = own.saturating_add(1);
+        // its turns until then; the others are taken to have a weight of one
+        let rounds = own.checked_div(weight).unwrap_or(own).saturating_add(1);
         let held = self.tenant(ix).is_none_or(|tenant| tenant.held);
         let in_rounds: usize = lane
             .longer
             .iter()
             .take(rounds)
             .map(|tenants| usize::try_from(*tenants).unwrap_or(usize::MAX))
-            .fold(if held { own } else { 0 }, usize::saturating_add);
+            .fold(0, usize::saturating_add);
+        // of its own all are ahead, not one a turn
+        let own_counted = if held { 0 } else { own.min(rounds) };
+        let in_rounds = in_rounds.saturating_add(own).saturating_sub(own_counted);
         let own_turn = in_rounds.saturating_add(1);
         let share = usize::try_from(*of(&CLASS_WEIGHTS, class)).unwrap_or(1);
         Class::ALL.into_iter().filter(|other| *other != class).fold(in_rounds, |sum, other| {
             let weight = usize::try_from(*of(&CLASS_WEIGHTS, other)).unwrap_or(1);
             let turns = own_turn.saturating_mul(weight).div_ceil(share.max(1));
-            sum.saturating_add(turns.min(of(&self.lanes, other).depth))
+            sum.saturating_add(turns.min(of(&self.lanes, other).free))
         })
     }
 
@@ -349,12 +338,15 @@ impl<T: Copy> FairQueue<T> {
     }
 
     fn tenant(&self, ix: TenantIx) -> Option<&Tenant<T>> {
-        self.tenants.get(ix.0).and_then(Option::as_ref)
+        let tenant = self.tenants.get(ix.index)?.as_ref()?;
+        (tenant.generation == ix.generation).then_some(tenant)
     }
+}
 
-    fn tenant_mut(&mut self, ix: TenantIx) -> Option<&mut Tenant<T>> {
-        self.tenants.get_mut(ix.0).and_then(Option::as_mut)
-    }
+/// The tenant at `ix`, unless the place has gone to another.
+fn of_tenant<T>(tenants: &mut [Option<Tenant<T>>], ix: TenantIx) -> Option<&mut Tenant<T>> {
+    let tenant = tenants.get_mut(ix.index)?.as_mut()?;
+    (tenant.generation == ix.generation).then_some(tenant)
 }
 
 #[cfg(test)]

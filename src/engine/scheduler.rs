@@ -70,8 +70,11 @@ pub enum Entry {
     /// Behind the others, once [`Scheduler::prepared`] says that its body is there; until then it
     /// has a place in the queue's capacity only.
     WhenPrepared,
-    /// Before the others: a call that is sent again.
-    Front,
+    /// At the place that it had: a call that is sent again.
+    Again {
+        /// Its first id.
+        first: CallId,
+    },
 }
 
 /// Why a call gets no slot.
@@ -115,6 +118,8 @@ pub enum Refusal {
     TenantRemoved,
     /// The process stops.
     Stopping,
+    /// The API key is gone from the configuration.
+    ApiKeyRemoved,
 }
 
 /// What the shell must do.
@@ -170,6 +175,8 @@ pub struct Scheduler {
     /// Waiting calls are refused from then on.
     stop_at: Option<Mono>,
     edge_refusals: u32,
+    /// Until when an edge's refusal holds the key.
+    edge_until: Mono,
     throttled_total: u64,
     commands: VecDeque<Command>,
 }
@@ -196,6 +203,7 @@ impl Scheduler {
             paused: false,
             stop_at: None,
             edge_refusals: 0,
+            edge_until: now.mono,
             throttled_total: 0,
             commands: VecDeque::new(),
         };
@@ -214,7 +222,10 @@ impl Scheduler {
     /// The store answered a [`Command::Claim`] for `asked_day`; `None` when it failed.
     pub fn claimed(&mut self, asked_day: Day, answer: Option<Claimed>, now: Now) {
         match answer {
-            Some(answer) => self.budget.claimed(asked_day, answer),
+            Some(answer) => {
+                let count = self.budget.claimed(asked_day, answer);
+                self.uncount(answer.day, count);
+            }
             None => self.budget.claim_failed(asked_day, now.mono),
         }
         self.advance(now);
@@ -238,7 +249,7 @@ impl Scheduler {
         self.advance(now);
     }
 
-    /// Takes the calls that were counted and will not leave, at the end.
+    /// Takes the calls that were counted and will not leave, at the end; no more are counted after.
     pub fn surrender(&mut self) -> (Day, u32) {
         self.budget.surrender()
     }

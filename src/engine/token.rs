@@ -49,7 +49,9 @@ const RECHECK: Duration = Duration::from_mins(1);
 const TIMER_MIN: Duration = Duration::from_millis(1);
 /// A token refreshed because the upstream rejected it, and rejected again, is not refreshed again
 /// for so long, doubling up to an hour: the fault is not the token's.
-const REJECTION_REST: Duration = Duration::from_mins(1);
+const REJECTION_REST: Duration = Duration::from_secs(1);
+/// Without a rejection for so long, and for twice the last rest, the next one counts as the first.
+const REJECTION_FORGET: Duration = Duration::from_mins(1);
 const REJECTION_REST_MAX: Duration = Duration::from_hours(1);
 
 /// The machine; see the module. Inputs take the moment at which they happen.
@@ -178,7 +180,7 @@ impl TokenKeeper {
             if now.mono.since(last.at) < rest {
                 return;
             }
-            if now.mono.since(last.at) > REJECTION_REST_MAX.saturating_mul(2) {
+            if now.mono.since(last.at) > rest.saturating_mul(2).max(REJECTION_FORGET) {
                 tenant.rejections = None;
             }
         }

@@ -40,18 +40,49 @@ pub struct Waited {
 }
 
 pub(super) enum Message {
-    Enqueue { id: CallId, arrival: Arrival, reply: oneshot::Sender<Answer> },
-    Prepared { id: CallId },
-    Cancel { id: CallId },
-    Sent { id: CallId, at: Now },
-    Settle { id: CallId, outcome: Outcome, at: Now },
-    SetTenant { tenant: TenantName, readiness: Readiness, paused: bool, weight: u32 },
-    RemoveTenant { tenant: TenantName },
-    TokenRefused { tenant: TenantName },
+    Enqueue {
+        id: CallId,
+        arrival: Arrival,
+        reply: oneshot::Sender<Answer>,
+    },
+    Prepared {
+        id: CallId,
+    },
+    Cancel {
+        id: CallId,
+    },
+    Sent {
+        id: CallId,
+        at: Now,
+    },
+    Settle {
+        id: CallId,
+        outcome: Outcome,
+        at: Now,
+    },
+    SetTenant {
+        tenant: TenantName,
+        readiness: Readiness,
+        paused: bool,
+        weight: u32,
+    },
+    RemoveTenant {
+        tenant: TenantName,
+    },
+    TokenRefused {
+        tenant: TenantName,
+    },
     Pause(bool),
     Reconfigure(Limits),
-    Stop { serve_until: Mono },
-    Claimed { asked_day: Day, answer: Option<Claimed> },
+    Stop {
+        serve_until: Mono,
+    },
+    /// The API key is gone from the configuration.
+    Retire,
+    Claimed {
+        asked_day: Day,
+        answer: Option<Claimed>,
+    },
     Snapshot(oneshot::Sender<Snapshot>),
     Tenant(TenantName, oneshot::Sender<Option<TenantSnapshot>>),
     Tenants(oneshot::Sender<Vec<TenantSnapshot>>),
@@ -72,6 +103,8 @@ pub(super) struct Actor {
     pub(super) inbox: mpsc::UnboundedReceiver<Message>,
     pub(super) replies: CallTable<oneshot::Sender<Answer>>,
     pub(super) board: Arc<Board>,
+    /// The API key is gone, which is not the end of the process.
+    pub(super) retired: bool,
 }
 
 impl Actor {
@@ -115,7 +148,7 @@ impl Actor {
             Message::Enqueue { id, arrival, reply } => {
                 match self.scheduler.enqueue(id, &arrival, self.clock.now()) {
                     Ok(()) => drop(self.replies.insert(id, reply)),
-                    Err(why) => drop(reply.send(Err(why))),
+                    Err(why) => drop(reply.send(Err(self.truly(why)))),
                 }
             }
             Message::Prepared { id } => self.scheduler.prepared(id, self.clock.now()),
@@ -132,7 +165,9 @@ impl Actor {
             Message::RemoveTenant { tenant } => {
                 self.scheduler.remove_tenant(&tenant, self.clock.now());
             }
-            Message::TokenRefused { tenant } => self.scheduler.token_refused(&tenant),
+            Message::TokenRefused { tenant } => {
+                self.scheduler.token_refused(&tenant, self.clock.now());
+            }
             Message::Pause(true) => self.scheduler.pause(),
             Message::Pause(false) => self.scheduler.resume(self.clock.now()),
             Message::Reconfigure(limits) => {
@@ -140,6 +175,10 @@ impl Actor {
                 self.scheduler.reconfigure(limits, self.clock.now());
             }
             Message::Stop { serve_until } => self.scheduler.stop(serve_until, self.clock.now()),
+            Message::Retire => {
+                self.retired = true;
+                self.scheduler.stop(Mono::default(), self.clock.now());
+            }
             Message::Claimed { asked_day, answer } => {
                 self.scheduler.claimed(asked_day, answer, self.clock.now());
             }
@@ -190,7 +229,8 @@ impl Actor {
                 Command::Claim(claim) => self.claim(claim),
                 Command::Release { day, count } => self.release(day, count, None),
                 Command::Demand { tenant, deadline } => {
-                    let _ = self.demands.send(Demand { tenant, deadline });
+                    let api_key = self.name.clone();
+                    let _ = self.demands.send(Demand { api_key, tenant, deadline });
                 }
             }
         }
@@ -202,6 +242,7 @@ impl Actor {
     }
 
     fn answer(&mut self, call: CallId, answer: Answer) {
+        let answer = answer.map_err(|why| self.truly(why));
         let granted = answer.is_ok();
         let taken = self.replies.remove(&call).is_some_and(|reply| reply.send(answer).is_ok());
         if granted && taken {
@@ -210,6 +251,11 @@ impl Actor {
             // its caller left in this very moment
             self.scheduler.cancel(call, self.clock.now());
         }
+    }
+
+    /// The refusal of a scheduler that was stopped because its API key is gone.
+    fn truly(&self, why: Refusal) -> Refusal {
+        if self.retired && why == Refusal::Stopping { Refusal::ApiKeyRemoved } else { why }
     }
 
     fn claim(&self, claim: Claim) {

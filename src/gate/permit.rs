@@ -53,6 +53,12 @@ impl Ticket {
         Self { key, id, class, answer, answered: false }
     }
 
+    /// The call, so that a repeat can take its place.
+    #[must_use]
+    pub const fn call(&self) -> CallId {
+        self.id
+    }
+
     /// The call's body is there: it may be granted from now on.
     pub fn prepared(&self) {
         self.key.send(Message::Prepared { id: self.id });
@@ -71,22 +77,34 @@ impl Ticket {
                 Ok(Permit { key: self.key.clone(), id: self.id, waited, spent: false })
             }
             Ok(Err(why)) => Err(rejection(&why, self.key.name())),
-            Err(_) => Err(Rejection::new(
-                Reason::ShuttingDown,
-                "the proxy no longer serves this API key; send the call again",
-            )),
+            Err(_) => Err(gone()),
         }
     }
 
     /// The refusal, when there is one already: the answer to a call that cannot wait is not held
     /// back until its body has been read.
     pub async fn refused(&mut self) -> Rejection {
-        if let Ok(Err(why)) = (&mut self.answer).await {
-            self.answered = true;
-            return rejection(&why, self.key.name());
+        match (&mut self.answer).await {
+            // not before the body is there, and then nobody asks any more
+            Ok(Ok(_)) => std::future::pending().await,
+            Ok(Err(why)) => {
+                self.answered = true;
+                rejection(&why, self.key.name())
+            }
+            Err(_) => {
+                self.answered = true;
+                gone()
+            }
         }
-        std::future::pending().await
     }
+}
+
+/// The gate's task has ended.
+fn gone() -> Rejection {
+    Rejection::new(
+        Reason::ShuttingDown,
+        "the proxy no longer serves this API key; send the call again",
+    )
 }
 
 impl Drop for Ticket {

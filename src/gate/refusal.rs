@@ -32,8 +32,8 @@ pub(super) fn rejection(why: &Refusal, api_key: &ApiKeyName) -> Rejection {
         .retry_after(*estimate),
         Refusal::WaitExpired { estimate } => Rejection::new(
             Reason::WaitExpired,
-            "the call waited for as long as it may and was not sent; send it again later, or with \
-             a larger Prefer: wait=SECONDS",
+            "the call waited for as long as it may and was not served; send it again later, or \
+             with a larger Prefer: wait=SECONDS",
         )
         .retry_after(*estimate),
         Refusal::DaySpent => Rejection::new(
@@ -60,6 +60,10 @@ pub(super) fn rejection(why: &Refusal, api_key: &ApiKeyName) -> Rejection {
         Refusal::TenantRemoved => {
             Rejection::new(Reason::TenantUnknown, "the tenant was removed; connect it again")
         }
+        Refusal::ApiKeyRemoved => Rejection::new(
+            Reason::TenantUnknown,
+            format!("API key {api_key} was removed from the configuration, and the tenant with it"),
+        ),
         Refusal::Stopping => Rejection::new(
             Reason::ShuttingDown,
             "the proxy is being stopped and did not send the call; send it again",

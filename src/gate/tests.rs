@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use super::{Demand, Gate, KeyGate, Parts, Ticket};
 use crate::clock::Clock;
 use crate::engine::outcome::{Health, Outcome};
-use crate::engine::scheduler::{Arrival, Entry, Limits, Readiness};
+use crate::engine::scheduler::{Arrival, CallId, Entry, Limits, Readiness};
 use crate::engine::{ApiKeyName, Class, DayReset, Guard, TenantName, Unix};
 use crate::rejection::Reason;
 use crate::store::{MemoryStore, Store as _};
@@ -131,7 +131,7 @@ async fn a_spent_call_that_is_dropped_stays_charged() {
 async fn a_refused_token_holds_the_tenant_until_there_is_another() {
     let mut world = world().await;
     world.key.token_refused(&acme());
-    let mut waiting = Box::pin(world.ticket_that(Entry::Front).granted());
+    let mut waiting = Box::pin(world.ticket_that(Entry::Again { first: CallId::new(0) }).granted());
     assert_eq!(world.demands.recv().await.unwrap().tenant, acme());
     let early = tokio::time::timeout(Duration::from_secs(5), &mut waiting).await;
     assert!(early.is_err(), "granted without a token");
@@ -160,7 +160,7 @@ async fn an_api_key_that_goes_refuses_and_one_that_comes_serves() {
     let waiting = world.ticket();
     let other = ApiKeyName::new("other").unwrap();
     world.gate.reconfigure(vec![(other.clone(), limits())], &BTreeSet::new());
-    assert_eq!(waiting.granted().await.err().unwrap().reason(), Reason::ShuttingDown);
+    assert_eq!(waiting.granted().await.err().unwrap().reason(), Reason::TenantUnknown);
     assert!(world.gate.api_key(&main_key()).is_none());
     assert!(world.gate.api_key(&other).unwrap().snapshot().await.is_some());
     held.spend().settle(Outcome::Answered(Health::Good));

@@ -20,7 +20,7 @@ use super::record::Record;
 use super::target::Target;
 use super::{Inner, headers};
 use crate::engine::outcome::Outcome;
-use crate::engine::scheduler::{Arrival, Entry};
+use crate::engine::scheduler::{Arrival, CallId, Entry};
 use crate::engine::{Class, Mono};
 use crate::gate::{Permit, Ticket};
 use crate::phase::Phase;
@@ -33,10 +33,15 @@ const RECONNECT_MIN: Duration = Duration::from_millis(100);
 /// Longest wait after a connection could not be made.
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
 
+/// A caller that will not wait still gives the proxy the time to look.
+const WAIT_MIN: Duration = Duration::from_millis(100);
+
 /// A request that has been taken in and may be sent.
 struct Call<'a> {
     proxy: &'a Inner,
     caller: Caller,
+    /// Its first place in the queue, which its repeats take again.
+    first: CallId,
     class: Class,
     deadline: Mono,
     method: Method,
@@ -66,30 +71,32 @@ enum Next {
     Again,
     /// Send it again; if it gets no slot, this is the answer.
     AgainOr(Response<AnswerBody>),
+    /// Send it again with a token newer than this version; if there is none, this is the answer.
+    AgainWithNewer(u64, Response<AnswerBody>),
 }
 
-/// Serves a request.
+/// Serves a request; a refusal before its body is needed leaves the body there.
 pub(super) async fn serve(
     proxy: &Inner,
-    request: Request<Incoming>,
+    request: &mut Request<Option<Incoming>>,
     record: &mut Record,
 ) -> Result<Response<AnswerBody>, Rejection> {
     let settings = proxy.settings.load_full();
-    let target = Target::of(&request)?;
-    let (mut head, body) = request.into_parts();
-    let caller = identify::identify(proxy, &settings, &head.headers, target.tenant)?;
+    let target = Target::of(request)?;
+    let caller = identify::identify(proxy, &settings, request.headers(), target.tenant)?;
     record.is_from(&caller);
     if proxy.phase.get() == Phase::Draining {
         return Err(stopping());
     }
-    let class = identify::class(&head.headers);
-    let wait = identify::wait(&head.headers, &settings);
-    let deadline = record.started().plus(wait);
+    let class = identify::class(request.headers());
+    let wait = identify::wait(request.headers(), &settings);
+    let deadline = record.started().plus(wait.max(WAIT_MIN));
     let path = target.path_and_query.path();
-    let plan = intake::plan(body, path, &settings, &proxy.kept)?;
+    let plan = intake::plan(request.body_mut(), path, &settings, &proxy.kept)?;
     let entry = if plan.is_to_be_read() { Entry::WhenPrepared } else { Entry::Back };
     let arrival = Arrival { tenant: caller.tenant.clone(), class, deadline, entry };
     let mut ticket = caller.key.enqueue(arrival);
+    let first = ticket.call();
     let body = if entry == Entry::WhenPrepared {
         let taken = tokio::select! {
             biased;
@@ -101,16 +108,18 @@ pub(super) async fn serve(
     } else {
         plan.take_in().await?
     };
-    headers::for_upstream(&mut head.headers, target.path_and_query.path());
+    let mut headers = std::mem::take(request.headers_mut());
+    headers::for_upstream(&mut headers, target.path_and_query.path());
     let permit = granted(ticket, record).await?;
     let call = Call {
         proxy,
         caller,
+        first,
         class,
         deadline,
-        method: head.method,
+        method: request.method().clone(),
         target: target.path_and_query,
-        headers: head.headers,
+        headers,
         body,
         upstream_timeout: settings.upstream_timeout,
     };
@@ -131,12 +140,20 @@ impl Call<'_> {
         record: &mut Record,
     ) -> Result<Response<AnswerBody>, Rejection> {
         let mut chances = Chances::default();
+        let mut refused = None;
         loop {
-            let next = self.attempt(permit, &mut chances, record).await?;
+            let next = match refused.take() {
+                Some((version, answer)) if !self.has_newer(version) => Next::Answer(answer),
+                Some(_) | None => self.attempt(permit, &mut chances, record).await?,
+            };
             let in_hand = match next {
                 Next::Answer(answer) => return Ok(answer),
                 Next::Again => None,
                 Next::AgainOr(answer) => Some(answer),
+                Next::AgainWithNewer(version, answer) => {
+                    refused = Some((version, answer));
+                    None
+                }
             };
             permit = match (granted(self.enqueue_again(), record).await, in_hand) {
                 (Ok(permit), _) => permit,
@@ -155,7 +172,7 @@ impl Call<'_> {
             tenant: self.caller.tenant.clone(),
             class: self.class,
             deadline: self.deadline,
-            entry: Entry::Front,
+            entry: Entry::Again { first: self.first },
         })
     }
 
@@ -166,6 +183,13 @@ impl Call<'_> {
         chances: &mut Chances,
         record: &mut Record,
     ) -> Result<Next, Rejection> {
+        let home = self.proxy.tokens.tenant(self.caller.tenant.as_str());
+        if home.is_none_or(|view| view.api_key != *self.caller.key.name()) {
+            return Err(Rejection::new(
+                Reason::TenantUnknown,
+                "the tenant was removed, or moved to another API key, while the call waited",
+            ));
+        }
         let Some(bearer) = self.proxy.tokens.bearer(&self.caller.tenant) else {
             // it went bad between grant and now; the permit goes back unspent
             self.caller.key.token_refused(&self.caller.tenant);
@@ -255,8 +279,16 @@ impl Call<'_> {
             _ if answer.status() == StatusCode::UNAUTHORIZED => {
                 self.unauthorized(bearer);
                 let first = !std::mem::replace(&mut chances.token, true);
-                Ok(if first && replayable { Next::Again } else { Next::Answer(answer) })
+                Ok(if first && replayable {
+                    Next::AgainWithNewer(bearer.version, answer)
+                } else {
+                    Next::Answer(answer)
+                })
             }
+            _ if answer.status().is_informational() => Err(Rejection::new(
+                Reason::UpstreamUnreachable,
+                "the API answered with an upgrade that nobody asked for",
+            )),
             _ if is_unwell(outcome, answer.status()) && self.is_safe() => {
                 let first = !std::mem::replace(&mut chances.safe, true);
                 Ok(if first { Next::AgainOr(answer) } else { Next::Answer(answer) })
@@ -272,12 +304,15 @@ impl Call<'_> {
     /// The API refused the token: a new one is asked for, unless there is one already.
     fn unauthorized(&self, bearer: &Bearer) {
         let tenant = &self.caller.tenant;
-        let newer =
-            self.proxy.tokens.bearer(tenant).is_some_and(|now| now.version > bearer.version);
-        if !newer {
+        if !self.has_newer(bearer.version) {
             self.proxy.tokens.rejected(tenant, bearer.version);
             self.caller.key.token_refused(tenant);
         }
+    }
+
+    fn has_newer(&self, version: u64) -> bool {
+        let bearer = self.proxy.tokens.bearer(&self.caller.tenant);
+        bearer.is_some_and(|bearer| bearer.version > version)
     }
 
     fn is_safe(&self) -> bool {

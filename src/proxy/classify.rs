@@ -50,6 +50,8 @@ pub(super) fn outcome(status: StatusCode, headers: &HeaderMap, body: Option<&[u8
             Some(Key::Throttled) => Outcome::Throttled,
             Some(Key::QuotaExceeded) => Outcome::QuotaExceeded,
             Some(Key::Other) => Outcome::Answered(Health::Error),
+            // edges answer in HTML; this one is compressed, cut off or late
+            None if is_json(headers) => Outcome::Throttled,
             None => Outcome::Edge,
         };
     }
@@ -78,8 +80,17 @@ fn error_key(body: &[u8]) -> Option<Key> {
 }
 
 fn is_html(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    content_type.is_some_and(|text| text.trim_start().to_ascii_lowercase().starts_with("text/html"))
+    media_type(headers).is_some_and(|name| name == "text/html")
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    media_type(headers).is_some_and(|name| name == "application/json" || name.ends_with("+json"))
+}
+
+/// The media type without its parameters, in lower case.
+fn media_type(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    Some(text.split(';').next()?.trim().to_ascii_lowercase())
 }
 
 #[cfg(test)]
@@ -102,7 +113,16 @@ mod tests {
         assert_eq!(of(429, json, &format!("[{throttled}]")), Outcome::Throttled);
         assert_eq!(of(429, json, r#"{"error_key":"x"}"#), Outcome::Answered(Health::Error));
         assert_eq!(of(429, "text/html", "<html>"), Outcome::Edge);
-        assert_eq!(of(429, json, ""), Outcome::Edge);
+        assert_eq!(of(429, "", ""), Outcome::Edge);
+    }
+
+    #[test]
+    fn a_refusal_in_json_that_cannot_be_read_is_no_edge() {
+        for body in ["", "\u{1f}\u{8b}\u{8}compressed", r#"{"error_key":"throt"#] {
+            assert_eq!(of(429, "application/json; charset=utf-8", body), Outcome::Throttled);
+            assert_eq!(of(429, "application/problem+json", body), Outcome::Throttled);
+            assert_eq!(of(429, "text/html", body), Outcome::Edge);
+        }
     }
 
     #[test]

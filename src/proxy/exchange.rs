@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::{Request, Response};
 use tokio_util::task::TaskTracker;
 
-use super::answer::AnswerBody;
+use super::answer::{AnswerBody, Patience};
 use super::classify;
 use crate::clock::Clock;
 use crate::engine::outcome::{Health, Outcome};
@@ -72,6 +72,7 @@ impl Sending {
             read: read.filter(|read| !read.is_empty()),
             rest,
             lease: Some(lease),
+            patience: Patience::new(timeout),
         });
         Sent::Answer { answer, outcome }
     }

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{AUTHORIZATION, HeaderMap};
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Request};
 use sfv::{BareItem, Dictionary, ListEntry, Parser};
 
 use super::headers::{CTCT_PROXY_KEY, CTCT_TENANT, PREFER, PRIORITY};
 use super::{Inner, Settings};
 use crate::engine::{Class, TenantName};
 use crate::gate::KeyGate;
+use crate::listen::origin;
 use crate::rejection::{Reason, Rejection};
 use crate::secret::ClientKey;
 use crate::store::{Client, TenantScope};
@@ -57,6 +58,32 @@ pub(super) fn identify(
     let tenant = chosen(proxy, client.as_deref(), in_path, in_header, in_bearer)?;
     let key = home(proxy, client.as_deref(), &tenant)?;
     Ok(Caller { client, tenant, key })
+}
+
+/// Keeps web pages from calling without a key through their reader's browser. A listener that is
+/// not on loopback is open to its whole network, and has names there.
+pub(super) fn refuse_pages<B>(settings: &Settings, request: &Request<B>) -> Result<(), Rejection> {
+    let headers = request.headers();
+    if !settings.allow_anonymous
+        || headers.contains_key(CTCT_PROXY_KEY)
+        || bearer(headers)?.is_some_and(is_key)
+    {
+        return Ok(());
+    }
+    let host = origin::host(request);
+    if settings.on_loopback && host.as_ref().is_none_or(origin::is_rebindable) {
+        return Err(bad(
+            "without a client key only localhost or an IP address may be in Host; a page in a \
+             browser could be behind another name",
+        ));
+    }
+    if origin::is_from_another_site(request.method(), headers, host.as_ref()) {
+        return Err(bad(
+            "without a client key a page of another site may not change anything here (Origin, \
+             Sec-Fetch-Site)",
+        ));
+    }
+    Ok(())
 }
 
 fn is_key(text: &str) -> bool {
@@ -108,11 +135,15 @@ fn home(proxy: &Inner, client: Option<&Client>, tenant: &TenantName) -> Result<K
     if client.is_some_and(|client| !client.may_act_for(tenant)) {
         return Err(forbidden(tenant));
     }
-    let key =
-        proxy.tokens.tenant(tenant.as_str()).and_then(|view| proxy.gate.api_key(&view.api_key));
+    let view = proxy.tokens.tenant(tenant.as_str());
+    let key = view.as_ref().and_then(|view| proxy.gate.api_key(&view.api_key));
     let sees_all = client.is_none_or(|client| client.tenants == TenantScope::All);
     match key {
         Some(key) => Ok(key),
+        None if sees_all && view.is_some() => Err(Rejection::new(
+            Reason::TenantUnknown,
+            format!("the API key of tenant {tenant} is not in the configuration"),
+        )),
         None if sees_all => Err(Rejection::new(
             Reason::TenantUnknown,
             format!("there is no tenant {tenant}; add it with: ctct-proxy tenant add {tenant}"),
@@ -232,6 +263,7 @@ mod tests {
     fn wait_is_what_the_caller_prefers_within_the_limit() {
         let settings = Settings {
             allow_anonymous: false,
+            on_loopback: true,
             max_wait: Duration::from_secs(30),
             max_wait_limit: Duration::from_secs(600),
             max_body: 1,

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http::header::EXPECT;
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -26,6 +28,8 @@ const IMPORTS: [&str; 2] =
     ["/v3/activities/contacts_json_import", "/v3/activities/contacts_file_import"];
 /// Longest time without a byte of the body.
 const STALL_MAX: Duration = Duration::from_secs(30);
+/// Longest time that a refused body is read.
+const DISCARD_TIME: Duration = Duration::from_secs(2);
 /// Kept bodies of all callers together, in KiB.
 const KEPT_KIB_MAX: usize = 256 * 1_024;
 
@@ -79,14 +83,14 @@ impl Taken {
 
 /// Decides what to do with a body; refuses one whose declared length is too much.
 pub(super) fn plan(
-    incoming: Incoming,
+    body: &mut Option<Incoming>,
     path: &str,
     settings: &Settings,
     kept: &KeptBytes,
 ) -> Result<Plan, Rejection> {
-    if incoming.is_end_stream() {
+    let Some(declared) = body.as_ref().filter(|body| !body.is_end_stream()).map(declared) else {
         return Ok(Plan::Empty);
-    }
+    };
     let is_import = IMPORTS.contains(&path.trim_end_matches('/'));
     let max = if is_import { IMPORT_MAX.min(settings.max_body) } else { settings.max_body };
     let over = if is_import && max == IMPORT_MAX {
@@ -94,7 +98,6 @@ pub(super) fn plan(
     } else {
         Reason::RequestTooLarge
     };
-    let declared = incoming.size_hint().exact();
     if declared.is_some_and(|len| len > max) {
         return Err(too_large(over, max));
     }
@@ -104,17 +107,38 @@ pub(super) fn plan(
     } else {
         settings.replay_buffer
     };
-    if declared.is_some_and(|len| len > limit) {
-        return Ok(Plan::Stream { incoming, max });
+    let room = if declared.is_some_and(|len| len > limit) {
+        None
+    } else {
+        let room = kept.room_for(declared.unwrap_or(limit));
+        if room.is_none() && is_import {
+            return Err(Rejection::new(
+                Reason::QueueFull,
+                "too many bodies are waiting to be sent; send the call again later",
+            ));
+        }
+        room
+    };
+    let Some(incoming) = body.take() else { return Ok(Plan::Empty) };
+    Ok(match room {
+        Some(room) => Plan::Keep { incoming, room, limit, max, over },
+        None => Plan::Stream { incoming, max },
+    })
+}
+
+fn declared(body: &Incoming) -> Option<u64> {
+    body.size_hint().exact()
+}
+
+/// Reads a body that is not wanted, for a while: a caller that sends before it reads would find its
+/// connection broken instead of the refusal. One that asked before sending is not told to send.
+pub(super) async fn discard(mut body: Incoming, headers: &HeaderMap) {
+    if headers.contains_key(EXPECT) {
+        return;
     }
-    match kept.room_for(declared.unwrap_or(limit)) {
-        Some(room) => Ok(Plan::Keep { incoming, room, limit, max, over }),
-        None if is_import => Err(Rejection::new(
-            Reason::QueueFull,
-            "too many bodies are waiting to be sent; send the call again later",
-        )),
-        None => Ok(Plan::Stream { incoming, max }),
-    }
+    let reading = async { while let Some(Ok(_)) = body.frame().await {} };
+    // whoever is not done by then loses the refusal, not the proxy its time
+    let _ = tokio::time::timeout(DISCARD_TIME, reading).await;
 }
 
 impl KeptBytes {
@@ -172,12 +196,23 @@ async fn keep(
             return Err(too_large(over, max));
         }
         if len > limit {
+            // a stream is not kept
+            drop(room);
             let left = max.saturating_sub(len);
             let read = Some(read.freeze());
             return Ok(Taken::Once(Some(OutBody::Stream { read, rest: incoming, left, max })));
         }
     }
-    Ok(Taken::Kept { bytes: read.freeze(), _room: room })
+    let bytes = read.freeze();
+    Ok(Taken::Kept { _room: fitted(room, bytes.len()), bytes })
+}
+
+/// Gives back what `len` bytes do not need: room is taken for the longest that a body of unknown
+/// length may become.
+fn fitted(mut room: OwnedSemaphorePermit, len: usize) -> OwnedSemaphorePermit {
+    let spare = room.num_permits().saturating_sub(len.div_ceil(1_024));
+    drop(room.split(spare));
+    room
 }
 
 pub(super) fn unreadable(error: &BodyError) -> Rejection {
@@ -196,4 +231,20 @@ fn too_large(reason: Reason, max: u64) -> Rejection {
         "send less, or raise server.max_body"
     };
     Rejection::new(reason, format!("the body is longer than {max} bytes: {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_holds_no_more_room_than_it_fills() {
+        let kept = KeptBytes::default();
+        let room = kept.room_for(1_024 * 1_024).unwrap();
+        assert_eq!(kept.0.available_permits(), KEPT_KIB_MAX - 1_024);
+        let room = fitted(room, 1_025);
+        assert_eq!(kept.0.available_permits(), KEPT_KIB_MAX - 2);
+        drop(fitted(room, 0));
+        assert_eq!(kept.0.available_permits(), KEPT_KIB_MAX);
+    }
 }

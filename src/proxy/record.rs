@@ -103,7 +103,7 @@ impl Record {
         let status = answer.status().as_u16();
         match &self.key {
             Some(key) => {
-                rate_limit(answer.headers_mut(), key);
+                rate_limit(answer.headers_mut(), key, reason == Some(Reason::DayQuotaSpent));
                 key.metrics().request(status);
             }
             None => proxy.metrics.request_without_key(status),
@@ -148,8 +148,12 @@ impl Record {
 }
 
 /// The limits of the API key (draft-ietf-httpapi-ratelimit-headers).
-fn rate_limit(headers: &mut HeaderMap, key: &KeyGate) {
-    let quota = key.quota();
+fn rate_limit(headers: &mut HeaderMap, key: &KeyGate, day_is_spent: bool) {
+    let mut quota = key.quota();
+    if day_is_spent {
+        // the call that learned it is answered before the board is written
+        quota.day_left = 0;
+    }
     let mut policy = Text::new();
     policy
         .text(r#""second";q="#)

@@ -60,6 +60,11 @@ fn refuse_other_ways<B>(request: &Request<B>) -> Result<(), Rejection> {
     if request.headers().contains_key(header::UPGRADE) {
         return Err(bad("Upgrade is not served; send the request without it"));
     }
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
+        // RFC 9112 section 3.2
+        return Err(bad("an HTTP/1.1 request has exactly one Host header"));
+    }
     let absolute = request.uri().authority().is_some() && request.version() < Version::HTTP_2;
     if absolute && !names_this_proxy(request) {
         return Err(bad("the request target names another host: use the proxy as the base URL"));
@@ -123,7 +128,7 @@ mod tests {
     use super::*;
 
     fn target(uri: &str) -> Result<Target, Reason> {
-        let request = Request::builder().uri(uri).body(()).unwrap();
+        let request = Request::builder().uri(uri).header("host", "proxy").body(()).unwrap();
         Target::of(&request).map_err(|rejection| rejection.reason())
     }
 
@@ -157,6 +162,16 @@ mod tests {
             assert_eq!(target(uri), Err(Reason::BadRequest), "{uri}");
         }
         assert!(target("/v3/a.b/...?x=../y").is_ok());
+    }
+
+    #[test]
+    fn a_request_has_one_host() {
+        let none = Request::builder().uri("/v3").body(()).unwrap();
+        let two = Request::builder().uri("/v3").header("host", "a").header("host", "b");
+        for request in [none, two.body(()).unwrap()] {
+            let refused = Target::of(&request).unwrap_err();
+            assert_eq!(refused.reason(), Reason::BadRequest);
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 
@@ -15,13 +16,21 @@ pub struct Measured {
     inner: Arc<dyn Store>,
     metrics: Metrics,
     clock: Clock,
+    /// The last try to count calls failed.
+    failing: Arc<AtomicBool>,
 }
 
 impl Measured {
     /// The same store, counted.
     #[must_use]
     pub fn new(inner: Arc<dyn Store>, metrics: Metrics, clock: Clock) -> Self {
-        Self { inner, metrics, clock }
+        Self { inner, metrics, clock, failing: Arc::default() }
+    }
+
+    /// Whether the last try to count calls failed, for as long as it is true.
+    #[must_use]
+    pub fn failing(&self) -> Arc<AtomicBool> {
+        self.failing.clone()
     }
 
     fn counted<T>(
@@ -36,6 +45,9 @@ impl Measured {
             Err(StoreError::Unavailable { .. } | StoreError::Corrupt { .. }) => false,
         };
         self.metrics.store(op, self.clock.now().mono.since(started), works);
+        if op == "reserve" {
+            self.failing.store(!works, Ordering::Relaxed);
+        }
         result
     }
 }

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use crate::engine::{ApiKeyName, ClientName, Day, TenantName, Unix};
 use crate::store::{
     Client, DAYS_KEPT, DayCount, Grant, GrantState, NewGrant, Put, Store, StoreError, Tokens,
+    is_followed,
 };
 
 /// A store in memory.
@@ -63,14 +64,21 @@ impl Store for MemoryStore {
     ) -> Result<DayCount, StoreError> {
         let mut state = self.state("reserve calls of the day")?;
         let days = state.days.entry(api_key.clone()).or_default();
-        let day = days.last_key_value().map_or(day, |(newest, _)| day.max(*newest));
-        let taken = days.get(&day).copied().unwrap_or_default();
+        let asked = day;
+        let (near, far): (Vec<_>, Vec<_>) =
+            days.range(asked..).partition(|(stored, _)| is_followed(**stored, asked));
+        let (day, taken) = near.last().map_or((asked, 0), |(day, total)| (**day, **total));
+        let taken = far.iter().fold(taken, |taken, (_, total)| taken.saturating_add(**total));
         let left = limit.saturating_sub(taken);
         let granted = u32::try_from(left).map_or(want, |left| want.min(left));
         let total = taken + u64::from(granted);
         if granted > 0 {
+            // those that are too far ahead are a part of `total`
+            days.retain(|kept, _| *kept <= day);
             days.insert(day, total);
-            days.retain(|kept, _| kept.number() >= day.number().saturating_sub(DAYS_KEPT));
+            while days.len() > DAYS_KEPT {
+                days.pop_first();
+            }
         }
         Ok(DayCount { day, granted, total })
     }

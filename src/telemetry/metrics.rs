@@ -9,6 +9,7 @@
 mod page;
 mod series;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,8 @@ use series::{KeySeries, Series, whole};
 
 /// The media type of [`Metrics::encode`]: `OpenMetrics`, which Prometheus reads as its own.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The media type of [`Metrics::encode_text`], which is what a scraper gets that asks for no other.
+pub const TEXT_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What every name of ours begins with, before an underscore.
 const PREFIX: &str = "ctct_proxy";
@@ -91,6 +94,52 @@ impl Metrics {
         text::encode(&mut page, &self.registry)?;
         Ok(page)
     }
+
+    /// The same page in the form of [`TEXT_CONTENT_TYPE`]
+    /// (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
+    ///
+    /// # Errors
+    /// As [`Metrics::encode`].
+    pub fn encode_text(&self) -> Result<String, fmt::Error> {
+        Ok(plain_text(&self.encode()?))
+    }
+}
+
+/// `OpenMetrics` as the older text form: there a metric is named as its samples are, and there are
+/// neither info metrics, nor units, nor an end mark.
+fn plain_text(open_metrics: &str) -> String {
+    let mut types = BTreeMap::new();
+    for line in open_metrics.lines() {
+        if let Some((name, kind)) =
+            line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' '))
+        {
+            types.insert(name, kind);
+        }
+    }
+    let mut page = String::with_capacity(open_metrics.len());
+    for line in open_metrics.lines() {
+        let meta = line.strip_prefix("# ").and_then(|rest| {
+            let (what, rest) = rest.split_once(' ')?;
+            let (name, text) = rest.split_once(' ')?;
+            Some((what, name, text))
+        });
+        match meta {
+            None if line == "# EOF" => {}
+            None => page.extend([line, "\n"]),
+            Some(("UNIT", ..)) => {}
+            Some((what, name, text)) => {
+                let (suffix, kind) = match types.get(name).copied() {
+                    Some("counter") => ("_total", "counter"),
+                    Some("info") => ("_info", "gauge"),
+                    Some("unknown") | None => ("", "untyped"),
+                    Some(kind) => ("", kind),
+                };
+                let text = if what == "TYPE" { kind } else { text };
+                page.extend(["# ", what, " ", name, suffix, " ", text, "\n"]);
+            }
+        }
+    }
+    page
 }
 
 /// The series of one API key; clones share them.
@@ -280,5 +329,21 @@ mod tests {
         let page = metrics.encode().unwrap();
         assert!(page.contains(r#"requests_total{api_key="main",status="200"} 2"#), "{page}");
         assert!(page.contains(r#"requests_total{api_key="main",status="other"} 1"#), "{page}");
+    }
+
+    #[test]
+    fn the_plain_page_names_metrics_as_their_samples() {
+        let metrics = Metrics::new("9.9");
+        metrics.api_key(&name("main")).slot_granted();
+        let page = metrics.encode_text().unwrap();
+        for line in [
+            "# TYPE ctct_proxy_slots_granted_total counter",
+            r#"ctct_proxy_slots_granted_total{api_key="main"} 1"#,
+            "# TYPE ctct_proxy_build_info gauge",
+            "# TYPE ctct_proxy_queue_wait_seconds histogram",
+        ] {
+            assert!(page.lines().any(|found| found == line), "{line} is not in {page}");
+        }
+        assert!(!page.contains("# EOF") && !page.contains("# UNIT"));
     }
 }

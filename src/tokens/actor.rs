@@ -155,6 +155,7 @@ impl Actor {
             self.keeper.demand(tenant, *earliest, now);
             // whoever waits for a token that is good has missed that it is
             if self.keeper.readiness(tenant) == Some(&Readiness::Ready) {
+                self.publish(tenant);
                 self.announce(tenant, Readiness::Ready);
             }
         }
@@ -182,6 +183,10 @@ impl Actor {
             Request::Reload { keys, refresh_interval, refresh_margin, reply } => {
                 self.set_keys(keys, now);
                 self.keeper.set_times(refresh_interval, refresh_margin, now);
+                // how long a token may be sent depends on the margin
+                for tenant in self.records.keys() {
+                    self.publish(tenant);
+                }
                 let _ = reply.send(());
             }
             Request::Drain(reply) => self.drain(Some(reply)),

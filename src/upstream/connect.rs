@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::Uri;
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
-use hyper_util::client::legacy::connect::{Connection as _, HttpConnector};
+use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
@@ -50,7 +50,7 @@ pub enum TlsError {
 pub struct Connector(HttpsConnector<HttpConnector>);
 
 /// A fresh connection.
-pub(super) struct Connected(MaybeHttpsStream<TokioIo<TcpStream>>);
+pub(super) type Io = MaybeHttpsStream<TokioIo<TcpStream>>;
 
 impl Connector {
     /// A connector that trusts as `tls` says.
@@ -62,13 +62,13 @@ impl Connector {
         let https = hyper_rustls::HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()
-            .enable_all_versions()
+            .enable_http1()
             .wrap_connector(http);
         Self(https)
     }
 
-    pub(super) async fn connect(&self, url: Uri) -> Result<Connected, ConnectError> {
-        self.0.clone().call(url).await.map(Connected).map_err(ConnectError::Connect)
+    pub(super) async fn connect(&self, url: Uri) -> Result<Io, ConnectError> {
+        self.0.clone().call(url).await.map_err(ConnectError::Connect)
     }
 }
 
@@ -94,14 +94,4 @@ fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let all = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let all = all.map_err(|error| fault(error.to_string()))?;
     if all.is_empty() { Err(fault("no certificate in the file".to_owned())) } else { Ok(all) }
-}
-
-impl Connected {
-    pub(super) fn is_h2(&self) -> bool {
-        self.0.connected().is_negotiated_h2()
-    }
-
-    pub(super) fn into_io(self) -> MaybeHttpsStream<TokioIo<TcpStream>> {
-        self.0
-    }
 }

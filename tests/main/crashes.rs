@@ -1,6 +1,7 @@
 //! `kill -9` at any moment: no day's limit is passed, no grant is lost without a reason.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use futures_util::future::{join, join_all};
@@ -52,7 +53,7 @@ fn may_be_lost(sandbox: &Sandbox, kills: &[Duration]) -> BTreeSet<String> {
     let requests = judge::token_requests(sandbox);
     let lost = requests.iter().filter(|request| {
         let at = judge::at(request);
-        kills.iter().any(|kill| at <= *kill && *kill - at < near)
+        kills.iter().any(|kill| kill.checked_sub(at).is_some_and(|before| before < near))
     });
     lost.filter_map(|request| request.account.as_deref().map(str::to_owned)).collect()
 }
@@ -132,7 +133,7 @@ async fn all_tenants_work_or_say_why(
             "{tenant} needs authorization without an answer lost: {reason}\n{}",
             process.log()
         );
-        summary.push_str(&format!("{tenant}: {reason}; "));
+        let _ = write!(summary, "{tenant}: {reason}; ");
         // and it comes back
         process.put_tenant(&tenant, &sandbox.connect_tenant("app", &tenant)).await;
         until("it works again", async || {

@@ -92,6 +92,41 @@ async fn without_a_key_the_bearer_may_name_the_tenant_when_that_is_allowed() {
 }
 
 #[tokio::test]
+async fn web_pages_cannot_call_without_a_key() {
+    let rig = Rig::build().tenants(1).set(&settings::ALLOW_ANONYMOUS, "true").start().await;
+    let own = rig.app.data_address().to_string();
+    let call = |method: &Method, host: &str| {
+        let call = Call::new(method.clone(), rig.url("/t/t0/v3/contacts")).body("{}");
+        call.header("host", host)
+    };
+    let post = |host: &str| call(&Method::POST, host);
+    let refused = [
+        call(&Method::GET, "evil.example"),
+        post("evil.example").header("sec-fetch-site", "same-origin"),
+        post(&own).header("origin", "http://evil.example"),
+        post(&own).header("origin", "null"),
+        post(&own).header("sec-fetch-site", "cross-site"),
+    ];
+    for call in refused {
+        rig.http.send(call).await.expect_refusal(400, "bad_request");
+    }
+    assert_eq!(judge::arrivals(&rig.sandbox), 0);
+    let served = [
+        call(&Method::GET, &own),
+        post(&own),
+        post("localhost"),
+        post("[::1]:8080"),
+        post("10.1.2.3"),
+        post(&own).header("origin", format!("http://{own}")),
+        post("proxy.example").bearer(&rig.key).header("origin", "http://other.example"),
+    ];
+    for call in served {
+        assert_eq!(rig.http.send(call).await.reason(), "");
+    }
+    assert_eq!(judge::arrivals(&rig.sandbox), 7);
+}
+
+#[tokio::test]
 async fn tenants_and_clients_come_and_go_while_running() {
     let rig = Rig::build().tenants(1).start().await;
     let grant = rig.sandbox.connect_tenant("app", "new");

@@ -43,8 +43,6 @@ async fn half_leaves(http: impl Fn() -> Http, method: Method, body: usize) {
     assert_eq!(calls.len(), 50, "{method} with {body} bytes");
     assert!(calls.iter().all(|call| call.query.as_deref() == Some("mark=stays")));
     assert!(calls.iter().all(|call| call.body_bytes == body as u64));
-    let span = judge::at(calls.last().unwrap()) - judge::at(&calls[0]);
-    assert!(span < Duration::from_millis(2_500), "no gaps for those who left: {span:?}");
     let key = rig.admin(Method::GET, "/v1/api-keys/default").await.json();
     assert_eq!(key["day"]["used"], 50);
 }

@@ -116,7 +116,7 @@ async fn a_second_signal_ends_at_once_with_1() {
         process.signal("TERM").await;
         process.says("a second time").await;
     };
-    join(call, ending).await;
+    let _ = join(call, ending).await;
     assert_eq!(process.end().await.code(), Some(1), "{}", process.log());
 }
 
@@ -131,7 +131,7 @@ async fn a_stop_that_takes_too_long_ends_with_1() {
         until("it was sent", async || judge::arrivals(&sandbox) == 1).await;
         process.signal("TERM").await;
     };
-    join(call, ending).await;
+    let _ = join(call, ending).await;
     assert_eq!(process.end().await.code(), Some(1), "{}", process.log());
 }
 
@@ -186,6 +186,30 @@ async fn a_refresh_under_way_is_finished_and_stored_before_the_end() {
     reply.expect(200);
     assert_eq!(process.end().await.code(), Some(0), "{}", process.log());
     let process = program.start().await;
+    process.http.send(process.call(Method::GET, &key, "t1", PATH)).await.expect(200);
+    assert_eq!(judge::token_requests(&sandbox).len(), 1, "the stored tokens are the new ones");
+}
+
+#[tokio::test]
+async fn a_call_that_outlives_a_stop_costs_neither_a_refresh_nor_the_days_count() {
+    let sandbox = sandbox(|_| {}).await;
+    let program = program(&sandbox).flag("drain-timeout", "2s");
+    let (mut process, key) = ready(&program, &sandbox).await;
+    process.put_tenant("t1", &sandbox.connect_expired_tenant("app", "t1")).await;
+    sandbox.add_fault(Fault::new(Target::Api, FaultKind::Hang));
+    sandbox.add_fault(Fault::new(Target::Token, FaultKind::Delay { ms: 4_000 }));
+    let hanging = process.http.try_send(process.call(Method::GET, &key, "t0", PATH));
+    let refreshing = process.http.send(process.call(Method::GET, &key, "t1", PATH));
+    let stopping = async {
+        until("sent", async || judge::arrivals(&sandbox) == 1).await;
+        until("asked", async || judge::token_requests(&sandbox).len() == 1).await;
+        process.signal("TERM").await;
+    };
+    let (_, reply, ()) = futures_util::future::join3(hanging, refreshing, stopping).await;
+    reply.expect_refusal(503, "shutting_down");
+    assert_eq!(process.end().await.code(), Some(1), "{}", process.log());
+    let process = program.start().await;
+    assert_eq!(api_key(&process).await["day"]["used"], 1, "what did not leave is not counted");
     process.http.send(process.call(Method::GET, &key, "t1", PATH)).await.expect(200);
     assert_eq!(judge::token_requests(&sandbox).len(), 1, "the stored tokens are the new ones");
 }

@@ -123,3 +123,16 @@ async fn one_connection_serves_calls_one_after_the_other() {
     assert!(one.is_some() && one < two, "{answers}");
     assert_eq!(judge::arrivals(&rig.sandbox), 5);
 }
+
+#[tokio::test]
+async fn a_caller_that_sends_all_before_it_reads_gets_the_refusal() {
+    let rig = Rig::build().set(&settings::MAX_BODY, "2MiB").start().await;
+    let len = 2 * 1_024 * 1_024 + 1;
+    let head = head(&rig, "POST /v3/contacts HTTP/1.1");
+    let request = format!("{head}Content-Length: {len}\r\n\r\n{}", "x".repeat(len));
+    for _ in 0..5 {
+        let answer = raw::exchange(rig.app.data_address(), &request).await;
+        assert_eq!(raw::status(&answer), 413, "{answer}");
+    }
+    assert_eq!(judge::arrivals(&rig.sandbox), 0);
+}

@@ -153,7 +153,7 @@ async fn refusals_for_want_of_a_token_tell_a_dead_grant_from_a_failing_endpoint(
     check(&dead, &form("tenant_needs_authorization", 401, "unauthorized"));
     let down = FaultKind::Status { status: 503, retry_after: None, body: None };
     rig.sandbox.add_fault(Fault::new(Target::Token, down).times(1_000));
-    let call = rig.call(Method::GET, "t1", PATH).header("prefer", "wait=1");
+    let call = rig.call(Method::GET, "t1", PATH).header("prefer", "wait=3");
     check(&rig.http.send(call).await, &soon("token_unavailable", 503, "proxy.token_unavailable"));
     assert_eq!(judge::arrivals(&rig.sandbox), 0);
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 use ctct_proxy::sandbox::Sandbox;
 
 use crate::life::{ready, sandbox};
-use crate::support::{Process, Program, judge, until};
+use crate::support::{Process, Program, Reply, judge, until};
 
 const PATH: &str = "/v3/contacts?limit=1";
 
@@ -132,7 +132,8 @@ async fn api_keys_come_and_go_with_the_file() {
         until("the second is gone", async || api_keys(&process).await == ["default"]).await;
     };
     let (replies, ()) = join(waiting, removing).await;
-    assert!(replies.iter().all(|reply| reply.status == 503), "{replies:?}");
+    let gone = |reply: &Reply| (reply.status, reply.reason()) == (404, "tenant_unknown");
+    assert!(replies.iter().all(gone), "{replies:?}");
     let gone = process.http.send(of_b()).await;
     assert!((400..=404).contains(&gone.status), "{gone:?}");
     process.http.send(process.call(Method::GET, &key, "t0", PATH)).await.expect(200);

@@ -62,7 +62,7 @@ async fn a_throttled_call_is_sent_again_and_its_caller_does_not_see_it() {
     let lengths: Vec<_> = calls[2..].iter().map(|call| call.body_bytes).collect();
     assert_eq!(lengths, [contact(1).len() as u64; 3], "the body was whole each time");
     for pair in calls.windows(2).filter(|pair| pair[0].status == 429) {
-        let pause = judge::at(&pair[1]) - judge::at(&pair[0]);
+        let pause = judge::gap(&pair[0], &pair[1]);
         assert!(pause >= Duration::from_secs(1), "only {pause:?} after a refusal");
     }
     let key = rig.admin(Method::GET, "/v1/api-keys/default").await.json();
@@ -175,7 +175,7 @@ async fn a_429_of_html_is_passed_on_and_pauses_the_key_longer_each_time() {
     }
     rig.get("t1", PATH).await.expect(200);
     let calls = judge::api_calls(&rig.sandbox);
-    let gap = |number: usize| judge::at(&calls[number + 1]) - judge::at(&calls[number]);
+    let gap = |number: usize| judge::gap(&calls[number], &calls[number + 1]);
     assert!(gap(1) >= Duration::from_secs(1), "{:?}", gap(1));
     assert!(gap(2) >= Duration::from_secs(2), "{:?}", gap(2));
 }

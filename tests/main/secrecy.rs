@@ -5,7 +5,7 @@ use std::path::Path;
 use http::Method;
 use serde_json::json;
 
-use ctct_proxy::sandbox::{Fault, FaultKind, IssuedGrant, Target};
+use ctct_proxy::sandbox::{Fault, FaultKind, IssuedGrant, Sandbox, Target};
 
 use crate::life::{program, sandbox};
 use crate::support::{Call, Process, Program, raw, until};
@@ -56,17 +56,13 @@ fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let stored = entries.filter(|path| {
         let name = path.file_name().unwrap().to_str().unwrap();
-        name.starts_with("proxy.db") && !name.ends_with(".key")
+        name.starts_with("proxy.db") && name != "proxy.db.key"
     });
     stored.map(|path| (path.display().to_string(), std::fs::read(path).unwrap())).collect()
 }
 
 /// Calls that succeed, that renew tokens, and that are refused in every way.
-async fn exercise(
-    process: &Process,
-    secrets: &mut Secrets,
-    sandbox: &ctct_proxy::sandbox::Sandbox,
-) {
+async fn exercise(process: &Process, secrets: &mut Secrets, sandbox: &Sandbox) {
     let mut put = async |name: &str, grant: &IssuedGrant| {
         let body = json!({
             "api_key": "default",
@@ -105,7 +101,10 @@ async fn exercise(
     );
     let malformed = format!("GET /v3/x HTTP/1.1\r\nAuthorization : Bearer {key}\r\n\r\n");
     raw::exchange(process.data(), malformed).await;
-    // bodies that an operator mistyped
+}
+
+/// Bodies that an operator mistyped.
+async fn mistype(process: &Process, secrets: &mut Secrets, sandbox: &Sandbox) {
     for path in ["/v1/tenants/fresh", "/v1/tenants/new"] {
         let grant = sandbox.connect_tenant("app", "mistyped");
         secrets.add_grant("mistyped", &grant);
@@ -126,6 +125,10 @@ async fn exercise(
             "access_token": other.access_token});
         secrets.are_not_in("a refusal", &asks(process, Method::PUT, path, &body).await);
     }
+}
+
+/// Answers of the admin API, after a refresh.
+async fn look(process: &Process, secrets: &Secrets) {
     asks(process, Method::POST, "/v1/tenants/fresh/refresh", &json!(null)).await;
     until("it was renewed", async || {
         let view = asks(process, Method::GET, "/v1/tenants/fresh", &json!(null)).await;
@@ -148,7 +151,7 @@ async fn exercise(
     }
 }
 
-fn traced(sandbox: &ctct_proxy::sandbox::Sandbox, format: &str) -> Program {
+fn traced(sandbox: &Sandbox, format: &str) -> Program {
     let program = program(sandbox);
     let write = |name: &str, text: &str| {
         let path = program.path(name);
@@ -173,6 +176,8 @@ async fn a_run_at_trace_shows_no_secret_in_logs_files_metrics_or_answers() {
         secrets.add("admin token", ADMIN_TOKEN);
         let mut process = program.start().await;
         exercise(&process, &mut secrets, &sandbox).await;
+        mistype(&process, &mut secrets, &sandbox).await;
+        look(&process, &secrets).await;
         let log = process.log();
         assert!(log.contains("refreshed"), "the log tells of the work:\n{log}");
         let stored = files(program.folder());

@@ -16,14 +16,19 @@ pub(crate) mod raw;
 #[path = "support/rig.rs"]
 mod rig;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
 use ctct_proxy::clock::Clock;
 
 pub(crate) use http_client::{Call, Http, Reply};
-pub(crate) use mirror::{Mirror, Seen};
+pub(crate) use mirror::Mirror;
 pub(crate) use process::{Process, Program};
-pub(crate) use rig::{Rig, RigBuilder, tenant_name};
+pub(crate) use rig::{Rig, RigBuilder};
 
 /// Longest time for something to happen that will happen.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -51,6 +56,33 @@ impl Watch {
 
     pub(crate) fn elapsed(&self) -> Duration {
         self.clock.now().mono.since_start()
+    }
+}
+
+/// Measures by how much timers of this runtime are late while it runs.
+pub(crate) struct Metronome {
+    worst: Arc<AtomicU64>,
+    _stop: DropGuard,
+}
+
+impl Metronome {
+    pub(crate) fn start() -> Self {
+        let (worst, stop) = (Arc::new(AtomicU64::new(0)), CancellationToken::new());
+        let (noted, stopped) = (Arc::clone(&worst), stop.clone());
+        let beat = Duration::from_millis(10);
+        TaskTracker::new().spawn(stopped.run_until_cancelled_owned(async move {
+            loop {
+                let watch = Watch::start();
+                tokio::time::sleep(beat).await;
+                let late = watch.elapsed().saturating_sub(beat).as_micros();
+                noted.fetch_max(u64::try_from(late).unwrap_or(u64::MAX), Ordering::Relaxed);
+            }
+        }));
+        Self { worst, _stop: stop.drop_guard() }
+    }
+
+    pub(crate) fn worst(&self) -> Duration {
+        Duration::from_micros(self.worst.load(Ordering::Relaxed))
     }
 }
 

@@ -69,12 +69,32 @@ pub(crate) async fn a_later_day_wins_over_a_clock_that_was_set_back(store: Any) 
     assert_eq!(count, DayCount { day: tomorrow, granted: 6, total: 10 });
 }
 
-pub(crate) async fn days_are_forgotten_after_three_newer_ones(store: Any) {
+pub(crate) async fn days_too_far_ahead_are_moved_back_and_added(store: Any) {
+    let day = |ahead: u32| Day::new(TODAY.number() + ahead);
+    take(&store, TODAY, 3, 10).await;
+    // a clock that is years ahead for some days, and is then set right
+    assert_eq!(take(&store, day(5_000), 2, 10).await.total, 2);
+    assert_eq!(take(&store, day(5_001), 1, 10).await.total, 1);
+    assert_eq!(taken(&store, TODAY).await, DayCount { day: TODAY, granted: 0, total: 6 });
+    let count = take(&store, TODAY, 9, 10).await;
+    assert_eq!(count, DayCount { day: TODAY, granted: 4, total: 10 });
+    assert_eq!(taken(&store, TODAY).await.total, 10, "added once");
+    assert_eq!(take(&store, day(1), 1, 10).await.total, 1, "the next day begins with nothing");
+    take(&store, day(3), 2, 10).await;
+    let count = take(&store, TODAY, 1, 10).await;
+    assert_eq!(count, DayCount { day: day(1), granted: 1, total: 4 });
+}
+
+pub(crate) async fn the_newest_four_days_are_kept(store: Any) {
+    let day = |after: u32| Day::new(TODAY.number() + after);
     take(&store, TODAY, 5, 10).await;
-    take(&store, Day::new(TODAY.number() + 4), 1, 10).await;
+    for after in 1..=4 {
+        take(&store, day(after), 1, 10).await;
+    }
     let name = api_key("default");
     store.release(&name, TODAY, 5).await.expect("the release of a forgotten day does nothing");
-    assert_eq!(taken(&store, TODAY).await.total, 1);
+    let before = Day::new(TODAY.number() - 1);
+    assert_eq!(taken(&store, before).await, DayCount { day: before, granted: 0, total: 4 });
 }
 
 pub(crate) async fn a_release_gives_back_at_most_what_was_taken(store: Any) {

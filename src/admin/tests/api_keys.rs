@@ -143,7 +143,7 @@ async fn the_metrics_page_is_up_to_date_when_it_is_read() {
     bench.post("/v1/api-keys/main/pause").await;
     let _waiting = bench.enqueue(Class::Normal);
     let page = bench.get("/metrics").await;
-    assert_eq!(page.headers["content-type"], crate::telemetry::CONTENT_TYPE);
+    assert_eq!(page.headers["content-type"], crate::telemetry::TEXT_CONTENT_TYPE);
     for line in [
         r#"ctct_proxy_tenants{api_key="main",state="ready"} 1"#,
         r#"ctct_proxy_tenants{api_key="main",state="paused"} 1"#,

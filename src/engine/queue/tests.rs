@@ -1,5 +1,7 @@
 //! Shares of tenants and classes, and order within them.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::*;
 
 fn queue(weights: &[u32]) -> (FairQueue<u32>, Vec<TenantIx>) {
@@ -11,6 +13,12 @@ fn queue(weights: &[u32]) -> (FairQueue<u32>, Vec<TenantIx>) {
     (queue, tenants)
 }
 
+/// The orders of calls that arrive one after the other; the first is 1, so that 0 is before all.
+fn next() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 fn drain(queue: &mut FairQueue<u32>) -> Vec<u32> {
     std::iter::from_fn(|| queue.pop()).collect()
 }
@@ -19,22 +27,22 @@ fn drain(queue: &mut FairQueue<u32>) -> Vec<u32> {
 fn tenants_take_turns_and_keep_their_order() {
     let (mut queue, tenants) = queue(&[1, 1, 1]);
     for call in 0..5 {
-        queue.push_back(tenants[0], Class::Normal, call);
+        queue.push(tenants[0], Class::Normal, next(), call);
     }
-    queue.push_back(tenants[1], Class::Normal, 10);
-    queue.push_back(tenants[2], Class::Normal, 20);
-    queue.push_back(tenants[2], Class::Normal, 21);
+    queue.push(tenants[1], Class::Normal, next(), 10);
+    queue.push(tenants[2], Class::Normal, next(), 20);
+    queue.push(tenants[2], Class::Normal, next(), 21);
     assert_eq!(drain(&mut queue), [0, 10, 20, 1, 21, 2, 3, 4]);
 }
 
 #[test]
 fn a_tenant_that_comes_back_at_once_waits_for_the_others() {
     let (mut queue, tenants) = queue(&[1, 1]);
-    queue.push_back(tenants[0], Class::Normal, 0);
-    queue.push_back(tenants[1], Class::Normal, 10);
-    queue.push_back(tenants[1], Class::Normal, 11);
+    queue.push(tenants[0], Class::Normal, next(), 0);
+    queue.push(tenants[1], Class::Normal, next(), 10);
+    queue.push(tenants[1], Class::Normal, next(), 11);
     assert_eq!(queue.pop(), Some(0));
-    queue.push_back(tenants[0], Class::Normal, 1);
+    queue.push(tenants[0], Class::Normal, next(), 1);
     assert_eq!(drain(&mut queue), [10, 1, 11]);
 }
 
@@ -42,8 +50,8 @@ fn a_tenant_that_comes_back_at_once_waits_for_the_others() {
 fn weights_are_calls_per_turn() {
     let (mut queue, tenants) = queue(&[2, 1]);
     for call in 0..4 {
-        queue.push_back(tenants[0], Class::Normal, call);
-        queue.push_back(tenants[1], Class::Normal, 10 + call);
+        queue.push(tenants[0], Class::Normal, next(), call);
+        queue.push(tenants[1], Class::Normal, next(), 10 + call);
     }
     assert_eq!(drain(&mut queue), [0, 1, 10, 2, 3, 11, 12, 13]);
 }
@@ -53,7 +61,7 @@ fn classes_share_eight_three_one() {
     let (mut queue, tenants) = queue(&[1]);
     for _ in 0..24 {
         for (call, class) in (0..).zip(Class::ALL) {
-            queue.push_back(tenants[0], class, call);
+            queue.push(tenants[0], class, next(), call);
         }
     }
     let first: Vec<u32> = (0..24).filter_map(|_| queue.pop()).collect();
@@ -64,9 +72,9 @@ fn classes_share_eight_three_one() {
 #[test]
 fn a_held_tenant_gets_no_turn_and_loses_nothing() {
     let (mut queue, tenants) = queue(&[1, 1]);
-    queue.push_back(tenants[0], Class::Normal, 0);
-    queue.push_back(tenants[0], Class::Normal, 1);
-    queue.push_back(tenants[1], Class::Normal, 10);
+    queue.push(tenants[0], Class::Normal, next(), 0);
+    queue.push(tenants[0], Class::Normal, next(), 1);
+    queue.push(tenants[1], Class::Normal, next(), 10);
     queue.hold(tenants[0]);
     assert_eq!(drain(&mut queue), [10]);
     assert!(!queue.is_ready());
@@ -77,9 +85,9 @@ fn a_held_tenant_gets_no_turn_and_loses_nothing() {
 #[test]
 fn a_repeat_goes_first_and_a_leaver_frees_its_place() {
     let (mut queue, tenants) = queue(&[1]);
-    queue.push_back(tenants[0], Class::Normal, 0);
-    let leaver = queue.push_back(tenants[0], Class::Normal, 1);
-    queue.push_front(tenants[0], Class::Normal, 9);
+    queue.push(tenants[0], Class::Normal, next(), 0);
+    let leaver = queue.push(tenants[0], Class::Normal, next(), 1);
+    queue.push(tenants[0], Class::Normal, 0, 9);
     assert_eq!(queue.remove(leaver), Some(1));
     assert_eq!(queue.remove(leaver), None);
     assert_eq!(queue.depth(Class::Normal), 2);
@@ -90,16 +98,16 @@ fn a_repeat_goes_first_and_a_leaver_frees_its_place() {
 fn the_estimate_is_the_number_of_calls_that_leave_before() {
     let (mut queue, tenants) = queue(&[1, 1, 1]);
     for call in 0..50 {
-        queue.push_back(tenants[0], Class::Normal, call);
+        queue.push(tenants[0], Class::Normal, next(), call);
     }
     for call in 0..3 {
-        queue.push_back(tenants[1], Class::Normal, 100 + call);
+        queue.push(tenants[1], Class::Normal, next(), 100 + call);
     }
     for (ix, expected) in [(2, 2), (1, 7), (0, 53)] {
         let ahead = queue.ahead(tenants[ix], Class::Normal);
         assert_eq!(ahead, expected, "tenant {ix}");
     }
-    let place = queue.push_back(tenants[2], Class::Normal, 999);
+    let place = queue.push(tenants[2], Class::Normal, next(), 999);
     let before = drain(&mut queue).iter().position(|call| *call == 999).unwrap();
     assert!(before <= 2);
     assert_eq!(queue.remove(place), None);
@@ -109,11 +117,12 @@ fn the_estimate_is_the_number_of_calls_that_leave_before() {
 #[test]
 fn a_removed_tenant_returns_its_calls() {
     let (mut queue, tenants) = queue(&[1, 1]);
-    queue.push_back(tenants[0], Class::Bulk, 7);
-    queue.push_back(tenants[1], Class::Bulk, 8);
+    queue.push(tenants[0], Class::Bulk, next(), 7);
+    queue.push(tenants[1], Class::Bulk, next(), 8);
     assert_eq!(queue.remove_tenant(tenants[0]), [7]);
     assert_eq!(queue.depth(Class::Bulk), 1);
     let again = queue.add_tenant(1);
-    assert_eq!(again, tenants[0]);
+    assert_eq!(again.index(), tenants[0].index());
+    assert_ne!(again, tenants[0], "an old index finds nothing of the new tenant");
     assert_eq!(drain(&mut queue), [8]);
 }

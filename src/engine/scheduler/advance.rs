@@ -13,9 +13,12 @@ use crate::engine::budget::Stock;
 use crate::engine::outcome::{Health, Outcome};
 use crate::engine::queue::TenantIx;
 use crate::engine::rate::Class;
+use crate::engine::time::Day;
 
 /// First pause after an edge refused a call; each further one doubles it.
 const EDGE_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// Nothing leaves for this long after the day has turned.
+const DAY_TURN_PAUSE: Duration = Duration::from_secs(2);
 /// Longest pause after an edge refused a call.
 const EDGE_PAUSE_MAX: Duration = Duration::from_secs(60);
 
@@ -28,14 +31,19 @@ impl Scheduler {
     pub fn enqueue(&mut self, id: CallId, arrival: &Arrival, now: Now) -> Result<(), Refusal> {
         self.advance(now);
         let ix = self.tenant_ix(&arrival.tenant);
-        if arrival.entry != Entry::Front {
-            self.admit(ix, arrival, now)?;
-        }
+        let order = match arrival.entry {
+            Entry::Again { first } => first.number(),
+            Entry::Back | Entry::WhenPrepared => {
+                self.admit(ix, arrival, now)?;
+                id.number()
+            }
+        };
         let call = Call {
             tenant: ix,
             class: arrival.class,
             arrived: now.mono,
             deadline: arrival.deadline,
+            order,
             stage: Stage::Preparing,
         };
         self.calls.insert(id, call);
@@ -45,7 +53,7 @@ impl Scheduler {
                 tenant.preparing = tenant.preparing.saturating_add(1);
             }
         } else {
-            self.wait(id, arrival.entry);
+            self.wait(id, now.mono);
             self.advance(now);
         }
         Ok(())
@@ -53,11 +61,18 @@ impl Scheduler {
 
     /// The body of a call that entered with [`Entry::WhenPrepared`] is there.
     pub fn prepared(&mut self, id: CallId, now: Now) {
-        if let Some(Call { stage: Stage::Preparing, tenant, .. }) = self.calls.find(id).copied() {
-            self.one_less_preparing(tenant);
-            self.wait(id, Entry::Back);
-            self.advance(now);
+        let Some(call) = self.calls.find(id).copied() else { return };
+        if !matches!(call.stage, Stage::Preparing) {
+            return;
         }
+        let estimate = self.estimate(call.tenant, call.class, now.mono);
+        if now.mono.plus(estimate) > call.deadline {
+            self.refuse(id, Refusal::WaitTooLong { estimate });
+            return;
+        }
+        self.one_less_preparing(call.tenant);
+        self.wait(id, now.mono);
+        self.advance(now);
     }
 
     fn one_less_preparing(&mut self, ix: TenantIx) {
@@ -66,19 +81,14 @@ impl Scheduler {
         }
     }
 
-    fn wait(&mut self, id: CallId, entry: Entry) {
+    fn wait(&mut self, id: CallId, now: Mono) {
         let Some(call) = self.calls.find_mut(id) else { return };
-        let ix = call.tenant;
-        let place = if entry == Entry::Front {
-            self.queue.push_front(ix, call.class, id)
-        } else {
-            self.queue.push_back(ix, call.class, id)
-        };
-        call.stage = Stage::Waiting(place);
-        let deadline = call.deadline;
+        let (ix, deadline) = (call.tenant, call.deadline);
+        call.stage = Stage::Waiting(self.queue.push(ix, call.class, call.order, id));
         let Some(tenant) = self.tenants.find_mut(ix) else { return };
         let has_token = matches!(tenant.readiness, Readiness::Ready);
-        if !has_token && tenant.demanded.is_none_or(|before| deadline < before) {
+        let news = tenant.demanded.is_none_or(|before| deadline < before || before <= now);
+        if !has_token && news {
             tenant.demanded = Some(deadline);
             self.commands.push_back(Command::Demand { tenant: tenant.name.clone(), deadline });
         }
@@ -136,7 +146,7 @@ impl Scheduler {
             }
             Stage::Granted { slot, day } => {
                 self.pacer.release(slot);
-                self.give_back(day);
+                self.give_back(day, now.mono);
                 self.in_flight = self.in_flight.saturating_sub(1);
             }
             // what has left stays counted; its end is unknown
@@ -171,7 +181,7 @@ impl Scheduler {
         match outcome {
             Outcome::NotSent => {
                 self.pacer.release(slot);
-                self.give_back(day);
+                self.give_back(day, now.mono);
                 if let Some(today) = self.today_mut(call.tenant, now) {
                     today.calls = today.calls.saturating_sub(1);
                 }
@@ -179,7 +189,7 @@ impl Scheduler {
             Outcome::Answered(health) => {
                 self.pacer.answered(slot, now.mono);
                 self.pacer.clean();
-                self.budget.served();
+                self.budget.answered(slot.sent_at());
                 self.edge_refusals = 0;
                 self.count_error(call.tenant, health, now);
             }
@@ -194,7 +204,7 @@ impl Scheduler {
             Outcome::QuotaExceeded => {
                 self.pacer.answered(slot, now.mono);
                 self.throttled_total = self.throttled_total.saturating_add(1);
-                self.budget.spent_says_upstream(day, now.mono);
+                self.budget.spent_says_upstream(day, now);
             }
             Outcome::Edge => self.edge_refused(now.mono),
             Outcome::Lost => self.count_error(call.tenant, Health::Error, now),
@@ -208,14 +218,23 @@ impl Scheduler {
         }
     }
 
+    /// Pauses the key; calls that were under way when the pause began do not make it longer.
     fn edge_refused(&mut self, now: Mono) {
+        if now < self.edge_until {
+            return;
+        }
         let doubled = EDGE_PAUSE_MIN.saturating_mul(1_u32 << self.edge_refusals.min(6));
         self.edge_refusals = self.edge_refusals.saturating_add(1);
-        self.pacer.close_until(now.plus(doubled.min(EDGE_PAUSE_MAX)));
+        self.edge_until = now.plus(doubled.min(EDGE_PAUSE_MAX));
+        self.pacer.close_until(self.edge_until);
     }
 
-    fn give_back(&mut self, day: super::Day) {
-        let count = self.budget.give_back(day);
+    fn give_back(&mut self, day: Day, now: Mono) {
+        let count = self.budget.give_back(day, now);
+        self.uncount(day, count);
+    }
+
+    pub(super) fn uncount(&mut self, day: Day, count: u32) {
         if count > 0 {
             self.commands.push_back(Command::Release { day, count });
         }
@@ -237,7 +256,7 @@ impl Scheduler {
 
     /// Does all that is due.
     pub(super) fn advance(&mut self, now: Now) {
-        self.budget.roll(now.unix);
+        self.turn_day(now);
         // one whose time is past is not granted; one whose time is now may be
         self.end_waits(|deadline| deadline < now.mono, now.mono);
         if let Some(claim) = self.budget.claim(now.mono) {
@@ -255,6 +274,15 @@ impl Scheduler {
         self.end_waits(|deadline| deadline <= now.mono, now.mono);
     }
 
+    /// Goes on to a new day. Calls under way may be counted by the upstream in either, and for a
+    /// moment its clock and ours may differ on which it is.
+    fn turn_day(&mut self, now: Now) {
+        if self.budget.roll(now.unix) {
+            self.budget.owe(self.in_flight);
+            self.pacer.close_until(now.mono.plus(DAY_TURN_PAUSE));
+        }
+    }
+
     fn grant_one(&mut self, now: Now) -> bool {
         let may = !self.paused
             && self.in_flight < self.limits.in_flight_max
@@ -266,7 +294,7 @@ impl Scheduler {
         let Some(day) = self.budget.take(now.mono) else { return false };
         let Some((id, call)) = self.queue.pop().and_then(|id| Some((id, *self.calls.find(id)?)))
         else {
-            self.give_back(day);
+            self.give_back(day, now.mono);
             return false;
         };
         let slot = self.pacer.take(now.mono);
@@ -296,6 +324,10 @@ impl Scheduler {
             };
             let estimate = self.estimate(call.tenant, call.class, now);
             self.refuse(id, self.expiry(call.tenant, estimate, now));
+            // those that still wait for the token are to be heard in its stead
+            if self.tenants.find(call.tenant).is_some_and(|t| t.readiness != Readiness::Ready) {
+                self.demand(call.tenant, now);
+            }
         }
     }
 

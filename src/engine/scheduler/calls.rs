@@ -24,6 +24,12 @@ impl CallId {
     pub const fn new(number: u64) -> Self {
         Self(number)
     }
+
+    /// Its number.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0
+    }
 }
 
 /// Something for each call.
@@ -69,6 +75,8 @@ pub(super) struct Call {
     pub(super) class: Class,
     pub(super) arrived: Mono,
     pub(super) deadline: Mono,
+    /// Its place among its tenant's calls.
+    pub(super) order: u64,
     pub(super) stage: Stage,
 }
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::tenants::{Readiness, Tenant};
 use super::{Now, Scheduler};
 use crate::engine::ids::TenantName;
-use crate::engine::queue::TenantIx;
 use crate::engine::rate::Class;
 use crate::engine::time::Unix;
 
@@ -80,23 +79,23 @@ impl Scheduler {
     pub fn tenant(&mut self, name: &TenantName, now: Now) -> Option<TenantSnapshot> {
         let ix = self.tenants.ix(name)?;
         self.today_mut(ix, now);
-        self.tenants.find(ix).map(|tenant| self.tenant_snapshot(ix, tenant))
+        self.tenants.find(ix).map(|tenant| self.tenant_snapshot(tenant))
     }
 
     /// All tenants, in no order that means anything.
     pub fn tenant_snapshots(&mut self, now: Now) -> Vec<TenantSnapshot> {
-        let known: Vec<_> = self.tenants.iter().map(|(ix, _)| ix).collect();
+        let known: Vec<_> = self.tenants.iter().map(|tenant| tenant.ix).collect();
         for ix in known {
             self.today_mut(ix, now);
         }
-        self.tenants.iter().map(|(ix, tenant)| self.tenant_snapshot(ix, tenant)).collect()
+        self.tenants.iter().map(|tenant| self.tenant_snapshot(tenant)).collect()
     }
 
-    fn tenant_snapshot(&self, ix: TenantIx, tenant: &Tenant) -> TenantSnapshot {
+    fn tenant_snapshot(&self, tenant: &Tenant) -> TenantSnapshot {
         TenantSnapshot {
             tenant: tenant.name.clone(),
             readiness: tenant.readiness.clone(),
-            queue_depth: self.queue.tenant_depth(ix),
+            queue_depth: self.queue.tenant_depth(tenant.ix),
             calls_today: tenant.today.calls,
             throttled_today: tenant.today.throttled,
             errors_today: tenant.today.errors,

@@ -33,6 +33,7 @@ pub enum Readiness {
 
 #[derive(Debug)]
 pub(super) struct Tenant {
+    pub(super) ix: TenantIx,
     pub(super) name: TenantName,
     pub(super) readiness: Readiness,
     pub(super) paused: bool,
@@ -66,22 +67,15 @@ impl Tenants {
     }
 
     pub(super) fn find(&self, ix: TenantIx) -> Option<&Tenant> {
-        self.table.get(ix.index()).and_then(Option::as_ref)
+        self.table.get(ix.index())?.as_ref().filter(|tenant| tenant.ix == ix)
     }
 
     pub(super) fn find_mut(&mut self, ix: TenantIx) -> Option<&mut Tenant> {
-        self.table.get_mut(ix.index()).and_then(Option::as_mut)
+        self.table.get_mut(ix.index())?.as_mut().filter(|tenant| tenant.ix == ix)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (TenantIx, &Tenant)> {
-        let known = |(ix, tenant): (usize, &'_ Option<Tenant>)| {
-            tenant.is_some().then_some(TenantIx::from_index(ix))
-        };
-        self.table
-            .iter()
-            .enumerate()
-            .filter_map(known)
-            .filter_map(|ix| self.find(ix).map(|tenant| (ix, tenant)))
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Tenant> {
+        self.table.iter().filter_map(Option::as_ref)
     }
 
     fn insert(&mut self, ix: TenantIx, tenant: Tenant) {
@@ -130,7 +124,7 @@ impl Scheduler {
                 // a demand made while there was a token is forgotten by now
                 tenant.demanded = None;
                 self.queue.hold(ix);
-                self.demand(ix);
+                self.demand(ix, now.mono);
             }
             Readiness::NeedsAuthorization { reason } => {
                 tenant.demanded = None;
@@ -146,14 +140,14 @@ impl Scheduler {
 
     /// The upstream refused the tenant's token: its calls wait until its keeper says that it has
     /// another.
-    pub fn token_refused(&mut self, name: &TenantName) {
+    pub fn token_refused(&mut self, name: &TenantName, now: Now) {
         let Some(ix) = self.tenants.ix(name) else { return };
         self.queue.hold(ix);
         if let Some(tenant) = self.tenants.find_mut(ix)
             && tenant.readiness == Readiness::Ready
         {
             tenant.readiness = Readiness::Waiting;
-            self.demand(ix);
+            self.demand(ix, now.mono);
         }
     }
 
@@ -161,6 +155,12 @@ impl Scheduler {
     pub fn remove_tenant(&mut self, name: &TenantName, now: Now) {
         if let Some(ix) = self.tenants.ix(name) {
             self.refuse_tenant(ix, &Refusal::TenantRemoved);
+            let preparing: Vec<_> = self.deadlines.iter().map(|(_, id)| *id).collect();
+            for id in preparing {
+                if self.calls.find(id).is_some_and(|call| call.tenant == ix) {
+                    self.refuse(id, Refusal::TenantRemoved);
+                }
+            }
             self.tenants.remove(name);
             self.queue.remove_tenant(ix);
         }
@@ -174,6 +174,7 @@ impl Scheduler {
         }
         let ix = self.queue.add_tenant(1);
         let tenant = Tenant {
+            ix,
             name: name.clone(),
             readiness: Readiness::Waiting,
             paused: false,
@@ -187,8 +188,9 @@ impl Scheduler {
         ix
     }
 
-    /// Asks for the tenant's token when a call waits for it and has not asked yet.
-    pub(super) fn demand(&mut self, ix: TenantIx) {
+    /// Asks for the tenant's token when a call waits for it, unless one that can wait less long has
+    /// asked and still waits.
+    pub(super) fn demand(&mut self, ix: TenantIx, now: Mono) {
         let earliest = self
             .queue
             .waiting(ix)
@@ -196,7 +198,7 @@ impl Scheduler {
             .map(|call| call.deadline)
             .min();
         let (Some(deadline), Some(tenant)) = (earliest, self.tenants.find_mut(ix)) else { return };
-        if tenant.demanded.is_some_and(|before| before <= deadline) {
+        if tenant.demanded.is_some_and(|before| before > now && before <= deadline) {
             return;
         }
         tenant.demanded = Some(deadline);

@@ -259,7 +259,7 @@ fn a_throttled_call_goes_first_after_one_window_of_silence() {
         tenant: name("a"),
         class: Class::Normal,
         deadline: world.now.mono.plus(Duration::from_secs(30)),
-        entry: Entry::Front,
+        entry: Entry::Again { first },
     };
     let (refused_at, before) = (world.now.mono, world.granted.len());
     let again = world.enqueue(&again).unwrap();
@@ -366,3 +366,5 @@ fn a_day_that_turns_while_calls_wait_opens_a_new_count() {
     let day = DayReset::default().day_of(Unix::from_secs(NOON));
     assert!(world.scheduler.surrender().0 > Day::new(day.number()));
 }
+
+mod repeats;

@@ -11,10 +11,10 @@ use super::terms::{Alarm, Cause, Known, Read, RefreshResult, Trouble, Write};
 use super::{TokenKeeper, verdict};
 use crate::engine::{ApiKeyName, Now, TenantName};
 
-/// After two lost answers the tenant is left alone for so long: any request that is still under way
-/// at the upstream, and any grace period for a rotated token, is over by then, so the next answer
-/// is decisive.
-const LOST_HOLD: Duration = Duration::from_mins(10);
+/// After two lost answers the tenant is left alone for so long, the longest back-off there is: any
+/// request that is still under way at the upstream, and any grace period for a rotated token, is
+/// over by then, so the next answer is decisive.
+const LOST_HOLD: Duration = Duration::from_mins(1);
 /// A tenant whose new token is useless is left alone for so long.
 const USELESS_HOLD: Duration = Duration::from_secs(30);
 /// A new token with less life than this is of no use.

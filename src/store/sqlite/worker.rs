@@ -188,6 +188,10 @@ impl Worker {
     /// Runs `jobs` in one transaction; `Err` when none of them has left a trace.
     fn transact(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<(), Fault> {
         let writes = jobs.iter().any(|job| job.kind() != Kind::Read);
+        if !self.db.is_autocommit() {
+            // the end of the one before failed too, as it may on a disk in trouble
+            self.db.execute_batch("ROLLBACK")?;
+        }
         self.make_room(jobs)?;
         self.db.execute_batch("BEGIN IMMEDIATE")?;
         let outcome = run_all(&self.db, jobs).and_then(|()| Ok(self.db.execute_batch("COMMIT")?));
@@ -255,4 +259,32 @@ fn open_refreshes(db: &Connection) -> Result<u64, Fault> {
     let count: i64 =
         db.prepare_cached("SELECT count(*) FROM refreshes")?.query_row([], |row| row.get(0))?;
     Ok(u64::try_from(count).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn insert(db: &Connection) -> Result<(), Fault> {
+        Ok(db.execute_batch("INSERT INTO refreshes VALUES (1)")?)
+    }
+
+    #[test]
+    fn a_transaction_that_could_not_be_undone_spoils_only_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("proxy.db");
+        let db = Connection::open(&path).unwrap();
+        db.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE refreshes (tenant INTEGER)")
+            .unwrap();
+        let room = Room::open(&db, &path).unwrap();
+        let mut worker = Worker { db, room, open_refreshes: 0 };
+        worker.db.execute_batch("BEGIN; INSERT INTO refreshes VALUES (2)").unwrap();
+        let (reply, mut answer) = oneshot::channel();
+        let call =
+            Call { attempt: "try", kind: Kind::EndRefresh, work: insert, result: None, reply };
+        worker.serve(vec![Box::new(call)]);
+        assert!(answer.try_recv().unwrap().is_ok());
+        assert!(worker.db.is_autocommit());
+        assert_eq!(worker.open_refreshes, 1, "what was left open is undone");
+    }
 }

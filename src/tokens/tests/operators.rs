@@ -112,6 +112,20 @@ async fn api_keys_come_change_and_go() {
     house.assert_current(0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_shorter_margin_lets_tokens_serve_longer() {
+    let house = House::with_tenants(0).await;
+    let access = jwt(&json!({ "exp": START + 600, "cid": "client" }));
+    let refresh = house.upstream.connect(&name(0));
+    house.tokens.put(new_grant(0, refresh, Some(&access))).await.unwrap();
+    house.tokens.reload_keys(vec![(key(), auth())], secs(1), secs(5)).await;
+    tokio::time::sleep(secs(590)).await;
+    assert_eq!(house.version(0), Some(1), "sent until 5 s before its end");
+    tokio::time::sleep(secs(6)).await;
+    assert_eq!(house.version(0), None);
+    assert_eq!(house.upstream.seen().len(), 0);
+}
+
 /// Collects what is logged.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);

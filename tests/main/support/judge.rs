@@ -29,11 +29,16 @@ pub(crate) fn at(entry: &LogEntry) -> Duration {
     Duration::from_nanos(entry.mono_ns)
 }
 
+/// Time from one request to a later one; zero when the order is another.
+pub(crate) fn gap(earlier: &LogEntry, later: &LogEntry) -> Duration {
+    at(later).saturating_sub(at(earlier))
+}
+
 /// The mean rate from the first to the last of these calls.
 pub(crate) fn rate(calls: &[LogEntry]) -> f64 {
     let (Some(first), Some(last)) = (calls.first(), calls.last()) else { return 0.0 };
     let gaps = u32::try_from(calls.len() - 1).expect("a test's calls can be counted");
-    f64::from(gaps) / (at(last) - at(first)).as_secs_f64()
+    f64::from(gaps) / gap(first, last).as_secs_f64()
 }
 
 /// Ends the test when the sandbox refused a call for its rate or its day.

@@ -188,9 +188,14 @@ impl Process {
         until(text, async || self.log().contains(text)).await;
     }
 
+    /// Its number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
     /// Memory in use, in KiB.
     pub(crate) fn resident_kib(&self) -> u64 {
-        let id = self.child.id().expect("it runs");
+        let id = self.id();
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("it runs");
         let line = status.lines().find(|line| line.starts_with("VmRSS")).expect("Linux says so");
         line.split_whitespace().nth(1).expect("a number").parse().expect("a number")

@@ -39,7 +39,7 @@ pub(crate) struct RigBuilder {
     upstream: Option<String>,
 }
 
-pub(crate) fn tenant_name(name: &str) -> TenantName {
+fn tenant_name(name: &str) -> TenantName {
     TenantName::new(name).expect("a tenant's name")
 }
 
@@ -132,14 +132,8 @@ impl Rig {
         for (setting, value) in changes {
             flags = flags.with(setting, *value);
         }
-        self.app.reload(read(&flags, self.file.as_deref())).await;
+        self.app.reload(read(&flags, self.file.as_deref())).await.expect("reloaded");
         self.flags = flags;
-    }
-
-    /// Changes the file while running.
-    pub(crate) async fn reload_file(&mut self, file: String) {
-        self.app.reload(read(&self.flags, Some(&file))).await;
-        self.file = Some(file);
     }
 }
 

@@ -86,7 +86,7 @@ fn two_lost_answers_leave_the_tenant_alone_until_the_next_answer_is_decisive() {
     world.pass(secs(1));
     world.exchange(0, RefreshResult::Lost);
     world.demand(0, secs(5_000));
-    world.pass(secs(599));
+    world.pass(secs(59));
     assert_eq!(world.orders(), []);
     assert!(matches!(world.readiness(0), Readiness::Failing { cause: Cause::AnswerLost, .. }));
     world.pass(secs(1));
@@ -161,15 +161,19 @@ fn a_rejected_token_is_refreshed_once_and_an_old_rejection_is_no_news() {
     assert_eq!(world.readiness(0), Readiness::Waiting);
     world.receive(0, 1);
     assert!(world.is_ready(0));
-    world.pass(secs(5));
     for version in [1, 2] {
         world.keeper.rejected(&tenant(0), version, world.now);
     }
-    world.pass(secs(5));
-    assert_eq!(world.orders(), []);
+    assert_eq!(world.orders(), [], "a moment ago");
     assert!(world.is_ready(0));
-    world.pass(secs(60));
+    world.pass(secs(2));
     world.keeper.rejected(&tenant(0), 2, world.now);
+    world.receive(0, 2);
+    world.pass(secs(1));
+    world.keeper.rejected(&tenant(0), 3, world.now);
+    assert_eq!(world.orders(), [], "each rest is twice as long as the one before");
+    world.pass(secs(2));
+    world.keeper.rejected(&tenant(0), 3, world.now);
     assert!(matches!(world.order(), Command::Begin { .. }));
 }
 
