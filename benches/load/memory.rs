@@ -1,7 +1,8 @@
 //! Resident memory: at rest, with ten thousand waiting calls, and when they are gone.
 //!
-//! The API key is paused, so that every call waits. A burst is ten thousand callers that come, wait and leave
-//! together; what a waiting call costs is the growth since before the first burst, in the largest of three.
+//! The API key is paused, so that every call waits. A burst is ten thousand callers that come, wait
+//! and leave together; what a waiting call costs is the growth since before the first burst, in the
+//! largest of three.
 
 use std::net::SocketAddr;
 use std::time::Duration;
