@@ -60,6 +60,8 @@ struct World {
     refused: BTreeSet<(TenantName, u64)>,
     lost: BTreeMap<(TenantName, u64), Vec<Mono>>,
     demanded: BTreeSet<TenantName>,
+    /// The latest end of a caller's wait.
+    waits_until: BTreeMap<TenantName, Mono>,
     good: bool,
 }
 
@@ -78,6 +80,7 @@ impl World {
             refused: BTreeSet::new(),
             lost: BTreeMap::new(),
             demanded: BTreeSet::new(),
+            waits_until: BTreeMap::new(),
             good: false,
         };
         world.start();
@@ -92,6 +95,7 @@ impl World {
         self.in_flight = None;
         self.answered_at = self.now.mono;
         self.demanded.clear();
+        self.waits_until.clear();
         self.lost.clear();
         // A refusal that was not stored is not known to the next process: it asks once more.
         let rows = &self.rows;
@@ -124,10 +128,7 @@ impl World {
                 self.now.unix = if ms < 0 { unix.minus(span) } else { unix.plus(span) };
                 self.keeper.handle_timeout(self.now);
             }
-            Event::Demand(n, wait) => {
-                self.demanded.insert(tenant(n));
-                self.keeper.demand(&tenant(n), self.now.mono.plus(secs(wait)), self.now);
-            }
+            Event::Demand(n, wait) => self.demand(&tenant(n), wait),
             Event::Rejected(n) => {
                 let version = self.rows[&tenant(n)].version;
                 self.keeper.rejected(&tenant(n), version, self.now);
@@ -141,6 +142,15 @@ impl World {
             Event::Restart => self.start(),
         }
         self.collect();
+    }
+
+    /// A caller waits for so many seconds.
+    fn demand(&mut self, name: &TenantName, wait: u64) {
+        let until = self.now.mono.plus(secs(wait));
+        self.demanded.insert(name.clone());
+        let latest = self.waits_until.entry(name.clone()).or_default();
+        *latest = until.max(*latest);
+        self.keeper.demand(name, until, self.now);
     }
 
     /// An operator hands in a new grant.
@@ -204,9 +214,12 @@ impl World {
         assert!(rest >= INTERVAL, "only {rest:?} after the last answer");
         let id = (name.clone(), version);
         assert!(!self.refused.contains(&id), "a refused token is sent again");
-        if let Some(sent) = self.lost.get(&id) {
-            let repeats = sent.iter().filter(|at| self.now.mono.since(**at) < secs(600)).count();
-            assert!(repeats < 2, "{repeats} requests were lost in ten minutes");
+        if let Some([.., last]) = self.lost.get(&id).filter(|lost| lost.len() >= 2).map(|l| &l[..])
+        {
+            let rest = self.now.mono.since(*last);
+            assert!(rest >= secs(60), "{rest:?} after the second lost answer or a later one");
+            let waits = self.waits_until.get(name).is_some_and(|until| *until > self.now.mono);
+            assert!(waits, "another request after two lost answers, and nobody waits");
         }
         self.in_flight = Some(name.clone());
     }
@@ -295,7 +308,7 @@ impl World {
             if round == 100 {
                 // Their first wait may have ended long ago; callers come back.
                 for name in self.demanded.clone() {
-                    self.keeper.demand(&name, self.now.mono.plus(secs(60)), self.now);
+                    self.demand(&name, 60);
                     self.collect();
                 }
             }
