@@ -10,6 +10,7 @@
 
 mod advance;
 mod calls;
+mod settle;
 mod snapshot;
 mod tenants;
 
