@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::engine::scheduler::{
-    Arrival, CallId, CallTable, Limits, Readiness, Scheduler, Snapshot, TenantSnapshot,
+    Arrival, CallId, CallTable, Hold, Limits, Readiness, Scheduler, Snapshot, TenantSnapshot,
 };
 use crate::engine::{ApiKeyName, Class, Mono, Rate, TenantName, Unix};
 use crate::store::Store;
@@ -219,7 +219,7 @@ impl KeyGate {
         board.set_limits(limits.rate, limits.per_day);
         let actor = Actor {
             name: name.clone(),
-            scheduler: Scheduler::new(limits, parts.clock.now()),
+            scheduler: Scheduler::new(limits, parts.clock.now()).seeded(rand::random()),
             clock: parts.clock.clone(),
             store: parts.store.clone(),
             metrics: parts.metrics.api_key(&name),
@@ -276,6 +276,11 @@ impl KeyGate {
         self.send(Message::TokenRefused { tenant: tenant.clone() });
     }
 
+    /// An operator changed the tenant: what the upstream refused to it before holds it no longer.
+    pub fn forgive(&self, tenant: &TenantName) {
+        self.send(Message::Forgive { tenant: tenant.clone() });
+    }
+
     /// The API key now; `None` when its task has ended.
     pub async fn snapshot(&self) -> Option<Snapshot> {
         self.ask(Message::Snapshot).await
@@ -313,6 +318,7 @@ impl KeyGate {
         }
         metrics.guard(snapshot.guard);
         metrics.day(snapshot.day_used, snapshot.day_limit);
+        metrics.foreign_use(snapshot.foreign.calls_today);
     }
 
     fn send(&self, message: Message) {
@@ -324,6 +330,20 @@ impl KeyGate {
         let (reply, answer) = oneshot::channel();
         self.send(message(reply));
         answer.await.ok()
+    }
+}
+
+/// Why calls of a tenant are held, in words for an operator.
+#[must_use]
+pub const fn hold_reason(hold: Hold) -> &'static str {
+    match hold {
+        Hold::Denied => {
+            "the API answered ten calls in a row with 403, or refused ten tokens with 401"
+        }
+        Hold::Capped => {
+            "the API refused a bulk call for a limit of the account, such as its 1,000 queued \
+             activities; only bulk calls are held"
+        }
     }
 }
 

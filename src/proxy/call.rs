@@ -88,7 +88,10 @@ pub(super) async fn serve(
     if proxy.phase.get() == Phase::Draining {
         return Err(stopping());
     }
-    let class = identify::class(request.headers());
+    let class = identify::class(
+        request.headers(),
+        identify::usual_class(request.method(), target.path_and_query.path()),
+    );
     let wait = identify::wait(request.headers(), &settings);
     let deadline = record.started().plus(wait.max(WAIT_MIN));
     let path = target.path_and_query.path();
@@ -295,6 +298,7 @@ impl Call<'_> {
             }
             Outcome::Answered(_)
             | Outcome::Throttled
+            | Outcome::Capped
             | Outcome::Edge
             | Outcome::Lost
             | Outcome::NotSent => Ok(Next::Answer(answer)),

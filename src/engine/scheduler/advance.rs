@@ -108,6 +108,9 @@ impl Scheduler {
             Stock::StoreFails => return Err(Refusal::StoreUnavailable),
             Stock::InHand | Stock::Awaited => {}
         }
+        if arrival.class != Class::Interactive && self.rest_is_withheld() {
+            return Err(Refusal::DaySpent);
+        }
         let estimate = self.estimate(ix, arrival.class, now.mono);
         let preparing = self.tenants.find(ix).map_or(0, |tenant| tenant.preparing);
         let of_tenant = self.queue.tenant_depth(ix).saturating_add(preparing);
@@ -126,7 +129,9 @@ impl Scheduler {
     /// How long a new call of this tenant and class would wait, as things stand.
     pub(super) fn estimate(&self, ix: TenantIx, class: Class, now: Mono) -> Duration {
         let ready_at = self.pacer.ready_at();
-        let first = if ready_at == Mono::NEVER { Duration::ZERO } else { ready_at.since(now) };
+        let slot = if ready_at == Mono::NEVER { Duration::ZERO } else { ready_at.since(now) };
+        let held_until = self.tenants.find(ix).map(|tenant| tenant.holds.until(class));
+        let first = slot.max(held_until.unwrap_or_default().since(now));
         let ahead = u32::try_from(self.queue.ahead(ix, class)).unwrap_or(u32::MAX);
         first.saturating_add(self.pacer.pace().saturating_mul(ahead))
     }
@@ -194,6 +199,7 @@ impl Scheduler {
     /// Does all that is due.
     pub(super) fn advance(&mut self, now: Now) {
         self.turn_day(now);
+        self.end_holds(now.mono);
         // one whose time is past is not granted; one whose time is now may be
         self.end_waits(|deadline| deadline < now.mono, now.mono);
         if let Some(claim) = self.budget.claim(now.mono) {
@@ -203,6 +209,9 @@ impl Scheduler {
             Stock::Spent => self.refuse_all(&Refusal::DaySpent),
             Stock::StoreFails => self.refuse_all(&Refusal::StoreUnavailable),
             Stock::InHand | Stock::Awaited => {}
+        }
+        if self.rest_is_withheld() {
+            self.refuse_less_urgent();
         }
         if self.stop_at.is_some_and(|at| at <= now.mono) {
             self.refuse_all(&Refusal::Stopping);
@@ -217,6 +226,27 @@ impl Scheduler {
         if self.budget.roll(now.unix) {
             self.budget.owe(self.in_flight);
             self.pacer.close_until(now.mono.plus(DAY_TURN_PAUSE));
+        }
+        let today = self.limits.day_reset.day_of(now.unix);
+        if self.foreign.roll(today, self.limits.per_day) {
+            self.tell_foreign_use();
+        }
+    }
+
+    /// Whether no more of the day is left than others are likely to have used of it.
+    fn rest_is_withheld(&self) -> bool {
+        let withheld = self.foreign.withheld();
+        withheld > 0 && self.budget.limit().saturating_sub(self.budget.used()) <= withheld
+    }
+
+    /// Refuses all calls but interactive ones.
+    fn refuse_less_urgent(&mut self) {
+        let less_urgent =
+            |id: &CallId| self.calls.find(*id).is_some_and(|call| call.class != Class::Interactive);
+        let refused: Vec<_> =
+            self.deadlines.iter().map(|(_, id)| *id).filter(less_urgent).collect();
+        for id in refused {
+            self.refuse(id, Refusal::DaySpent);
         }
     }
 
@@ -286,6 +316,7 @@ impl Scheduler {
         .then(|| self.pacer.ready_at())
         .filter(|at| *at != Mono::NEVER);
         let retry = self.budget.retry_at();
-        [expiry, stop, grant, retry].into_iter().flatten().min()
+        let held = self.held.first().map(|(until, _)| *until);
+        [expiry, stop, grant, retry, held].into_iter().flatten().min()
     }
 }
