@@ -317,11 +317,16 @@ impl World {
                     self.collect();
                 }
             }
-            while !self.pending.is_empty() {
-                self.answer(255);
-                self.collect();
-            }
+            self.answer_all();
             self.pass(secs(30));
+        }
+        self.answer_all();
+    }
+
+    fn answer_all(&mut self) {
+        while !self.pending.is_empty() {
+            self.answer(255);
+            self.collect();
         }
     }
 }
