@@ -62,6 +62,8 @@ struct World {
     demanded: BTreeSet<TenantName>,
     /// The latest end of a caller's wait.
     waits_until: BTreeMap<TenantName, Mono>,
+    /// Those whose intent was ordered while a caller waited.
+    begun_for: BTreeSet<TenantName>,
     good: bool,
 }
 
@@ -81,6 +83,7 @@ impl World {
             lost: BTreeMap::new(),
             demanded: BTreeSet::new(),
             waits_until: BTreeMap::new(),
+            begun_for: BTreeSet::new(),
             good: false,
         };
         world.start();
@@ -96,6 +99,7 @@ impl World {
         self.answered_at = self.now.mono;
         self.demanded.clear();
         self.waits_until.clear();
+        self.begun_for.clear();
         self.lost.clear();
         // A refusal that was not stored is not known to the next process: it asks once more.
         let rows = &self.rows;
@@ -200,8 +204,12 @@ impl World {
                     continue;
                 }
                 Command::Changed { .. } | Command::Alarm { .. } => continue,
-                Command::Begin { .. }
-                | Command::Persist { .. }
+                Command::Begin { tenant, .. } => {
+                    if self.waits(tenant) {
+                        self.begun_for.insert(tenant.clone());
+                    }
+                }
+                Command::Persist { .. }
                 | Command::Abort { .. }
                 | Command::Reread { .. }
                 | Command::Fail { .. } => {}
@@ -223,10 +231,16 @@ impl World {
         {
             let rest = self.now.mono.since(*last);
             assert!(rest >= secs(60), "{rest:?} after the second lost answer or a later one");
-            let waits = self.waits_until.get(name).is_some_and(|until| *until > self.now.mono);
+            let waits = self.waits(name) || self.begun_for.contains(name);
             assert!(waits, "another request after two lost answers, and nobody waits");
         }
+        self.begun_for.remove(name);
         self.in_flight = Some(name.clone());
+    }
+
+    /// Whether a caller waits now.
+    fn waits(&self, name: &TenantName) -> bool {
+        self.waits_until.get(name).is_some_and(|until| *until > self.now.mono)
     }
 
     fn answer(&mut self, how: u8) {
@@ -317,11 +331,16 @@ impl World {
                     self.collect();
                 }
             }
-            while !self.pending.is_empty() {
-                self.answer(255);
-                self.collect();
-            }
+            self.answer_all();
             self.pass(secs(30));
+        }
+        self.answer_all();
+    }
+
+    fn answer_all(&mut self) {
+        while !self.pending.is_empty() {
+            self.answer(255);
+            self.collect();
         }
     }
 }
