@@ -61,6 +61,8 @@ pub struct Parts {
     pub tracker: TaskTracker,
     /// Ends the tasks that run for as long as the process.
     pub stopped: CancellationToken,
+    /// Spreads pauses.
+    pub seed: u64,
 }
 
 /// The gates of all API keys; clones share them.
@@ -217,9 +219,11 @@ impl KeyGate {
         let (mailbox, inbox) = mpsc::unbounded_channel();
         let board = Arc::new(Board::default());
         board.set_limits(limits.rate, limits.per_day);
+        let bytes = name.as_str().bytes();
+        let seed = bytes.fold(parts.seed, |seed, byte| seed.rotate_left(8) ^ u64::from(byte));
         let actor = Actor {
             name: name.clone(),
-            scheduler: Scheduler::new(limits, parts.clock.now()).seeded(rand::random()),
+            scheduler: Scheduler::new(limits, parts.clock.now()).seeded(seed),
             clock: parts.clock.clone(),
             store: parts.store.clone(),
             metrics: parts.metrics.api_key(&name),

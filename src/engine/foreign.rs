@@ -92,9 +92,8 @@ impl Foreign {
         }
         self.day = day;
         let sum = self.withheld.saturating_add(self.seen.calls_today);
-        let halvings = u32::try_from(passed).unwrap_or(u32::MAX);
         let most = limit.checked_div(2).unwrap_or_default();
-        self.withheld = sum.checked_shr(halvings).unwrap_or_default().min(most);
+        self.withheld = sum.checked_shr(passed).unwrap_or_default().min(most);
         self.seen.calls_today = 0;
         let ended = self.seen.since.is_some() && (!self.fresh || passed > 1);
         if ended {

@@ -61,6 +61,7 @@ async fn world() -> World {
             demands,
             tracker: TaskTracker::new(),
             stopped: CancellationToken::new(),
+            seed: 1,
         },
         vec![(main_key(), limits())],
         &BTreeSet::new(),

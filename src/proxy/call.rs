@@ -161,6 +161,10 @@ impl Call<'_> {
             permit = match (granted(self.enqueue_again(), record).await, in_hand) {
                 (Ok(permit), _) => permit,
                 (Err(_), Some(answer)) => return Ok(answer),
+                // its tenant's calls are held by now: what the API said is the better answer
+                (Err(refusal), None) if refusal.reason() == Reason::WaitTooLong => {
+                    return refused.map_or(Err(refusal), |(_, answer)| Ok(answer));
+                }
                 // what kept the call from being sent is a better answer than that its time is over
                 (Err(refusal), None) if refusal.reason() == Reason::WaitExpired => {
                     return Err(chances.no_connection.unwrap_or(refusal));

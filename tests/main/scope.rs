@@ -14,6 +14,7 @@ use crate::support::{Call, Reply, Rig, Watch, judge};
 
 const PATH: &str = "/v3/contacts?limit=1";
 const IMPORT: &str = "/v3/activities/contacts_json_import";
+const LIST: &str = "5f3c2b1a-0d4e-4c6f-8a7b-9c0d1e2f3a4b";
 const QUEUED: &str = r#"{"error_key":"activities.queue.full","error_message":"1,000 are queued"}"#;
 
 fn of_account(account: &str, kind: FaultKind) -> Fault {
@@ -25,9 +26,11 @@ fn status(status: u16, body: Option<&str>) -> FaultKind {
 }
 
 async fn import(rig: &Rig, tenant: &str) -> Reply {
-    let body = r#"{"import_data":[{"email":"a@example.com"}],"list_ids":[]}"#;
-    let call = rig.call(Method::POST, tenant, IMPORT).body(body);
-    rig.http.send(call.header("content-type", "application/json")).await
+    let body = serde_json::json!({
+        "import_data": [{ "email": "a@example.com" }], "list_ids": [LIST],
+    });
+    let call = rig.call(Method::POST, tenant, IMPORT).json(&body);
+    rig.http.send(call).await
 }
 
 async fn api_key(rig: &Rig) -> Value {

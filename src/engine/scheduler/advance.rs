@@ -22,12 +22,16 @@ impl Scheduler {
     ///
     /// # Errors
     /// The reason why it cannot wait: the queue is full, the wait would be too long, the day is
-    /// spent, the tenant's token is dead, or the process stops.
+    /// spent, the tenant's token is dead, or the process stops. A call that is sent again is
+    /// refused only when its tenant's calls are held for longer than it may wait.
     pub fn enqueue(&mut self, id: CallId, arrival: &Arrival, now: Now) -> Result<(), Refusal> {
         self.advance(now);
         let ix = self.tenant_ix(&arrival.tenant);
         let order = match arrival.entry {
-            Entry::Again { first } => first.number(),
+            Entry::Again { first } => {
+                self.readmit(ix, arrival, now.mono)?;
+                first.number()
+            }
             Entry::Back | Entry::WhenPrepared => {
                 self.admit(ix, arrival, now)?;
                 id.number()
@@ -124,6 +128,18 @@ impl Scheduler {
             return Err(Refusal::WaitTooLong { estimate });
         }
         Ok(())
+    }
+
+    /// Whether a call that is sent again may wait: its caller has an answer in hand, which is
+    /// better than a wait that will be in vain.
+    fn readmit(&self, ix: TenantIx, arrival: &Arrival, now: Mono) -> Result<(), Refusal> {
+        let held_until = self.tenants.find(ix).map(|tenant| tenant.holds.until(arrival.class));
+        match held_until {
+            Some(until) if until > now && until >= arrival.deadline => {
+                Err(Refusal::WaitTooLong { estimate: until.since(now) })
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// How long a new call of this tenant and class would wait, as things stand.

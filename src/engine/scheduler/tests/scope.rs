@@ -151,6 +151,22 @@ fn a_row_of_refused_calls_pauses_their_tenant_alone() {
 }
 
 #[test]
+fn a_repeat_that_cannot_outlive_a_pause_is_told_at_once() {
+    let mut world = World::new(limits("4")).ready(&["a"]);
+    for _ in 0..10 {
+        world.end_one("a", Class::Normal, FORBIDDEN);
+    }
+    let first = CallId::new(0);
+    let mut again = |wait| {
+        let deadline = world.now.mono.plus(wait);
+        let entry = Entry::Again { first };
+        world.enqueue(&Arrival { tenant: name("a"), class: Class::Normal, deadline, entry })
+    };
+    assert!(matches!(again(MIN / 2), Err(Refusal::WaitTooLong { .. })));
+    assert!(again(MIN * 2).is_ok());
+}
+
+#[test]
 fn calls_that_left_with_one_token_refuse_it_once() {
     let mut world = World::new(limits("10")).ready(&["a"]);
     for _ in 0..12 {
@@ -203,17 +219,17 @@ fn an_operators_pause_and_the_upstreams_do_not_end_each_other() {
 #[test]
 fn an_edge_pauses_the_key_for_longer_each_time_and_briefly_after_a_good_answer() {
     let mut world = World::new(limits("10")).ready(&["a"]);
-    let mut last = Duration::ZERO;
+    let mut pause = Duration::ZERO;
     for least in [1, 2, 4, 8, 16, 32, 60, 60] {
         let call = world.call("a", 120_000).unwrap();
         world.granted.clear();
         world.send(call, Outcome::Edge);
-        last = world.held_for("a", Class::Interactive);
+        pause = world.held_for("a", Class::Interactive);
         let least = Duration::from_secs(least);
-        assert!(last >= least && last <= least + least / 4, "{last:?} for {least:?}");
-        world.pass(last);
+        assert!(pause >= least && pause <= least + least / 4, "{pause:?} for {least:?}");
+        world.pass(pause);
     }
-    assert_ne!(last, Duration::from_secs(60), "without jitter");
+    assert_ne!(pause, Duration::from_secs(60), "without jitter");
     world.end_one("a", Class::Normal, GOOD);
     world.end_one("a", Class::Normal, Outcome::Edge);
     assert!(world.held_for("a", Class::Normal) < Duration::from_secs(2));
