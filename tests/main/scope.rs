@@ -1,16 +1,20 @@
 //! Refusals of the upstream hold what they concern: one tenant's bulk calls, one tenant, the key
 //! for a moment, or the key's day; and refusals that our own calls do not explain are told.
 
+use std::io::Write as _;
 use std::time::Duration;
 
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use futures_util::future::join_all;
-use http::Method;
+use http::{Method, Response};
 use serde_json::Value;
 
 use ctct_proxy::config::settings;
 use ctct_proxy::sandbox::{Fault, FaultKind, LogEntry, Target};
 
-use crate::support::{Call, Reply, Rig, Watch, judge};
+use crate::support::{Call, Mirror, Reply, Rig, Watch, judge};
 
 const PATH: &str = "/v3/contacts?limit=1";
 const IMPORT: &str = "/v3/activities/contacts_json_import";
@@ -144,6 +148,23 @@ async fn a_tenant_whose_every_token_is_refused_pauses_and_its_refreshes_end() {
     rig.sandbox.clear_faults();
     rig.admin(Method::POST, "/v1/tenants/t0/refresh").await.expect(202);
     rig.get("t0", PATH).await.expect(200);
+}
+
+#[tokio::test]
+async fn a_compressed_refusal_of_the_day_is_understood() {
+    let mirror = Mirror::start(|_| {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        gzip.write_all(br#"{"error_key":"quota_exceeded","error_message":"x"}"#).unwrap();
+        let head = Response::builder().status(429).header("content-encoding", "gzip");
+        let body = Bytes::from(gzip.finish().unwrap());
+        head.header("content-type", "application/json").body(body).unwrap()
+    })
+    .await;
+    let rig = Rig::build().upstream(mirror.url.clone()).start().await;
+    let call = rig.call(Method::GET, "t0", PATH).header("accept-encoding", "gzip");
+    rig.http.send(call).await.expect_refusal(429, "day_quota_spent");
+    rig.get("t0", PATH).await.expect_refusal(429, "day_quota_spent");
+    assert_eq!(mirror.seen().len(), 1);
 }
 
 #[tokio::test]
