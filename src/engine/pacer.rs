@@ -16,7 +16,7 @@ use std::time::Duration;
 use super::rate::{Guard, Rate};
 use super::time::Mono;
 
-use least::{Least, MARGIN_MAX};
+use least::Least;
 use narrowing::Narrowing;
 
 /// Most that one call's lateness is believed to be, above the forward jitter of any network that
@@ -135,8 +135,9 @@ impl Pacer {
         self.slot_next = self.slot_next.saturating_add(1);
         self.held.insert((slot.free_at, slot.number));
         let lateness = LATENESS_MAX.min(self.spacing().checked_div(2).unwrap_or_default());
-        let on_time = now.since(self.spaced_from) <= lateness;
-        let from = if on_time { self.spaced_from } else { now };
+        let late = now.since(self.spaced_from);
+        let is_pause = late > self.spacing();
+        let from = if is_pause { now } else { self.spaced_from.max(now.minus(lateness)) };
         self.spaced_from = from.plus(self.spacing());
         slot
     }
@@ -245,7 +246,9 @@ impl Pacer {
     fn guard_unanswered(&self) -> Duration {
         match self.guard {
             Guard::Fixed(guard) => guard,
-            Guard::Auto => self.narrowing.share(EXCESS_MAX).saturating_add(MARGIN_MAX),
+            Guard::Auto => {
+                self.narrowing.share(EXCESS_MAX).saturating_add(self.round_trip.margin())
+            }
         }
     }
 
@@ -262,7 +265,7 @@ impl Pacer {
         };
         let answer = match round_trip {
             Some(took) => guard(self.round_trip.excess(took), self.round_trip.margin()),
-            None => guard(EXCESS_MAX, MARGIN_MAX),
+            None => guard(EXCESS_MAX, self.round_trip.margin()),
         };
         let Some(took) = slot.acknowledged.filter(|_| now >= self.trusted_from) else {
             return answer;

@@ -2,8 +2,9 @@
 //!
 //! What a round trip exceeds the least by is the most that its call can have been late. The least
 //! is the smallest that was seen in the last ten to twenty minutes, so that a path that grew longer
-//! is found out. It is above the true one by an error that shrinks with the number of times that it
-//! rests on; until they are enough to tell, all of a round trip counts as excess.
+//! is found out. It lies above the true one by an error that shrinks with the number of times that
+//! it rests on, fast or slowly as the times crowd near the least; the distance between the smallest
+//! few tells how much. Until there are enough to tell, all of a round trip counts as excess.
 
 use std::time::Duration;
 
@@ -13,17 +14,37 @@ use crate::engine::time::Mono;
 const BELIEVED_AFTER: u32 = 32;
 /// How long the smallest is believed, at least; twice that at most.
 const LIFE: Duration = Duration::from_secs(600);
-/// Margin for the error of a least that rests on [`BELIEVED_AFTER`] times.
-pub(super) const MARGIN_MAX: Duration = Duration::from_millis(8);
-/// Margin that is left of it in the end: what a system call and a timer may be late by between the
-/// moment that is written down and the bytes.
-pub(super) const MARGIN_MIN: Duration = Duration::from_millis(1);
+/// How many of the smallest are kept. Where the density of times goes to zero toward the least with
+/// a power from one to three, as for the sum of two to four delays, the eighth smallest lies above
+/// the smallest by 1.9 to 0.8 times what the smallest lies above the true least by.
+const KEPT: usize = 8;
+/// What a system call and a timer may be late by between the moment that is written down and the
+/// bytes.
+const TIMERS: Duration = Duration::from_millis(1);
 
-/// The smallest time of one span of [`LIFE`], and how many there were.
-#[derive(Clone, Copy, Debug, Default)]
+/// The smallest times of one span of [`LIFE`] in rising order, and how many there were.
+#[derive(Clone, Copy, Debug)]
 struct Smallest {
-    time: Option<Duration>,
+    times: [Duration; KEPT],
     count: u32,
+}
+
+impl Default for Smallest {
+    fn default() -> Self {
+        Self { times: [Duration::MAX; KEPT], count: 0 }
+    }
+}
+
+impl Smallest {
+    fn learn(&mut self, took: Duration) {
+        self.count = self.count.saturating_add(1);
+        let mut carried = took;
+        for time in &mut self.times {
+            if carried < *time {
+                std::mem::swap(&mut carried, time);
+            }
+        }
+    }
 }
 
 /// The least time that something takes.
@@ -41,29 +62,38 @@ impl Least {
             self.before = std::mem::take(&mut self.current);
             self.since = now;
         }
-        let least = self.current.time.map_or(took, |least| least.min(took));
-        self.current = Smallest { time: Some(least), count: self.current.count.saturating_add(1) };
+        self.current.learn(took);
     }
 
-    /// What this time exceeds the least by; all of it while the least is not known.
+    /// What this time may exceed the true least by; all of it while the least is not known.
     pub(super) fn excess(&self, took: Duration) -> Duration {
-        let smallest = [self.current.time, self.before.time].into_iter().flatten().min();
-        match smallest {
-            Some(least) if self.count() >= BELIEVED_AFTER => took.saturating_sub(least),
-            Some(_) | None => took,
+        if !self.is_believed() {
+            return took;
         }
+        let [least, ..] = self.smallest();
+        took.saturating_sub(least)
     }
 
-    /// What the least may be above the true one by, and timers. The times of a path crowd less the
-    /// nearer the least they are; where their density goes to zero in a straight line, as for the
-    /// sum of two delays, the error falls with the root of their number.
+    /// What the least may lie above the true one by, and timers.
     pub(super) fn margin(&self) -> Duration {
-        let root = self.count().checked_div(BELIEVED_AFTER).unwrap_or_default().isqrt();
-        MARGIN_MAX.checked_div(root).unwrap_or(MARGIN_MAX).max(MARGIN_MIN)
+        if !self.is_believed() {
+            return TIMERS;
+        }
+        let [least, .., last] = self.smallest();
+        last.saturating_sub(least).saturating_add(TIMERS)
     }
 
-    fn count(&self) -> u32 {
-        self.current.count.saturating_add(self.before.count)
+    fn is_believed(&self) -> bool {
+        self.current.count.saturating_add(self.before.count) >= BELIEVED_AFTER
+    }
+
+    /// The smallest of both spans.
+    fn smallest(&self) -> [Duration; KEPT] {
+        let mut both = self.current;
+        for time in self.before.times {
+            both.learn(time);
+        }
+        both.times
     }
 }
 
@@ -92,13 +122,16 @@ mod tests {
     }
 
     #[test]
-    fn the_margin_shrinks_with_the_root_of_what_it_rests_on() {
+    fn the_margin_shrinks_as_the_smallest_crowd() {
         let mut least = Least::default();
-        assert_eq!(least.margin(), ms(8));
-        learned(BELIEVED_AFTER * 4, ms(50), Mono::default(), &mut least);
-        assert_eq!(least.margin(), ms(4));
-        learned(BELIEVED_AFTER * 96, ms(50), Mono::default(), &mut least);
-        assert_eq!(least.margin(), MARGIN_MIN);
+        for took in 50..50 + u64::from(BELIEVED_AFTER) {
+            least.learn(ms(took), Mono::default());
+        }
+        assert_eq!(least.margin(), ms(7) + TIMERS);
+        learned(6, ms(51), Mono::default(), &mut least);
+        assert_eq!(least.margin(), ms(1) + TIMERS);
+        least.learn(ms(40), Mono::default());
+        assert_eq!(least.margin(), ms(11) + TIMERS, "a new least stands alone");
     }
 
     #[test]
