@@ -1,11 +1,13 @@
-//! When the next call of one API key may leave.
+//! When the next call of one API key may leave; `docs/scheduling.md` has the reasons and what was
+//! measured.
 //!
 //! The upstream's window is not known: fixed second, sliding log or token bucket. A key has as many
 //! slots as calls in its window; a slot is held from the grant until one window and a guard after
 //! the call left, so that no window of any phase, as the upstream counts, holds more calls than
-//! slots. On top comes a spacing floor, so that calls do not leave in one clump. A grant that is
-//! not yet spent holds its slot without end: however late its bytes leave, they are counted from
-//! then. Counting the day is the budget's work, order the queue's.
+//! slots. A learned guard is the most that the call can have been late. On top comes a spacing
+//! floor, so that calls do not leave in one clump. A grant that is not yet spent holds its slot
+//! without end: however late its bytes leave, they are counted from then. Counting the day is the
+//! budget's work, order the queue's.
 
 mod least;
 mod narrowing;
@@ -22,6 +24,8 @@ use narrowing::Narrowing;
 /// Most that one call's lateness is believed to be, above the forward jitter of any network that
 /// was simulated (380 ms); an answer that takes longer is taken for a slow upstream.
 const EXCESS_MAX: Duration = Duration::from_millis(400);
+/// What the bytes may leave after the moment that is written down.
+const TIMERS: Duration = Duration::from_millis(1);
 /// For how long acknowledgements are not believed after a refusal that came while slots were free
 /// earlier for them, at first; each further time it is twice as long.
 const DISTRUST_MIN: Duration = Duration::from_secs(86_400);
@@ -35,8 +39,9 @@ const WIDEN_MAX: Duration = Duration::from_secs(1);
 const NARROW_STEP: Duration = Duration::from_millis(5);
 /// … after this many answers without a refusal.
 const NARROW_AFTER: u32 = 500;
-/// A timer that fires this late, or half a spacing if that is less, still counts as on time, so
-/// that lateness on a busy machine does not add up. The slots hold the limit all the same.
+/// A call that leaves this late, or half a spacing if that is less, still counts as on time, so
+/// that neither timers nor slots that are free unevenly add up. The slots hold the limit all the
+/// same. One that is late by a whole spacing ends a pause, which is not made up for.
 const LATENESS_MAX: Duration = Duration::from_millis(50);
 
 /// A slot that a granted call holds; what the pacer needs to know of it travels with the call.
@@ -105,11 +110,16 @@ impl Pacer {
             lateness_mean: Duration::ZERO,
         };
         pacer.closed_until = now.plus(rate.window()).plus(pacer.guard_unanswered());
+        pacer.spaced_from = pacer.closed_until;
         pacer
     }
 
     /// Changes rate and guard; slots that are held stay held for as long as they were.
     pub fn reconfigure(&mut self, rate: Rate, guard: Guard) {
+        if rate != self.rate {
+            // what was clean at one rate says nothing of another
+            self.narrowing = Narrowing::default();
+        }
         self.rate = rate;
         self.guard = guard;
     }
@@ -136,7 +146,7 @@ impl Pacer {
         self.held.insert((slot.free_at, slot.number));
         let lateness = LATENESS_MAX.min(self.spacing().checked_div(2).unwrap_or_default());
         let late = now.since(self.spaced_from);
-        let is_pause = late > self.spacing();
+        let is_pause = late >= self.spacing();
         let from = if is_pause { now } else { self.spaced_from.max(now.minus(lateness)) };
         self.spaced_from = from.plus(self.spacing());
         slot
@@ -158,8 +168,8 @@ impl Pacer {
         let took = at.since(sent);
         self.acknowledgement.learn(took, at);
         let slot = Slot { acknowledged: Some(took), ..slot };
-        let (guard, _) = self.guard_known(slot, None, at);
-        let free_at = self.free_after(sent, guard);
+        let lateness = self.lateness(slot, None, at);
+        let free_at = self.free_after(sent, self.guard_learned(lateness));
         self.keep(slot, free_at)
     }
 
@@ -170,9 +180,9 @@ impl Pacer {
         let (Some(sent), Guard::Auto) = (slot.sent, self.guard) else { return };
         let round_trip = now.since(sent);
         self.round_trip.learn(round_trip, now);
-        let (guard, lateness) = self.guard_known(slot, Some(round_trip), now);
+        let lateness = self.lateness(slot, Some(round_trip), now);
         self.learn_mean(lateness);
-        let free_at = self.free_after(sent, guard);
+        let free_at = self.free_after(sent, self.guard_learned(lateness));
         self.keep(slot, free_at);
     }
 
@@ -217,10 +227,7 @@ impl Pacer {
     pub fn guard_now(&self) -> Duration {
         let base = match self.guard {
             Guard::Fixed(guard) => guard,
-            Guard::Auto => {
-                let lateness = self.narrowing.share(self.lateness_mean);
-                lateness.saturating_add(self.round_trip.margin())
-            }
+            Guard::Auto => self.guard_learned(self.lateness_mean),
         };
         base.saturating_add(self.widened)
     }
@@ -246,38 +253,29 @@ impl Pacer {
     fn guard_unanswered(&self) -> Duration {
         match self.guard {
             Guard::Fixed(guard) => guard,
-            Guard::Auto => {
-                self.narrowing.share(EXCESS_MAX).saturating_add(self.round_trip.margin())
-            }
+            Guard::Auto => self.guard_learned(EXCESS_MAX),
         }
     }
 
-    /// The margin for a call of which this is known, and the most that it can have been late.
-    fn guard_known(
-        &mut self,
-        slot: Slot,
-        round_trip: Option<Duration>,
-        now: Mono,
-    ) -> (Duration, Duration) {
-        let guard = |lateness: Duration, margin: Duration| {
-            let lateness = lateness.min(EXCESS_MAX);
-            (self.narrowing.share(lateness).saturating_add(margin), lateness)
-        };
-        let answer = match round_trip {
-            Some(took) => guard(self.round_trip.excess(took), self.round_trip.margin()),
-            None => guard(EXCESS_MAX, self.round_trip.margin()),
-        };
+    /// The margin for a call that was late by at most this.
+    fn guard_learned(&self, lateness: Duration) -> Duration {
+        self.narrowing.share(lateness).saturating_add(TIMERS)
+    }
+
+    /// The most that a call can have been late, by all that is known of it.
+    fn lateness(&mut self, slot: Slot, round_trip: Option<Duration>, now: Mono) -> Duration {
+        let by_answer = round_trip.map_or(EXCESS_MAX, |took| self.round_trip.excess(took));
+        let by_answer = by_answer.min(EXCESS_MAX);
         let Some(took) = slot.acknowledged.filter(|_| now >= self.trusted_from) else {
-            return answer;
+            return by_answer;
         };
-        let acknowledgement =
-            guard(self.acknowledgement.excess(took), self.acknowledgement.margin());
-        if acknowledgement < answer {
+        let by_acknowledgement = self.acknowledgement.excess(took);
+        if by_acknowledgement < by_answer {
             // a refusal within two windows may be of a call that this one let go
             let window = self.rate.window().saturating_mul(2);
             self.leaned_until = now.plus(window).plus(EXCESS_MAX);
         }
-        acknowledgement.min(answer)
+        by_acknowledgement.min(by_answer)
     }
 
     /// Exponentially weighted with 1/8, the gain of RFC 6298.

@@ -5,28 +5,30 @@ use crate::run::{Acknowledgements, Scene, run};
 use crate::upstream::Model;
 
 /// Calls that arrive in a cell.
-pub const CALLS_A_CELL: u32 = 100_000;
+pub(crate) const CALLS_A_CELL: u32 = 100_000;
+/// The run that the table shows, of as many as wanted.
+pub(crate) const SEED: u32 = 1;
 
 /// The part of the grid that is one row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Row {
-    pub calls: u32,
-    pub network: Network,
-    pub server: Server,
-    pub acknowledgements: Acknowledgements,
+pub(crate) struct Row {
+    pub(crate) calls: u32,
+    pub(crate) network: Network,
+    pub(crate) server: Server,
+    pub(crate) acknowledgements: Acknowledgements,
 }
 
 /// What was measured in one cell.
 #[derive(Clone, Copy, Debug)]
-pub struct Measured {
-    pub refused: u32,
+pub(crate) struct Measured {
+    pub(crate) refused: u32,
     /// In percent of what the upstream allows.
-    pub share: f64,
+    pub(crate) share: f64,
 }
 
 impl Row {
     /// All rows: acknowledgements tell more than answers only where the upstream is slow.
-    pub fn all() -> Vec<Self> {
+    pub(crate) fn all() -> Vec<Self> {
         let mut rows = Vec::new();
         for calls in [4, 10] {
             for network in Network::ALL {
@@ -47,26 +49,24 @@ impl Row {
         self.server != Server::Short || self.acknowledgements == Acknowledgements::Hidden
     }
 
-    pub fn measure(self, model: Model) -> Measured {
+    pub(crate) fn measure(self, model: Model, seed: u32) -> Measured {
         let Self { calls, network, server, acknowledgements } = self;
-        let scene = Scene { calls, network, server, acknowledgements, model };
+        let scene = Scene { calls, network, server, acknowledgements, model, seed };
         let tally = run(scene, 1, CALLS_A_CELL)[0];
         Measured { refused: tally.refused, share: tally.share(calls) }
     }
 
     /// The first cells of its line in the table.
-    pub fn label(self) -> String {
-        let acknowledgements = match self.acknowledgements {
-            Acknowledgements::Told => "yes",
-            Acknowledgements::Hidden => "no",
-        };
+    pub(crate) fn label(self) -> String {
+        let told = self.acknowledgements == Acknowledgements::Told;
         let (network, server) = (self.network.name(), self.server.name());
+        let acknowledgements = if told { "yes" } else { "no" };
         format!("| {} | {network} | {server} | {acknowledgements} |", self.calls)
     }
 
     /// The most refusals and the least share that a cell of this row may show, where it is judged:
     /// the three main kinds of upstream on the three networks that keep still.
-    pub fn bar(self, model: Model) -> Option<(u32, f64)> {
+    pub(crate) fn bar(self, model: Model) -> Option<(u32, f64)> {
         let main = matches!(model, Model::FixedSecond | Model::SlidingLog | Model::TokenBucket);
         let refused_max = match self.network {
             Network::Lan | Network::Wan => 0,
@@ -87,17 +87,11 @@ impl Row {
 
 impl Measured {
     /// As it stands in the table.
-    pub fn text(self) -> String {
+    pub(crate) fn text(self) -> String {
         format!("{} / {:.1}", self.refused, self.share)
     }
 
-    /// As it was written with [`Measured::text`].
-    pub fn read(text: &str) -> Option<Self> {
-        let (refused, share) = text.trim().split_once(" / ")?;
-        Some(Self { refused: refused.parse().ok()?, share: share.parse().ok()? })
-    }
-
-    pub fn holds(self, (refused_max, share_min): (u32, f64)) -> bool {
+    pub(crate) fn holds(self, (refused_max, share_min): (u32, f64)) -> bool {
         self.refused <= refused_max && self.share >= share_min
     }
 }

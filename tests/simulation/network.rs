@@ -5,10 +5,10 @@ use std::time::Duration;
 
 /// Numbers that a seed decides (`SplitMix64`; Steele, Lea and Flood, "Fast splittable pseudorandom
 /// number generators", 2014).
-pub struct Chance(u64);
+pub(crate) struct Chance(u64);
 
 impl Chance {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
@@ -20,12 +20,12 @@ impl Chance {
     }
 
     /// At least 0 and below 1.
-    pub fn unit(&mut self) -> f64 {
+    pub(crate) fn unit(&mut self) -> f64 {
         let high = u32::try_from(self.next() >> 32).expect("32 bits are left");
         f64::from(high) / (f64::from(u32::MAX) + 1.0)
     }
 
-    pub fn between(&mut self, least: f64, most: f64) -> f64 {
+    pub(crate) fn between(&mut self, least: f64, most: f64) -> f64 {
         least + (most - least) * self.unit()
     }
 
@@ -50,13 +50,13 @@ impl Chance {
     }
 }
 
-pub fn ms(ms: f64) -> Duration {
+pub(crate) fn ms(ms: f64) -> Duration {
     Duration::from_secs_f64(ms / 1_000.0)
 }
 
 /// A path to the upstream and back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Network {
+pub(crate) enum Network {
     /// 1 to 5 ms each way, evenly.
     Lan,
     /// 5 to 50 ms each way: 5 ms and an exponential of mean 12 ms.
@@ -68,9 +68,9 @@ pub enum Network {
 }
 
 impl Network {
-    pub const ALL: [Self; 4] = [Self::Lan, Self::Wan, Self::Spikes, Self::Mobile];
+    pub(crate) const ALL: [Self; 4] = [Self::Lan, Self::Wan, Self::Spikes, Self::Mobile];
 
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Lan => "lan",
             Self::Wan => "wan",
@@ -80,7 +80,7 @@ impl Network {
     }
 
     /// One way.
-    pub fn way(self, chance: &mut Chance) -> Duration {
+    pub(crate) fn way(self, chance: &mut Chance) -> Duration {
         ms(match self {
             Self::Lan => chance.between(1.0, 5.0),
             Self::Wan => 5.0 + chance.exponential_up_to(12.0, 45.0),
@@ -96,7 +96,7 @@ impl Network {
 
 /// What the upstream takes for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Server {
+pub(crate) enum Server {
     /// 5 ms.
     Short,
     /// Lognormal of mean 300 ms; the logarithm spreads by 0.5.
@@ -106,9 +106,9 @@ pub enum Server {
 }
 
 impl Server {
-    pub const ALL: [Self; 3] = [Self::Short, Self::Slow, Self::Uneven];
+    pub(crate) const ALL: [Self; 3] = [Self::Short, Self::Slow, Self::Uneven];
 
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Short => "5 ms",
             Self::Slow => "300 ms lognormal",
@@ -116,7 +116,7 @@ impl Server {
         }
     }
 
-    pub fn takes(self, chance: &mut Chance) -> Duration {
+    pub(crate) fn takes(self, chance: &mut Chance) -> Duration {
         const SPREAD: f64 = 0.5;
         ms(match self {
             Self::Short => 5.0,

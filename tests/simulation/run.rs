@@ -20,43 +20,45 @@ const UNDER_WAY_MAX: usize = 1_024;
 
 /// Whether the transport's acknowledgements are told to the pacer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Acknowledgements {
+pub(crate) enum Acknowledgements {
     Told,
     Hidden,
 }
 
 /// What is simulated.
 #[derive(Clone, Copy, Debug)]
-pub struct Scene {
-    pub calls: u32,
-    pub network: Network,
-    pub server: Server,
-    pub acknowledgements: Acknowledgements,
-    pub model: Model,
+pub(crate) struct Scene {
+    pub(crate) calls: u32,
+    pub(crate) network: Network,
+    pub(crate) server: Server,
+    pub(crate) acknowledgements: Acknowledgements,
+    pub(crate) model: Model,
+    /// Which of many runs of the same.
+    pub(crate) seed: u32,
 }
 
 impl Scene {
-    /// A seed of its own, so that each may be run alone.
-    fn seed(self) -> u64 {
+    /// Chance of its own, so that each may be run alone.
+    fn chance(self) -> Chance {
         let parts = format!("{self:?}");
         // FNV-1a, 64 bits
-        parts.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        Chance::new(parts.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        })
+        }))
     }
 }
 
 /// What came of a part of a run.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Tally {
-    pub arrived: u32,
-    pub refused: u32,
-    pub took: Duration,
+pub(crate) struct Tally {
+    pub(crate) arrived: u32,
+    pub(crate) refused: u32,
+    pub(crate) took: Duration,
 }
 
 impl Tally {
     /// Calls that passed, in percent of what the upstream allows in that time.
-    pub fn share(&self, calls: u32) -> f64 {
+    pub(crate) fn share(&self, calls: u32) -> f64 {
         let allowed = self.took.as_secs_f64() * f64::from(calls);
         f64::from(self.arrived - self.refused) / allowed * 100.0
     }
@@ -84,8 +86,8 @@ struct Run {
 }
 
 /// Runs until `parts` times `calls_each` calls have arrived, and tallies each part.
-pub fn run(scene: Scene, parts: usize, calls_each: u32) -> Vec<Tally> {
-    let mut chance = Chance::new(scene.seed());
+pub(crate) fn run(scene: Scene, parts: usize, calls_each: u32) -> Vec<Tally> {
+    let mut chance = scene.chance();
     let phase = ms(chance.between(0.0, 1_000.0));
     let rate = scene.calls.to_string().parse().expect("a rate");
     let mut run = Run {

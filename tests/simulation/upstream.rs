@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// The way in which an upstream counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Model {
+pub(crate) enum Model {
     /// At most N in each second of a clock that began at any moment.
     FixedSecond,
     /// At most N accepted in the window before a call, both ends included.
@@ -21,7 +21,7 @@ pub enum Model {
 }
 
 impl Model {
-    pub const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::FixedSecond,
         Self::SlidingLog,
         Self::TokenBucket,
@@ -30,7 +30,7 @@ impl Model {
         Self::WeightedCounter,
     ];
 
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::FixedSecond => "fixed second",
             Self::SlidingLog => "sliding log",
@@ -45,7 +45,7 @@ impl Model {
 const WINDOW: Duration = Duration::from_secs(1);
 
 /// An upstream that holds one key to `calls` in a second.
-pub struct Upstream {
+pub(crate) struct Upstream {
     model: Model,
     calls: u32,
     /// Its clock is this much ahead.
@@ -59,13 +59,23 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    pub fn new(model: Model, calls: u32, phase: Duration) -> Self {
+    pub(crate) fn new(model: Model, calls: u32, phase: Duration) -> Self {
         let (log, last) = (VecDeque::new(), Duration::ZERO);
-        Self { model, calls, phase, log, last, tokens: f64::from(calls), second: 0, now: 0, before: 0 }
+        Self {
+            model,
+            calls,
+            phase,
+            log,
+            last,
+            tokens: f64::from(calls),
+            second: 0,
+            now: 0,
+            before: 0,
+        }
     }
 
     /// Whether the call that arrives at `at` passes. Calls come in the order of their arrival.
-    pub fn passes(&mut self, at: Duration) -> bool {
+    pub(crate) fn passes(&mut self, at: Duration) -> bool {
         match self.model {
             Model::FixedSecond => {
                 self.turn(at);
