@@ -5,8 +5,6 @@
 //! judged part of the grid runs here; all of it is measured by `make simulate`, which writes
 //! `docs/scheduling.md`.
 
-#![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
-
 #[path = "simulation/cells.rs"]
 mod cells;
 #[path = "simulation/long.rs"]

@@ -40,7 +40,11 @@ pub(crate) struct Scene {
 impl Scene {
     /// Chance of its own, so that each may be run alone.
     fn chance(self) -> Chance {
-        let parts = format!("{self:?}");
+        let Self { calls, network, server, acknowledgements, model, seed } = self;
+        let parts = format!(
+            "Scene {{ calls: {calls}, network: {network:?}, server: {server:?}, \
+             acknowledgements: {acknowledgements:?}, model: {model:?}, seed: {seed} }}"
+        );
         // FNV-1a, 64 bits
         Chance::new(parts.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

@@ -98,7 +98,7 @@ impl Upstream {
             }
             Model::TokenBucket => {
                 let rate = f64::from(self.calls);
-                let inflow = (at - self.last).as_secs_f64() * rate;
+                let inflow = at.saturating_sub(self.last).as_secs_f64() * rate;
                 self.tokens = (self.tokens + inflow).min(rate);
                 self.last = at;
                 let passes = self.tokens >= 1.0;
