@@ -17,6 +17,7 @@
 )]
 
 pub mod budget;
+pub mod day;
 pub mod ids;
 pub mod outcome;
 pub mod pacer;
@@ -26,6 +27,7 @@ pub mod scheduler;
 pub mod time;
 pub mod token;
 
+pub use day::Reserve;
 pub use ids::{ApiKeyName, ClientName, NameError, TenantName};
 pub use rate::{Class, Guard, Rate, RateError};
 pub use time::{Day, DayReset, Mono, Now, Unix};

@@ -12,7 +12,7 @@ use super::{Demand, Gate, KeyGate, Parts, Ticket};
 use crate::clock::Clock;
 use crate::engine::outcome::{Health, Outcome};
 use crate::engine::scheduler::{Arrival, CallId, Entry, Limits, Readiness};
-use crate::engine::{ApiKeyName, Class, DayReset, Guard, TenantName, Unix};
+use crate::engine::{ApiKeyName, Class, DayReset, Guard, Reserve, TenantName, Unix};
 use crate::rejection::Reason;
 use crate::store::{MemoryStore, Store as _};
 use crate::telemetry::{Events, Metrics};
@@ -33,6 +33,7 @@ fn limits() -> Limits {
         guard: Guard::Fixed(Duration::from_millis(60)),
         per_day: 1_000,
         day_reset: DayReset::default(),
+        reserve: Reserve::default(),
         in_flight_max: 64,
         capacity: 100,
         capacity_per_tenant: 50,

@@ -31,7 +31,7 @@ async fn an_api_key_is_shown_with_its_limits_queue_day_and_tenants() {
         },
         "day": {
             "used": 0, "remaining": 10_000, "resets_at": "2026-11-25T00:00:00.000Z",
-            "forecast_exhausted_at": null,
+            "forecast_exhausted_at": null, "forecast_exhausted_between": null,
         },
         "upstream": { "in_flight": 0, "throttled_total": 0, "guard_ms": 50 },
         "token_lane": { "depth": 0 },

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::tenants::{Readiness, Tenant};
-use super::{Now, Scheduler};
+use super::{Now, Outlook, Scheduler};
 use crate::engine::ids::TenantName;
 use crate::engine::rate::Class;
 use crate::engine::time::Unix;
@@ -31,6 +31,8 @@ pub struct Snapshot {
     pub day_limit: u64,
     /// When the day turns.
     pub day_resets_at: Unix,
+    /// When the day will be used up.
+    pub day_outlook: Outlook,
 }
 
 /// A tenant at one moment.
@@ -67,6 +69,7 @@ impl Scheduler {
             day_remaining: self.budget.remaining(now.mono),
             day_limit: self.budget.limit(),
             day_resets_at: self.budget.resets_at(),
+            day_outlook: self.outlook(now),
         }
     }
 
