@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -15,7 +15,7 @@ use crate::engine::scheduler::{Arrival, CallId, Entry, Limits, Readiness};
 use crate::engine::{ApiKeyName, Class, DayReset, Guard, Reserve, TenantName, Unix};
 use crate::rejection::Reason;
 use crate::store::{MemoryStore, Store as _};
-use crate::telemetry::{Events, Metrics};
+use crate::telemetry::{Event, Events, Metrics, Notice};
 
 const NOON: Unix = Unix::from_secs(20_000 * 86_400 + 43_200);
 
@@ -25,6 +25,7 @@ struct World {
     clock: Clock,
     store: Arc<MemoryStore>,
     demands: mpsc::UnboundedReceiver<Demand>,
+    notices: broadcast::Receiver<Notice>,
 }
 
 fn limits() -> Limits {
@@ -53,12 +54,14 @@ async fn world() -> World {
     let clock = Clock::starting_at(NOON);
     let store = Arc::new(MemoryStore::default());
     let (demands, demanded) = mpsc::unbounded_channel();
+    let events = Events::new(clock.clone());
+    let notices = events.subscribe();
     let gate = Gate::start(
         Parts {
             store: store.clone(),
             clock: clock.clone(),
             metrics: Metrics::new("test"),
-            events: Events::new(clock.clone()),
+            events,
             demands,
             tracker: TaskTracker::new(),
             stopped: CancellationToken::new(),
@@ -69,7 +72,7 @@ async fn world() -> World {
     gate.set_tenant(&main_key(), &acme(), Some(Readiness::Ready), false, 1);
     tokio::time::sleep(Duration::from_secs(2)).await;
     let key = gate.api_key(&main_key()).unwrap();
-    World { gate, key, clock, store, demands: demanded }
+    World { gate, key, clock, store, demands: demanded, notices }
 }
 
 impl World {
@@ -103,6 +106,32 @@ async fn calls_are_granted_one_spacing_apart_and_counted_before_they_leave() {
     }
     let took = world.clock.now().mono.since(started);
     assert!((1_855..=1_900).contains(&took.as_millis()), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_day_that_will_not_last_is_told_once_and_a_reload_that_mends_it_too() {
+    let mut world = world().await;
+    let call = async |world: &World| {
+        let spent = world.ticket().granted().await.unwrap().spend();
+        spent.settle(Outcome::Answered(Health::Good));
+    };
+    for minute in 0..3 {
+        for _ in 0..20 {
+            call(&world).await;
+        }
+        let told = world.notices.try_recv().map(|notice| notice.event);
+        match minute {
+            1 => assert!(matches!(told, Ok(Event::DayForecast { exhausted_at: Some(_), .. }))),
+            _ => assert!(told.is_err(), "{told:?}"),
+        }
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    }
+    let larger = Limits { per_day: 1_000_000, ..limits() };
+    world.gate.reconfigure(vec![(main_key(), larger)], &BTreeSet::new());
+    call(&world).await;
+    let told = world.notices.try_recv().map(|notice| notice.event);
+    assert!(matches!(told, Ok(Event::DayForecast { exhausted_at: None, .. })), "{told:?}");
+    assert_eq!(world.key.snapshot().await.unwrap().day_used, 61);
 }
 
 #[tokio::test(start_paused = true)]

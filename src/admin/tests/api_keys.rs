@@ -46,6 +46,21 @@ async fn an_api_key_is_shown_with_its_limits_queue_day_and_tenants() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_day_that_will_not_last_is_shown_with_its_likely_span() {
+    let bench = Bench::open().await;
+    bench.put("acme").await;
+    for _ in 0..120 {
+        let permit = bench.enqueue(Class::Interactive).granted().await.unwrap();
+        permit.spend().settle(Outcome::Answered(Health::Good));
+    }
+    let day = bench.get("/v1/api-keys/main").await.json()["day"].clone();
+    let likely = day["forecast_exhausted_at"].as_str().unwrap();
+    let early = day["forecast_exhausted_between"][0].as_str().unwrap();
+    assert!(early < likely && likely < day["resets_at"].as_str().unwrap(), "{day}");
+    assert!(early.ends_with('Z') && day["forecast_exhausted_between"][1].is_null(), "{day}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn api_keys_come_in_pieces_too() {
     let bench = Bench::open().await;
     let first = bench.get("/v1/api-keys?limit=1").await;
