@@ -55,7 +55,7 @@ pub struct Ration {
     /// Paced calls that may leave now; a full bucket until the day is known.
     level: Option<u128>,
     /// Unknown until the store has counted.
-    standing: Option<Standing>,
+    shares: Option<Shares>,
     looked_at: Mono,
     /// Paced calls granted since the start.
     paced: u64,
@@ -84,7 +84,7 @@ impl Ration {
             reserve,
             window_calls,
             level: None,
-            standing: None,
+            shares: None,
             looked_at: Mono::new(Duration::ZERO),
             paced: 0,
         }
@@ -98,8 +98,8 @@ impl Ration {
 
     /// The day is so now; `None` while the store has not counted.
     pub fn look(&mut self, standing: Option<Standing>, now: Mono) {
-        self.standing = standing;
-        let Some(shares) = self.shares() else {
+        self.shares = standing.map(|standing| self.shares_of(standing));
+        let Some(shares) = self.shares else {
             self.looked_at = now;
             return;
         };
@@ -115,7 +115,7 @@ impl Ration {
     /// again then.
     #[must_use]
     pub fn opens_at(&self, class: Class) -> Mono {
-        let Some(shares) = self.shares().filter(|shares| shares.paces(class)) else {
+        let Some(shares) = self.shares.filter(|shares| shares.paces(class)) else {
             return Mono::default();
         };
         let wait = self.wait_in(shares, CALL);
@@ -133,7 +133,7 @@ impl Ration {
 
     /// A call of this class has been granted.
     pub fn spend(&mut self, class: Class) {
-        if self.shares().is_some_and(|shares| shares.paces(class)) {
+        if self.shares.is_some_and(|shares| shares.paces(class)) {
             self.level = self.level.map(|level| level.saturating_sub(CALL));
             self.paced = self.paced.saturating_add(1);
         }
@@ -143,7 +143,7 @@ impl Ration {
     /// at most until the day turns.
     #[must_use]
     pub fn wait(&self, class: Class, calls: u64) -> Duration {
-        let Some(shares) = self.shares() else { return Duration::ZERO };
+        let Some(shares) = self.shares else { return Duration::ZERO };
         let need = u128::from(calls).saturating_mul(CALL);
         match class {
             Class::Interactive => Duration::ZERO,
@@ -163,7 +163,7 @@ impl Ration {
     /// Whether normal calls are paced now.
     #[must_use]
     pub fn is_scarce(&self) -> bool {
-        self.shares().is_some_and(|shares| shares.paces(Class::Normal))
+        self.shares.is_some_and(|shares| shares.paces(Class::Normal))
     }
 
     /// Paced calls granted since the start.
@@ -175,6 +175,9 @@ impl Ration {
     /// How long until `need` paced calls may have left.
     fn wait_in(&self, shares: Shares, need: u128) -> Duration {
         let level = self.level.unwrap_or_default();
+        if shares.open > 0 && need <= level {
+            return Duration::ZERO;
+        }
         let nanos = if shares.open == 0 {
             // until what is kept has melted below what remains, and then as it melts on
             let melted = portion(shares.remaining, DAY, shares.kept_whole.max(1));
@@ -188,8 +191,8 @@ impl Ration {
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
-    fn shares(&self) -> Option<Shares> {
-        let Standing { limit, remaining, left } = self.standing?;
+    fn shares_of(&self, standing: Standing) -> Shares {
+        let Standing { limit, remaining, left } = standing;
         let left = left.as_nanos().clamp(1, DAY);
         let whole = u128::from(limit).saturating_mul(CALL);
         let stock = limit.checked_div(STOCK_PART).unwrap_or(0).min(u64::from(self.window_calls));
@@ -198,13 +201,13 @@ impl Ration {
             .min(whole);
         let remaining = u128::from(remaining).saturating_mul(CALL);
         let even = portion(whole.saturating_sub(kept_whole), left, DAY);
-        Some(Shares {
+        Shares {
             kept_whole,
             open: remaining.saturating_sub(portion(kept_whole, left, DAY)),
             line: portion(even, 1, 2),
             remaining,
             left,
-        })
+        }
     }
 
     /// Most paced calls that may leave together.
