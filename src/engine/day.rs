@@ -55,6 +55,8 @@ pub struct Ration {
     /// Paced calls that may leave now; a full bucket until the day is known.
     level: Option<u128>,
     /// Unknown until the store has counted.
+    standing: Option<Standing>,
+    /// What follows from it.
     shares: Option<Shares>,
     looked_at: Mono,
     /// Paced calls granted since the start.
@@ -84,6 +86,7 @@ impl Ration {
             reserve,
             window_calls,
             level: None,
+            standing: None,
             shares: None,
             looked_at: Mono::new(Duration::ZERO),
             paced: 0,
@@ -94,10 +97,17 @@ impl Ration {
     pub const fn reconfigure(&mut self, reserve: Reserve, window_calls: u32) {
         self.reserve = reserve;
         self.window_calls = window_calls;
+        // the next look works everything out anew
+        self.standing = None;
     }
 
     /// The day is so now; `None` while the store has not counted.
     pub fn look(&mut self, standing: Option<Standing>, now: Mono) {
+        // one input makes several looks at one moment
+        if standing.is_some() && standing == self.standing && now == self.looked_at {
+            return;
+        }
+        self.standing = standing;
         self.shares = standing.map(|standing| self.shares_of(standing));
         let Some(shares) = self.shares else {
             self.looked_at = now;
