@@ -68,6 +68,8 @@ pub struct Ration {
 struct Shares {
     /// Kept for interactive calls at the start of a day.
     kept_whole: u128,
+    /// What has not melted of that.
+    kept: u128,
     /// Above what is kept now: what normal and bulk calls may take.
     open: u128,
     /// Below this much of `open`, normal calls are paced.
@@ -103,8 +105,15 @@ impl Ration {
 
     /// The day is so now; `None` while the store has not counted.
     pub fn look(&mut self, standing: Option<Standing>, now: Mono) {
-        // one input makes several looks at one moment
-        if standing.is_some() && standing == self.standing && now == self.looked_at {
+        // one input makes several looks at one moment, between which only calls have left
+        if let (Some(before), Some(after)) = (self.standing, standing)
+            && let Some(shares) = &mut self.shares
+            && now == self.looked_at
+            && before == (Standing { remaining: before.remaining, ..after })
+        {
+            shares.remaining = u128::from(after.remaining).saturating_mul(CALL);
+            shares.open = shares.remaining.saturating_sub(shares.kept);
+            self.standing = standing;
             return;
         }
         self.standing = standing;
@@ -210,10 +219,12 @@ impl Ration {
             .saturating_add(u128::from(stock).saturating_mul(CALL))
             .min(whole);
         let remaining = u128::from(remaining).saturating_mul(CALL);
+        let kept = portion(kept_whole, left, DAY);
         let even = portion(whole.saturating_sub(kept_whole), left, DAY);
         Shares {
             kept_whole,
-            open: remaining.saturating_sub(portion(kept_whole, left, DAY)),
+            kept,
+            open: remaining.saturating_sub(kept),
             line: portion(even, 1, 2),
             remaining,
             left,
