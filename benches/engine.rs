@@ -120,7 +120,10 @@ impl World {
                     self.scheduler.claimed(claim.day, Some(answer), self.now);
                 }
                 Command::Forecast { .. } => {}
-                Command::Refuse { .. } | Command::Release { .. } | Command::Demand { .. } => {
+                Command::Refuse { .. }
+                | Command::Release { .. }
+                | Command::Demand { .. }
+                | Command::Tell(_) => {
                     unreachable!("nothing is refused, uncounted or without a token here")
                 }
             }

@@ -16,8 +16,10 @@
     )
 )]
 
+pub mod backoff;
 pub mod budget;
 pub mod day;
+pub mod foreign;
 pub mod ids;
 pub mod outcome;
 pub mod pacer;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -15,7 +15,7 @@ use crate::engine::scheduler::{Arrival, CallId, Entry, Limits, Readiness};
 use crate::engine::{ApiKeyName, Class, DayReset, Guard, Reserve, TenantName, Unix};
 use crate::rejection::Reason;
 use crate::store::{MemoryStore, Store as _};
-use crate::telemetry::{Event, Events, Metrics, Notice};
+use crate::telemetry::{Event, Events, Metrics};
 
 const NOON: Unix = Unix::from_secs(20_000 * 86_400 + 43_200);
 
@@ -25,7 +25,7 @@ struct World {
     clock: Clock,
     store: Arc<MemoryStore>,
     demands: mpsc::UnboundedReceiver<Demand>,
-    notices: broadcast::Receiver<Notice>,
+    events: Events,
 }
 
 fn limits() -> Limits {
@@ -55,16 +55,16 @@ async fn world() -> World {
     let store = Arc::new(MemoryStore::default());
     let (demands, demanded) = mpsc::unbounded_channel();
     let events = Events::new(clock.clone());
-    let notices = events.subscribe();
     let gate = Gate::start(
         Parts {
             store: store.clone(),
             clock: clock.clone(),
             metrics: Metrics::new("test"),
-            events,
+            events: events.clone(),
             demands,
             tracker: TaskTracker::new(),
             stopped: CancellationToken::new(),
+            seed: 1,
         },
         vec![(main_key(), limits())],
         &BTreeSet::new(),
@@ -72,7 +72,7 @@ async fn world() -> World {
     gate.set_tenant(&main_key(), &acme(), Some(Readiness::Ready), false, 1);
     tokio::time::sleep(Duration::from_secs(2)).await;
     let key = gate.api_key(&main_key()).unwrap();
-    World { gate, key, clock, store, demands: demanded, notices }
+    World { gate, key, clock, store, demands: demanded, events }
 }
 
 impl World {
@@ -110,7 +110,8 @@ async fn calls_are_granted_one_spacing_apart_and_counted_before_they_leave() {
 
 #[tokio::test(start_paused = true)]
 async fn a_day_that_will_not_last_is_told_once_and_a_reload_that_mends_it_too() {
-    let mut world = world().await;
+    let world = world().await;
+    let mut notices = world.events.subscribe();
     let call = async |world: &World| {
         let spent = world.ticket().granted().await.unwrap().spend();
         spent.settle(Outcome::Answered(Health::Good));
@@ -119,7 +120,7 @@ async fn a_day_that_will_not_last_is_told_once_and_a_reload_that_mends_it_too() 
         for _ in 0..20 {
             call(&world).await;
         }
-        let told = world.notices.try_recv().map(|notice| notice.event);
+        let told = notices.try_recv().map(|notice| notice.event);
         match minute {
             1 => assert!(matches!(told, Ok(Event::DayForecast { exhausted_at: Some(_), .. }))),
             _ => assert!(told.is_err(), "{told:?}"),
@@ -129,9 +130,34 @@ async fn a_day_that_will_not_last_is_told_once_and_a_reload_that_mends_it_too() 
     let larger = Limits { per_day: 1_000_000, ..limits() };
     world.gate.reconfigure(vec![(main_key(), larger)], &BTreeSet::new());
     call(&world).await;
-    let told = world.notices.try_recv().map(|notice| notice.event);
+    let told = notices.try_recv().map(|notice| notice.event);
     assert!(matches!(told, Ok(Event::DayForecast { exhausted_at: None, .. })), "{told:?}");
     assert_eq!(world.key.snapshot().await.unwrap().day_used, 61);
+}
+
+#[tokio::test(start_paused = true)]
+async fn holds_and_foreign_use_are_told_to_those_who_listen() {
+    let world = world().await;
+    let mut notices = world.events.subscribe();
+    for _ in 0..10 {
+        let spent = world.ticket().granted().await.unwrap().spend();
+        spent.settle(Outcome::Answered(Health::Forbidden));
+    }
+    let refused = world.ticket().granted().await.err().unwrap();
+    assert_eq!(refused.reason(), Reason::WaitTooLong);
+    let Event::TenantHeld { tenant, api_key, secs, .. } = notices.try_recv().unwrap().event else {
+        panic!("another event")
+    };
+    assert_eq!((tenant, api_key), (acme(), main_key()));
+    assert!((60..=75).contains(&secs), "{secs}");
+    world.key.forgive(&acme());
+    world.ticket().granted().await.unwrap().spend().settle(Outcome::QuotaExceeded);
+    world.key.snapshot().await.unwrap();
+    let events = [notices.try_recv().unwrap().event, notices.try_recv().unwrap().event];
+    let foreign =
+        Event::ForeignUse { api_key: main_key(), suspected: true, calls_today: 1_000 - 11 };
+    assert_eq!(events, [Event::DaySpent { api_key: main_key() }, foreign]);
+    assert!(notices.try_recv().is_err(), "told once");
 }
 
 #[tokio::test(start_paused = true)]

@@ -30,7 +30,12 @@ impl Scheduler {
         let used = self.budget.used();
         let standing = self.budget.is_counted().then(|| Standing {
             limit: self.budget.limit(),
-            remaining: self.budget.limit().saturating_sub(used),
+            // what others are likely to use is not there to be shared out
+            remaining: self
+                .budget
+                .limit()
+                .saturating_sub(used)
+                .saturating_sub(self.foreign.withheld()),
             left: self.budget.resets_at().since(now.unix),
         });
         self.ration.look(standing, now.mono);

@@ -6,7 +6,7 @@ mod random;
 
 use std::time::Duration;
 
-use super::{Arrival, CallId, Command, Entry, Limits, Readiness, Refusal, Scheduler};
+use super::{Arrival, CallId, Command, Entry, Limits, News, Readiness, Refusal, Scheduler};
 use crate::engine::TenantName;
 use crate::engine::budget::Claimed;
 use crate::engine::day::Reserve;
@@ -30,6 +30,7 @@ struct World {
     refused: Vec<(CallId, Refusal)>,
     demanded: Vec<(TenantName, Mono)>,
     forecasts: Vec<Option<Unix>>,
+    news: Vec<News>,
 }
 
 fn limits(rate: &str) -> Limits {
@@ -68,6 +69,7 @@ impl World {
             refused: Vec::new(),
             demanded: Vec::new(),
             forecasts: Vec::new(),
+            news: Vec::new(),
         };
         world.settle_commands();
         world.pass(Duration::from_secs(2));
@@ -88,6 +90,7 @@ impl World {
                 Command::Refuse { call, why } => self.refused.push((call, why)),
                 Command::Demand { tenant, deadline } => self.demanded.push((tenant, deadline)),
                 Command::Forecast { exhausted_at } => self.forecasts.push(exhausted_at),
+                Command::Tell(news) => self.news.push(news),
                 Command::Release { count, .. } => self.counted -= u64::from(count),
                 Command::Claim(claim) => {
                     if claim.day > self.day {
@@ -386,3 +389,4 @@ fn a_day_that_turns_while_calls_wait_opens_a_new_count() {
 }
 
 mod repeats;
+mod scope;
