@@ -284,7 +284,7 @@ fn a_day_spent_by_others_is_told_and_the_next_one_leaves_room_for_them() {
     for _ in 0..85 {
         world.end_one("a", Class::Interactive, GOOD);
     }
-    assert_eq!(world.call("a", MIN), Err(Refusal::DaySpent));
+    assert_eq!(world.call("a", 60_000), Err(Refusal::DaySpent));
     assert_eq!(count(&mut world, Class::Bulk), 0);
     assert_eq!(count(&mut world, Class::Interactive), 15);
     world.pass(Duration::from_secs(86_400));
@@ -294,7 +294,7 @@ fn a_day_spent_by_others_is_told_and_the_next_one_leaves_room_for_them() {
     for _ in 0..93 {
         world.end_one("a", Class::Interactive, GOOD);
     }
-    assert_eq!(world.call("a", MIN), Err(Refusal::DaySpent));
+    assert_eq!(world.call("a", 60_000), Err(Refusal::DaySpent));
     assert_eq!(count(&mut world, Class::Interactive), 7);
 }
 
