@@ -277,7 +277,7 @@ fn a_day_spent_by_others_is_told_and_the_next_one_leaves_room_for_them() {
     assert_eq!(world.scheduler.snapshot(world.now).foreign, seen);
     assert_eq!(world.call("a", 30_000), Err(Refusal::DaySpent), "no loop of refusals");
     world.pass(Duration::from_secs(43_200));
-    world.pass(Duration::from_secs(3));
+    world.pass(Duration::from_secs(31));
     let snapshot = world.scheduler.snapshot(world.now);
     assert_eq!((snapshot.foreign.since, snapshot.foreign.calls_today), (since, 0));
     assert_eq!((snapshot.day_limit, snapshot.day_remaining), (100, 100), "the limit stays");
