@@ -16,7 +16,7 @@ use ctct_proxy::engine::rate::Guard;
 use ctct_proxy::engine::scheduler::{
     Arrival, CallId, Command, Entry, Limits, Readiness, Scheduler,
 };
-use ctct_proxy::engine::{Class, DayReset, Mono, Now, Rate, TenantName, Unix};
+use ctct_proxy::engine::{Class, DayReset, Mono, Now, Rate, Reserve, TenantName, Unix};
 
 const WAITING: u64 = 10_000;
 const TENANTS: u64 = 1_000;
@@ -71,6 +71,7 @@ impl World {
             guard: Guard::Fixed(Duration::from_millis(60)),
             per_day: u64::MAX / 2,
             day_reset: DayReset::default(),
+            reserve: Reserve::default(),
             in_flight_max: 1,
             capacity: 20_000,
             capacity_per_tenant: 2_000,
@@ -118,6 +119,7 @@ impl World {
                         Claimed { day: claim.day, granted: claim.want, total: self.counted };
                     self.scheduler.claimed(claim.day, Some(answer), self.now);
                 }
+                Command::Forecast { .. } => {}
                 Command::Refuse { .. }
                 | Command::Release { .. }
                 | Command::Demand { .. }
@@ -212,7 +214,7 @@ fn queue(c: &mut Criterion) {
     c.bench_function("queue/push, pop", |b| {
         b.iter(|| {
             push(&mut queue);
-            black_box(queue.pop())
+            black_box(queue.pop([true; 3]))
         });
     });
 }

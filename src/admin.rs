@@ -11,7 +11,6 @@ mod body;
 mod clients;
 mod errors;
 mod events;
-mod forecast;
 mod health;
 mod page;
 mod tenants;

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use http::Uri;
 
-use crate::engine::{ApiKeyName, DayReset, Guard, Rate};
+use crate::engine::{ApiKeyName, DayReset, Guard, Rate, Reserve};
 use crate::secret::Secret;
 
 pub use effective::Effective;
@@ -173,6 +173,8 @@ pub struct ApiKey {
     pub guard: Guard,
     /// When its quota day turns.
     pub day_reset: DayReset,
+    /// Share of its day that is kept for interactive calls.
+    pub reserve: Reserve,
     /// Its token endpoint.
     pub token_url: Uri,
 }

@@ -18,6 +18,7 @@
 
 pub mod backoff;
 pub mod budget;
+pub mod day;
 pub mod foreign;
 pub mod ids;
 pub mod outcome;
@@ -28,6 +29,7 @@ pub mod scheduler;
 pub mod time;
 pub mod token;
 
+pub use day::Reserve;
 pub use ids::{ApiKeyName, ClientName, NameError, TenantName};
 pub use rate::{Class, Guard, Rate, RateError};
 pub use time::{Day, DayReset, Mono, Now, Unix};

@@ -59,7 +59,22 @@ fn status_shows_keys_and_all_pages_of_tenants() {
     let lines: Vec<Vec<&str>> = ran.out.lines().map(|l| l.split_whitespace().collect()).collect();
     assert_eq!(
         lines[1],
-        ["default", "open", "12", "3", "345", "10000", "2026-11-25T00:00:00Z", "1", "2"]
+        [
+            "default",
+            "open",
+            "12",
+            "3",
+            "345",
+            "10000",
+            "2026-11-25T00:00:00Z",
+            "2026-11-24T21:00:00Z",
+            "(2026-11-24T20:00:00Z",
+            "to",
+            "the",
+            "reset)",
+            "1",
+            "2"
+        ]
     );
     assert_eq!(lines[4], ["acme", "default", "ready", "4", "77", "2026-11-24T20:00:00Z"]);
     assert_eq!(lines[5][0], "zeta");

@@ -111,7 +111,7 @@ colour = 1
 [[api_keys]]
 name = \"a b\"
 per_day = 0
-reserve = \"10%\"
+reserve = \"91%\"
 [[api_keys]]
 name = \"b\"
 auth_style = \"body\"
@@ -144,6 +144,7 @@ client_id = \"\"
     assert!(text.starts_with("14 mistakes in the configuration\n"), "{text}");
     assert!(text.contains("\"30\" has no unit (ms, s, m, h, d); allowed: a duration"), "{text}");
     assert!(text.contains("allowed: max_wait, max_wait_limit, capacity, capacity_per_tenant"));
+    assert!(text.contains("\"0%\" to \"90%\""), "{text}");
 }
 
 #[test]
@@ -203,6 +204,7 @@ plan = \"partner\"
 per_day = 9
 guard = \"auto\"
 day_reset = \"01:00Z\"
+reserve = \"25%\"
 token_url = \"http://127.0.0.1:9/token\"
 ";
     let case = Case::file(text);
@@ -211,6 +213,7 @@ token_url = \"http://127.0.0.1:9/token\"
     assert_eq!(keys[0].guard, Guard::Fixed(Duration::from_millis(60)));
     assert_eq!((keys[1].plan, keys[1].rate.calls(), keys[1].per_day), (Plan::Partner, 10, 9));
     assert_eq!(keys[1].guard, Guard::Auto);
+    assert_eq!((keys[0].reserve.percent(), keys[1].reserve.percent()), (10, 25));
     assert_eq!(keys[1].day_reset, DayReset::new(Duration::from_hours(1)));
     assert_eq!(keys[1].token_url, "http://127.0.0.1:9/token");
     let keys = case.flag(&settings::PER_SECOND, "60/min").config().api_keys;

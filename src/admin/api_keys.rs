@@ -17,7 +17,6 @@ use tracing::info;
 
 use super::body::Named;
 use super::errors::AdminError;
-use super::forecast::exhausted_at;
 use super::page::{Page, Query};
 use super::{Desk, Shared};
 use crate::config::{ApiKey, Plan};
@@ -65,6 +64,8 @@ struct DayView {
     remaining: u64,
     resets_at: String,
     forecast_exhausted_at: Option<String>,
+    /// The earliest and the latest likely moment; the latter `null` when it is past the reset.
+    forecast_exhausted_between: Option<[Option<String>; 2]>,
 }
 
 #[derive(Debug, Serialize)]
@@ -159,7 +160,7 @@ pub(super) async fn views(shared: &Shared) -> Vec<ApiKeyView> {
         let Some(snapshot) = gate.snapshot().await else { continue };
         let lane = LaneView { depth: lanes.get(&key.name).copied().unwrap_or_default() };
         let tenants = tenants.get(&key.name).copied().unwrap_or_default();
-        views.push(view(key, &snapshot, parts.clock.now().unix, lane, tenants));
+        views.push(view(key, &snapshot, lane, tenants));
     }
     views
 }
@@ -180,13 +181,12 @@ async fn count_tenants(shared: &Shared) -> BTreeMap<ApiKeyName, TenantCounts> {
 fn view(
     key: &ApiKey,
     snapshot: &Snapshot,
-    now: Unix,
     token_lane: LaneView,
     tenants: TenantCounts,
 ) -> ApiKeyView {
     let by_class = Class::ALL.into_iter().map(Class::as_str).zip(snapshot.depth).collect();
-    let (used, limit) = (snapshot.day_used, snapshot.day_limit);
-    let exhausted = exhausted_at(now, snapshot.day_resets_at, used, limit);
+    let outlook = snapshot.day_outlook;
+    let band = |(early, late): (Unix, Option<Unix>)| [Some(rfc3339(early)), late.map(rfc3339)];
     ApiKeyView {
         name: key.name.as_str().to_owned(),
         client_id: key.client_id.clone(),
@@ -203,10 +203,11 @@ fn view(
             oldest_wait_ms: whole_ms(snapshot.oldest_wait),
         },
         day: DayView {
-            used,
+            used: snapshot.day_used,
             remaining: snapshot.day_remaining,
             resets_at: rfc3339(snapshot.day_resets_at),
-            forecast_exhausted_at: exhausted.map(rfc3339),
+            forecast_exhausted_at: outlook.exhausted_at.map(rfc3339),
+            forecast_exhausted_between: outlook.between.map(band),
         },
         upstream: UpstreamView {
             in_flight: snapshot.in_flight,

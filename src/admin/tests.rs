@@ -31,7 +31,7 @@ use crate::clients::Clients;
 use crate::clock::Clock;
 use crate::config::{self, ApiKey, AuthStyle, Config, LogFormat, Plan, StoreUrl};
 use crate::engine::scheduler::Limits;
-use crate::engine::{ApiKeyName, DayReset, Guard, TenantName, Unix};
+use crate::engine::{ApiKeyName, DayReset, Guard, Reserve, TenantName, Unix};
 use crate::gate::{self, Gate};
 use crate::phase::{Phase, SharedPhase};
 use crate::secret::Secret;
@@ -253,6 +253,7 @@ fn start_gate(
         guard: key.guard,
         per_day: key.per_day,
         day_reset: key.day_reset,
+        reserve: key.reserve,
         in_flight_max: 64,
         capacity: 100,
         capacity_per_tenant: 100,
@@ -283,6 +284,7 @@ fn config() -> Config {
         per_day,
         guard: Guard::Fixed(Duration::from_millis(50)),
         day_reset: DayReset::default(),
+        reserve: Reserve::default(),
         token_url: "https://127.0.0.1:1/token".parse().unwrap(),
     };
     Config {

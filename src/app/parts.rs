@@ -31,6 +31,7 @@ pub(super) fn limits(config: &Config) -> Vec<(ApiKeyName, Limits)> {
         guard: key.guard,
         per_day: key.per_day,
         day_reset: key.day_reset,
+        reserve: key.reserve,
         in_flight_max: config.upstream.max_in_flight,
         capacity: config.queue.capacity,
         capacity_per_tenant: config.queue.capacity_per_tenant,

@@ -30,6 +30,9 @@ use callers::{APPETITES, Callers};
 const CLIENT_ID: &str = "demo-application";
 /// The name that the settings give to a single API key.
 const API_KEY: &str = "default";
+/// A day so large that only the second shapes what is seen in some minutes: the day's pace would
+/// make bulk calls of a standard key stop after as few.
+const PER_DAY: u64 = 1_000_000;
 /// Time between two drawings on a terminal.
 const REDRAWN_EVERY: Duration = Duration::from_secs(1);
 /// Time between two blocks where nothing can be drawn over.
@@ -144,11 +147,12 @@ impl Stage {
     }
 }
 
-/// A standard API key's limits, counted in the strictest way.
+/// A standard API key's limit per second, counted in the strictest way.
 fn sandbox_options() -> Options {
     Options {
         listen: ([127, 0, 0, 1], 0).into(),
         window: Window::Sliding,
+        per_day: PER_DAY,
         clients: vec![OAuthClient::new(CLIENT_ID, None)],
         ..Options::default()
     }
@@ -162,6 +166,7 @@ fn proxy_config(sandbox: &Sandbox) -> Result<Config, Mistakes> {
         .with(&settings::DRAIN_TIMEOUT, "5s")
         .with(&settings::UPSTREAM_URL, sandbox.url())
         .with(&settings::TOKEN_URL, sandbox.token_url())
+        .with(&settings::PER_DAY, PER_DAY.to_string())
         .with(&settings::STORE, "memory:")
         .with(&settings::CLIENT_ID, CLIENT_ID);
     let sources = Sources { flags: &flags, env: &|_| None, file: None };

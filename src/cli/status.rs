@@ -68,6 +68,7 @@ fn api_key_table(api_keys: &[Value]) -> String {
         "DAY USED",
         "OF",
         "RESETS AT",
+        "USED UP AT",
         "THROTTLED",
         "TOKEN LANE",
     ];
@@ -83,12 +84,25 @@ fn api_key_table(api_keys: &[Value]) -> String {
                 cell(&key["day"]["used"]),
                 cell(&key["per_day"]),
                 cell(&key["day"]["resets_at"]),
+                used_up_at(&key["day"]),
                 cell(&key["upstream"]["throttled_total"]),
                 cell(&key["token_lane"]["depth"]),
             ]
         })
         .collect();
     table(&head, &rows)
+}
+
+/// When a day's calls will be used up, with the ends of the likely span.
+fn used_up_at(day: &Value) -> String {
+    match day["forecast_exhausted_between"].as_array().map(Vec::as_slice) {
+        Some([early, late]) => {
+            let likely = cell(&day["forecast_exhausted_at"]);
+            let late = late.as_str().unwrap_or("the reset");
+            format!("{likely} ({} to {late})", cell(early))
+        }
+        Some(_) | None => cell(&day["forecast_exhausted_at"]),
+    }
 }
 
 /// A JSON value as a cell; what is absent is `-`.

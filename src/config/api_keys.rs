@@ -14,7 +14,7 @@ use super::mistakes::Origin;
 use super::reader::{Reader, number, secret, secret_from_file};
 use super::settings::{self, API_KEY_FIELDS, Kind, PER_DAY_KIND};
 use super::{ApiKey, AuthStyle, Plan, values};
-use crate::engine::{ApiKeyName, DayReset, Guard, Rate};
+use crate::engine::{ApiKeyName, DayReset, Guard, Rate, Reserve};
 use crate::secret::Secret;
 
 /// The name of the API key that needs no file.
@@ -72,6 +72,7 @@ struct Limits {
     per_day: Option<u64>,
     guard: Guard,
     day_reset: DayReset,
+    reserve: Reserve,
     token_url: Uri,
 }
 
@@ -83,6 +84,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> (Vec<ApiKey>, Vec<Fields>) {
         per_day: reader.optional(&settings::PER_DAY, |text| number(PER_DAY_KIND, text)),
         guard: reader.value(&settings::GUARD, values::guard),
         day_reset: reader.value(&settings::DAY_RESET, values::time_of_day),
+        reserve: reader.value(&settings::RESERVE, reserve),
         token_url: reader.value(&settings::TOKEN_URL, values::url),
     };
     let mut tables = std::mem::take(&mut reader.file.api_keys);
@@ -161,6 +163,7 @@ impl Entry<'_, '_> {
         let per_day = own_per_day.or(shared.1).unwrap_or(plan.per_day());
         let guard = self.field("guard", values::guard).unwrap_or(limits.guard);
         let day_reset = self.field("day_reset", values::time_of_day).unwrap_or(limits.day_reset);
+        let reserve = self.field("reserve", reserve).unwrap_or(limits.reserve);
         let token_url =
             self.field("token_url", values::url).unwrap_or_else(|| limits.token_url.clone());
         let (Some(name), Some(client_id)) = (name, client_id) else {
@@ -175,6 +178,7 @@ impl Entry<'_, '_> {
             ("per_day", per_day.to_string()),
             ("guard", values::guard_text(guard)),
             ("day_reset", values::time_of_day_text(day_reset)),
+            ("reserve", reserve.to_string()),
             ("token_url", token_url.to_string()),
         ]);
         let client_secret = secret;
@@ -188,6 +192,7 @@ impl Entry<'_, '_> {
             per_day,
             guard,
             day_reset,
+            reserve,
             token_url,
         };
         (Some(key), texts)
@@ -277,6 +282,10 @@ impl Entry<'_, '_> {
 fn kind_of(name: &str) -> Kind {
     let field = API_KEY_FIELDS.iter().find(|(known, _)| *known == name);
     field.map(|(_, kind)| *kind).expect("only fields of the table are read")
+}
+
+fn reserve(text: &str) -> Result<Reserve, String> {
+    text.parse().map_err(|_| "is no such percentage".to_owned())
 }
 
 fn rate(text: &str) -> Result<Rate, String> {

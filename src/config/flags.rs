@@ -132,6 +132,7 @@ fn value_name(kind: Kind) -> &'static str {
         Kind::LogFormat => "FORMAT",
         Kind::LogLevel => "LEVEL",
         Kind::ClientId => "ID",
+        Kind::Reserve => "PERCENT",
         Kind::Name | Kind::Secret | Kind::SecretEnv | Kind::AuthStyle => "TEXT",
     }
 }

@@ -189,6 +189,7 @@ pub(super) fn number(kind: Kind, text: &str) -> Result<u64, String> {
         | Kind::ClientId
         | Kind::Secret
         | Kind::SecretEnv
+        | Kind::Reserve
         | Kind::AuthStyle => return Err("is no number".into()),
     };
     match value {

@@ -56,6 +56,8 @@ pub enum Kind {
     Guard,
     /// A time of day in UTC.
     TimeOfDay,
+    /// A share of the day.
+    Reserve,
     /// How log lines are written.
     LogFormat,
     /// A level or filter.
@@ -117,6 +119,7 @@ impl Kind {
             Self::Rate => "calls per second from 0.001 to 1000000, such as 4, 0.5 or 60/min".into(),
             Self::Guard => "auto, or a duration from 0s to 1m, such as 60ms".into(),
             Self::TimeOfDay => "a time of day in UTC in quotes, such as \"00:00:00Z\"".into(),
+            Self::Reserve => "a whole percentage in quotes from \"0%\" to \"90%\"".into(),
             Self::LogFormat => "text or json".into(),
             Self::LogLevel => {
                 "off, error, warn, info, debug, trace, or a filter such as warn,ctct_proxy=debug"
@@ -243,6 +246,8 @@ settings! {
         "Margin on the upstream's one-second window against jitter: auto or a duration";
     DAY_RESET = "day-reset", Some("limits.day_reset"), Some("00:00:00Z"), Kind::TimeOfDay,
         "Time of day, UTC, at which the quota day turns";
+    RESERVE = "reserve", Some("limits.reserve"), Some("10%"), Kind::Reserve,
+        "Share of the day kept for interactive calls, melting toward the reset";
     LOG_FORMAT = "log-format", Some("log.format"), Some("text"), Kind::LogFormat,
         "How log lines are written: text or json";
     LOG_LEVEL = "log-level", Some("log.level"), Some("info"), Kind::LogLevel,
@@ -266,5 +271,6 @@ pub static API_KEY_FIELDS: &[(&str, Kind)] = &[
     ("per_day", PER_DAY_KIND),
     ("guard", Kind::Guard),
     ("day_reset", Kind::TimeOfDay),
+    ("reserve", Kind::Reserve),
     ("token_url", Kind::Url),
 ];

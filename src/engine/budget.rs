@@ -275,6 +275,24 @@ impl Budget {
         (self.day, count)
     }
 
+    /// Whether the store has counted in this day.
+    #[must_use]
+    pub const fn is_counted(&self) -> bool {
+        self.counted.is_some()
+    }
+
+    /// When the upstream said that the day is spent, while it is believed.
+    #[must_use]
+    pub fn refused_at(&self) -> Option<Mono> {
+        self.probe_at.map(|_| self.spent_at)
+    }
+
+    /// The day that is counted.
+    #[must_use]
+    pub const fn day(&self) -> Day {
+        self.day
+    }
+
     /// Calls of this day that have left, as far as is known.
     #[must_use]
     pub fn used(&self) -> u64 {

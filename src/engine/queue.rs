@@ -229,14 +229,15 @@ impl<T: Copy> FairQueue<T> {
         }
     }
 
-    /// Whether a call could be taken now.
-    pub fn is_ready(&mut self) -> bool {
-        Class::ALL.into_iter().any(|class| self.front(class).is_some())
+    /// Whether a call of a class could be taken now.
+    pub fn is_ready(&mut self, class: Class) -> bool {
+        self.front(class).is_some()
     }
 
-    /// Takes the call whose turn it is.
-    pub fn pop(&mut self) -> Option<T> {
-        let class = self.class_in_turn()?;
+    /// Takes the call whose turn it is among the classes that are `open`, in the order of
+    /// [`Class::ALL`]. A class that is not keeps its calls and its order and spends no credit.
+    pub fn pop(&mut self, open: [bool; 3]) -> Option<T> {
+        let class = self.class_in_turn(open)?;
         let ix = self.front(class)?;
         let lane = of_mut(&mut self.lanes, class);
         lane.credit = lane.credit.saturating_sub(1);
@@ -262,8 +263,8 @@ impl<T: Copy> FairQueue<T> {
 
     /// The class to serve: the most urgent one with credit left. Credits are given anew when no
     /// class that has something to send has any.
-    fn class_in_turn(&mut self) -> Option<Class> {
-        let ready = Class::ALL.map(|class| self.front(class).is_some());
+    fn class_in_turn(&mut self, open: [bool; 3]) -> Option<Class> {
+        let ready = Class::ALL.map(|class| *of(&open, class) && self.front(class).is_some());
         let with_credit = |lanes: &[Lane; 3]| {
             Class::ALL.into_iter().find(|class| *of(&ready, *class) && of(lanes, *class).credit > 0)
         };
@@ -294,9 +295,9 @@ impl<T: Copy> FairQueue<T> {
         None
     }
 
-    /// How many calls leave before a new one of this tenant and class, as things stand.
+    /// How many calls of its class leave before a new one of this tenant, as things stand.
     #[must_use]
-    pub fn ahead(&self, ix: TenantIx, class: Class) -> usize {
+    pub fn ahead_in_class(&self, ix: TenantIx, class: Class) -> usize {
         let own = self.tenant(ix).map_or(0, |tenant| of(&tenant.waiting, class).len());
         let weight =
             self.tenant(ix).map_or(1, |tenant| usize::try_from(tenant.weight).unwrap_or(1));
@@ -312,7 +313,13 @@ impl<T: Copy> FairQueue<T> {
             .fold(0, usize::saturating_add);
         // of its own all are ahead, not one a turn
         let own_counted = if held { 0 } else { own.min(rounds) };
-        let in_rounds = in_rounds.saturating_add(own).saturating_sub(own_counted);
+        in_rounds.saturating_add(own).saturating_sub(own_counted)
+    }
+
+    /// How many calls leave before a new one of this tenant and class, as things stand.
+    #[must_use]
+    pub fn ahead(&self, ix: TenantIx, class: Class) -> usize {
+        let in_rounds = self.ahead_in_class(ix, class);
         let own_turn = in_rounds.saturating_add(1);
         let share = usize::try_from(*of(&CLASS_WEIGHTS, class)).unwrap_or(1);
         Class::ALL.into_iter().filter(|other| *other != class).fold(in_rounds, |sum, other| {

@@ -10,6 +10,7 @@
 
 mod advance;
 mod calls;
+mod ration;
 mod settle;
 mod snapshot;
 mod tenants;
@@ -19,12 +20,14 @@ use std::time::Duration;
 
 use super::backoff::{Backoff, Jitter};
 use super::budget::{Budget, Claim, Claimed};
+use super::day::forecast::{Forecast, Outlook};
+use super::day::{Ration, Reserve};
 use super::foreign::{Foreign, ForeignUse};
 use super::ids::TenantName;
 use super::pacer::Pacer;
 use super::queue::{FairQueue, TenantIx};
 use super::rate::{Class, Guard, Rate};
-use super::time::{Day, DayReset, Mono, Now};
+use super::time::{Day, DayReset, Mono, Now, Unix};
 
 pub use calls::{CallId, CallTable};
 pub use snapshot::{Snapshot, TenantSnapshot};
@@ -44,6 +47,8 @@ pub struct Limits {
     pub per_day: u64,
     /// When the day turns.
     pub day_reset: DayReset,
+    /// Share of the day that is kept for interactive calls.
+    pub reserve: Reserve,
     /// Most calls granted and not yet ended.
     pub in_flight_max: usize,
     /// Most calls waiting.
@@ -160,6 +165,12 @@ pub enum Command {
         /// How long the call may wait.
         deadline: Mono,
     },
+    /// Tell operators that the day will probably be used up before it turns, or that it lasts after
+    /// all; once for each change.
+    Forecast {
+        /// When it is used up; `None` when it lasts.
+        exhausted_at: Option<Unix>,
+    },
     /// Tell those who watch.
     Tell(News),
 }
@@ -195,6 +206,9 @@ pub struct Scheduler {
     limits: Limits,
     pacer: Pacer,
     budget: Budget,
+    ration: Ration,
+    forecast: Forecast,
+    alarm: ration::Alarm,
     queue: FairQueue<CallId>,
     calls: Calls,
     tenants: Tenants,
@@ -226,6 +240,9 @@ impl Scheduler {
         let mut scheduler = Self {
             pacer: Pacer::new(limits.rate, limits.guard, now.mono),
             budget: Budget::new(limits.per_day, block(limits.rate), limits.day_reset, now.unix),
+            ration: Ration::new(limits.reserve, block(limits.rate)),
+            forecast: Forecast::default(),
+            alarm: ration::Alarm::default(),
             limits,
             queue: FairQueue::default(),
             calls: Calls::default(),
@@ -256,6 +273,7 @@ impl Scheduler {
         self.limits = limits;
         self.pacer.reconfigure(limits.rate, limits.guard);
         self.budget.reconfigure(limits.per_day, block(limits.rate), limits.day_reset);
+        self.ration.reconfigure(limits.reserve, block(limits.rate));
         self.advance(now);
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::{Board, Demand, hold_reason};
 use crate::clock::Clock;
@@ -20,8 +20,9 @@ use crate::engine::scheduler::{
     Arrival, CallId, CallTable, Command, Limits, News, Readiness, Refusal, Scheduler, Snapshot,
     TenantSnapshot,
 };
-use crate::engine::{ApiKeyName, Day, Mono, Now, TenantName};
+use crate::engine::{ApiKeyName, Day, Mono, Now, TenantName, Unix};
 use crate::store::{Store, StoreError};
+use crate::telemetry::events::rfc3339;
 use crate::telemetry::{Event, Events, KeyMetrics, ThrottleScope};
 
 /// Messages taken before commands are carried out, so that a full mailbox does not hold back
@@ -240,6 +241,7 @@ impl Actor {
                 Command::Refuse { call, why } => self.answer(call, Err(why)),
                 Command::Claim(claim) => self.claim(claim),
                 Command::Release { day, count } => self.release(day, count, None),
+                Command::Forecast { exhausted_at } => self.tell_forecast(exhausted_at),
                 Command::Demand { tenant, deadline } => {
                     let api_key = self.name.clone();
                     let _ = self.demands.send(Demand { api_key, tenant, deadline });
@@ -252,6 +254,16 @@ impl Actor {
         if self.replies.is_empty() && self.replies.capacity() > 1_024 {
             self.replies.shrink_to_fit();
         }
+    }
+
+    fn tell_forecast(&self, exhausted_at: Option<Unix>) {
+        let api_key = self.name.clone();
+        if let Some(at) = exhausted_at.map(rfc3339) {
+            warn!(%api_key, exhausted_at = at, "the day's calls will not last until its reset");
+        } else {
+            info!(%api_key, "the day's calls will last after all");
+        }
+        self.events.publish(Event::DayForecast { api_key, exhausted_at });
     }
 
     fn tell(&self, news: News) {

@@ -12,7 +12,7 @@ use super::{Demand, Gate, KeyGate, Parts, Ticket};
 use crate::clock::Clock;
 use crate::engine::outcome::{Health, Outcome};
 use crate::engine::scheduler::{Arrival, CallId, Entry, Limits, Readiness};
-use crate::engine::{ApiKeyName, Class, DayReset, Guard, TenantName, Unix};
+use crate::engine::{ApiKeyName, Class, DayReset, Guard, Reserve, TenantName, Unix};
 use crate::rejection::Reason;
 use crate::store::{MemoryStore, Store as _};
 use crate::telemetry::{Event, Events, Metrics};
@@ -34,6 +34,7 @@ fn limits() -> Limits {
         guard: Guard::Fixed(Duration::from_millis(60)),
         per_day: 1_000,
         day_reset: DayReset::default(),
+        reserve: Reserve::default(),
         in_flight_max: 64,
         capacity: 100,
         capacity_per_tenant: 50,
@@ -105,6 +106,33 @@ async fn calls_are_granted_one_spacing_apart_and_counted_before_they_leave() {
     }
     let took = world.clock.now().mono.since(started);
     assert!((1_855..=1_900).contains(&took.as_millis()), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_day_that_will_not_last_is_told_once_and_a_reload_that_mends_it_too() {
+    let world = world().await;
+    let mut notices = world.events.subscribe();
+    let call = async |world: &World| {
+        let spent = world.ticket().granted().await.unwrap().spend();
+        spent.settle(Outcome::Answered(Health::Good));
+    };
+    for minute in 0..3 {
+        for _ in 0..20 {
+            call(&world).await;
+        }
+        let told = notices.try_recv().map(|notice| notice.event);
+        match minute {
+            1 => assert!(matches!(told, Ok(Event::DayForecast { exhausted_at: Some(_), .. }))),
+            _ => assert!(told.is_err(), "{told:?}"),
+        }
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    }
+    let larger = Limits { per_day: 1_000_000, ..limits() };
+    world.gate.reconfigure(vec![(main_key(), larger)], &BTreeSet::new());
+    call(&world).await;
+    let told = notices.try_recv().map(|notice| notice.event);
+    assert!(matches!(told, Ok(Event::DayForecast { exhausted_at: None, .. })), "{told:?}");
+    assert_eq!(world.key.snapshot().await.unwrap().day_used, 61);
 }
 
 #[tokio::test(start_paused = true)]

@@ -79,6 +79,15 @@ pub enum Event {
         #[serde(serialize_with = "text")]
         api_key: ApiKeyName,
     },
+    /// The day's calls will probably be used up before it turns, or last after all.
+    DayForecast {
+        /// The API key.
+        #[serde(serialize_with = "text")]
+        api_key: ApiKeyName,
+        /// When they are used up; none when they last.
+        #[serde(serialize_with = "time_if_any")]
+        exhausted_at: Option<Unix>,
+    },
     /// A client may call.
     ClientAdded {
         /// The client.
@@ -153,6 +162,11 @@ fn time<S: Serializer>(at: &Unix, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&rfc3339(*at))
 }
 
+#[expect(clippy::ref_option, reason = "the form in which serde calls it")]
+fn time_if_any<S: Serializer>(at: &Option<Unix>, serializer: S) -> Result<S::Ok, S::Error> {
+    at.map(rfc3339).serialize(serializer)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,6 +186,8 @@ mod tests {
             reason: None,
         });
         events.publish(Event::Throttled { api_key: api_key(), scope: ThrottleScope::Second });
+        let exhausted_at = Some(Unix::from_secs(1_795_478_400));
+        events.publish(Event::DayForecast { api_key: api_key(), exhausted_at });
         events.publish(Event::Draining);
 
         let mut next = || serde_json::to_value(notices.try_recv().unwrap()).unwrap();
@@ -185,6 +201,10 @@ mod tests {
             "time": time, "type": "throttled", "api_key": "main", "scope": "second",
         });
         assert_eq!(next(), throttled);
+        let forecast = serde_json::json!({
+            "time": time, "type": "day_forecast", "api_key": "main", "exhausted_at": time,
+        });
+        assert_eq!(next(), forecast);
         assert_eq!(next(), serde_json::json!({ "time": time, "type": "draining" }));
     }
 

@@ -112,7 +112,9 @@ fn api_key() -> Value {
         "name": "default", "client_id": "id", "plan": "standard", "per_second": 4,
         "per_day": 10_000, "paused": false,
         "queue": {"depth": 12, "by_class": {}, "oldest_wait_ms": 5},
-        "day": {"used": 345, "remaining": 9_655, "resets_at": "2026-11-25T00:00:00Z"},
+        "day": {"used": 345, "remaining": 9_655, "resets_at": "2026-11-25T00:00:00Z",
+                "forecast_exhausted_at": "2026-11-24T21:00:00Z",
+                "forecast_exhausted_between": ["2026-11-24T20:00:00Z", null]},
         "upstream": {"in_flight": 3, "throttled_total": 1, "guard_ms": 60},
         "token_lane": {"depth": 2}, "tenants": {"ready": 2, "needs_authorization": 0},
     })

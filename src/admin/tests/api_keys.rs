@@ -31,7 +31,7 @@ async fn an_api_key_is_shown_with_its_limits_queue_day_and_tenants() {
         },
         "day": {
             "used": 0, "remaining": 10_000, "resets_at": "2026-11-25T00:00:00.000Z",
-            "forecast_exhausted_at": null,
+            "forecast_exhausted_at": null, "forecast_exhausted_between": null,
         },
         "upstream": { "in_flight": 0, "throttled_total": 0, "guard_ms": 50 },
         "foreign_use": { "suspected": false, "calls_today": 0, "since": null },
@@ -44,6 +44,21 @@ async fn an_api_key_is_shown_with_its_limits_queue_day_and_tenants() {
     assert_eq!(list.json()["items"][1], quiet);
     assert_eq!(list.json()["items"][0]["per_second"], 7.5);
     assert_eq!(list.json()["next_cursor"], Value::Null);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_day_that_will_not_last_is_shown_with_its_likely_span() {
+    let bench = Bench::open().await;
+    bench.put("acme").await;
+    for _ in 0..120 {
+        let permit = bench.enqueue(Class::Interactive).granted().await.unwrap();
+        permit.spend().settle(Outcome::Answered(Health::Good));
+    }
+    let day = bench.get("/v1/api-keys/main").await.json()["day"].clone();
+    let likely = day["forecast_exhausted_at"].as_str().unwrap();
+    let early = day["forecast_exhausted_between"][0].as_str().unwrap();
+    assert!(early < likely && likely < day["resets_at"].as_str().unwrap(), "{day}");
+    assert!(early.ends_with('Z') && day["forecast_exhausted_between"][1].is_null(), "{day}");
 }
 
 #[tokio::test(start_paused = true)]

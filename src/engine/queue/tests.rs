@@ -20,7 +20,7 @@ fn next() -> u64 {
 }
 
 fn drain(queue: &mut FairQueue<u32>) -> Vec<u32> {
-    std::iter::from_fn(|| queue.pop()).collect()
+    std::iter::from_fn(|| queue.pop([true; 3])).collect()
 }
 
 #[test]
@@ -41,7 +41,7 @@ fn a_tenant_that_comes_back_at_once_waits_for_the_others() {
     queue.push(tenants[0], Class::Normal, next(), 0);
     queue.push(tenants[1], Class::Normal, next(), 10);
     queue.push(tenants[1], Class::Normal, next(), 11);
-    assert_eq!(queue.pop(), Some(0));
+    assert_eq!(queue.pop([true; 3]), Some(0));
     queue.push(tenants[0], Class::Normal, next(), 1);
     assert_eq!(drain(&mut queue), [10, 1, 11]);
 }
@@ -64,7 +64,7 @@ fn classes_share_eight_three_one() {
             queue.push(tenants[0], class, next(), call);
         }
     }
-    let first: Vec<u32> = (0..24).filter_map(|_| queue.pop()).collect();
+    let first: Vec<u32> = (0..24).filter_map(|_| queue.pop([true; 3])).collect();
     let of = |class| first.iter().filter(|call| **call == class).count();
     assert_eq!((of(0), of(1), of(2)), (16, 6, 2));
 }
@@ -77,7 +77,7 @@ fn a_held_tenant_gets_no_turn_and_loses_nothing() {
     queue.push(tenants[1], Class::Normal, next(), 10);
     queue.hold(tenants[0]);
     assert_eq!(drain(&mut queue), [10]);
-    assert!(!queue.is_ready());
+    assert!(!Class::ALL.into_iter().any(|class| queue.is_ready(class)));
     queue.unhold(tenants[0]);
     assert_eq!(drain(&mut queue), [0, 1]);
 }
@@ -125,4 +125,21 @@ fn a_removed_tenant_returns_its_calls() {
     assert_eq!(again.index(), tenants[0].index());
     assert_ne!(again, tenants[0], "an old index finds nothing of the new tenant");
     assert_eq!(drain(&mut queue), [8]);
+}
+
+#[test]
+fn a_class_that_may_not_go_keeps_its_calls_its_order_and_its_credit() {
+    let mut queue = FairQueue::default();
+    let ix = queue.add_tenant(1);
+    queue.unhold(ix);
+    for number in 0..40 {
+        queue.push(ix, Class::Normal, number, number);
+        queue.push(ix, Class::Bulk, 100 + number, 100 + number);
+    }
+    let without_bulk: Vec<u64> = (0..20).filter_map(|_| queue.pop([true, true, false])).collect();
+    assert_eq!(without_bulk, (0..20).collect::<Vec<_>>());
+    assert_eq!((queue.pop([true, false, false]), queue.depth(Class::Bulk)), (None, 40));
+    let both: Vec<u64> = (0..8).filter_map(|_| queue.pop([true; 3])).collect();
+    let bulk: Vec<u64> = both.into_iter().filter(|call| *call >= 100).collect();
+    assert_eq!(bulk, [100, 101], "three to one again, from the first on");
 }

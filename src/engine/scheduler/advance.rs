@@ -10,6 +10,7 @@ use super::calls::{Call, CallId, Stage};
 use super::tenants::Readiness;
 use super::{Arrival, Command, Entry, Mono, Now, Refusal, Scheduler};
 use crate::engine::budget::Stock;
+use crate::engine::day::reopening_pause;
 use crate::engine::queue::TenantIx;
 use crate::engine::rate::Class;
 use crate::engine::time::Day;
@@ -149,7 +150,7 @@ impl Scheduler {
         let held_until = self.tenants.find(ix).map(|tenant| tenant.holds.until(class));
         let first = slot.max(held_until.unwrap_or_default().since(now));
         let ahead = u32::try_from(self.queue.ahead(ix, class)).unwrap_or(u32::MAX);
-        first.saturating_add(self.pacer.pace().saturating_mul(ahead))
+        first.saturating_add(self.pacer.pace().saturating_mul(ahead)).max(self.day_wait(ix, class))
     }
 
     /// The caller of a waiting or granted call has gone: nothing is spent on it.
@@ -232,6 +233,7 @@ impl Scheduler {
         if self.stop_at.is_some_and(|at| at <= now.mono) {
             self.refuse_all(&Refusal::Stopping);
         }
+        self.look_at_day(now);
         while self.grant_one(now) {}
         self.end_waits(|deadline| deadline <= now.mono, now.mono);
     }
@@ -239,9 +241,11 @@ impl Scheduler {
     /// Goes on to a new day. Calls under way may be counted by the upstream in either, and for a
     /// moment its clock and ours may differ on which it is.
     fn turn_day(&mut self, now: Now) {
+        let refused_at = self.budget.refused_at();
         if self.budget.roll(now.unix) {
             self.budget.owe(self.in_flight);
-            self.pacer.close_until(now.mono.plus(DAY_TURN_PAUSE));
+            let pause = refused_at.map_or(DAY_TURN_PAUSE, reopening_pause).max(DAY_TURN_PAUSE);
+            self.pacer.close_until(now.mono.plus(pause));
         }
         let today = self.limits.day_reset.day_of(now.unix);
         if self.foreign.roll(today, self.limits.per_day) {
@@ -267,19 +271,23 @@ impl Scheduler {
     }
 
     fn grant_one(&mut self, now: Now) -> bool {
+        let open = self.ration.open(now.mono);
         let may = !self.paused
             && self.in_flight < self.limits.in_flight_max
             && self.pacer.ready_at() <= now.mono
-            && self.queue.is_ready();
+            && self.opens_at().is_some_and(|at| at <= now.mono);
         if !may {
             return false;
         }
         let Some(day) = self.budget.take(now.mono) else { return false };
-        let Some((id, call)) = self.queue.pop().and_then(|id| Some((id, *self.calls.find(id)?)))
+        let Some((id, call)) =
+            self.queue.pop(open).and_then(|id| Some((id, *self.calls.find(id)?)))
         else {
             self.give_back(day, now.mono);
             return false;
         };
+        self.ration.spend(call.class);
+        self.look_at_day(now);
         let slot = self.pacer.take(now.mono);
         if let Some(call) = self.calls.find_mut(id) {
             call.stage = Stage::Granted { slot, day };
@@ -325,12 +333,13 @@ impl Scheduler {
     pub fn poll_timeout(&mut self) -> Option<Mono> {
         let expiry = self.deadlines.first().map(|(at, _)| *at);
         let stop = self.stop_at.filter(|_| !self.deadlines.is_empty());
-        let grant = (!self.paused
-            && self.budget.has_in_hand()
-            && self.in_flight < self.limits.in_flight_max
-            && self.queue.is_ready())
-        .then(|| self.pacer.ready_at())
-        .filter(|at| *at != Mono::NEVER);
+        let may =
+            !self.paused && self.budget.has_in_hand() && self.in_flight < self.limits.in_flight_max;
+        let grant = self
+            .opens_at()
+            .filter(|_| may)
+            .map(|opens_at| opens_at.max(self.pacer.ready_at()))
+            .filter(|at| *at != Mono::NEVER);
         let retry = self.budget.retry_at();
         let held = self.held.first().map(|(until, _)| *until);
         [expiry, stop, grant, retry, held].into_iter().flatten().min()

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::tenants::{Readiness, Tenant};
-use super::{Hold, Now, Scheduler};
+use super::{Hold, Now, Outlook, Scheduler};
 use crate::engine::foreign::ForeignUse;
 use crate::engine::ids::TenantName;
 use crate::engine::rate::Class;
@@ -32,6 +32,8 @@ pub struct Snapshot {
     pub day_limit: u64,
     /// When the day turns.
     pub day_resets_at: Unix,
+    /// When the day will be used up.
+    pub day_outlook: Outlook,
     /// What others seem to use of the key.
     pub foreign: ForeignUse,
 }
@@ -74,6 +76,7 @@ impl Scheduler {
             day_remaining: self.budget.remaining(now.mono),
             day_limit: self.budget.limit(),
             day_resets_at: self.budget.resets_at(),
+            day_outlook: self.outlook(now),
             foreign: self.foreign.seen(),
         }
     }

@@ -1,6 +1,7 @@
 //! The scheduler against a world of its own: a store that counts, an upstream that answers, time
 //! that is a number.
 
+mod days;
 mod random;
 
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use super::{Arrival, CallId, Command, Entry, Limits, News, Readiness, Refusal, Scheduler};
 use crate::engine::TenantName;
 use crate::engine::budget::Claimed;
+use crate::engine::day::Reserve;
 use crate::engine::outcome::{Health, Outcome};
 use crate::engine::rate::{Class, Guard};
 use crate::engine::time::{Day, DayReset, Mono, Now, Unix};
@@ -23,8 +25,11 @@ struct World {
     counted: u64,
     store_fails: bool,
     granted: Vec<(Mono, CallId)>,
+    /// Every call that [`World::serve`] sent.
+    served: Vec<(Mono, CallId)>,
     refused: Vec<(CallId, Refusal)>,
     demanded: Vec<(TenantName, Mono)>,
+    forecasts: Vec<Option<Unix>>,
     news: Vec<News>,
 }
 
@@ -34,6 +39,7 @@ fn limits(rate: &str) -> Limits {
         guard: Guard::Fixed(Duration::from_millis(60)),
         per_day: 10_000,
         day_reset: DayReset::default(),
+        reserve: Reserve::from_percent(10).unwrap(),
         in_flight_max: 64,
         capacity: 10_000,
         capacity_per_tenant: 2_000,
@@ -46,7 +52,11 @@ fn name(text: &str) -> TenantName {
 
 impl World {
     fn new(limits: Limits) -> Self {
-        let now = Now { mono: Mono::default(), unix: Unix::from_secs(NOON) };
+        Self::starting_at(limits, NOON)
+    }
+
+    fn starting_at(limits: Limits, unix_secs: u64) -> Self {
+        let now = Now { mono: Mono::default(), unix: Unix::from_secs(unix_secs) };
         let mut world = Self {
             scheduler: Scheduler::new(limits, now),
             now,
@@ -55,8 +65,10 @@ impl World {
             counted: 0,
             store_fails: false,
             granted: Vec::new(),
+            served: Vec::new(),
             refused: Vec::new(),
             demanded: Vec::new(),
+            forecasts: Vec::new(),
             news: Vec::new(),
         };
         world.settle_commands();
@@ -77,6 +89,7 @@ impl World {
                 Command::Grant { call, .. } => self.granted.push((self.now.mono, call)),
                 Command::Refuse { call, why } => self.refused.push((call, why)),
                 Command::Demand { tenant, deadline } => self.demanded.push((tenant, deadline)),
+                Command::Forecast { exhausted_at } => self.forecasts.push(exhausted_at),
                 Command::Tell(news) => self.news.push(news),
                 Command::Release { count, .. } => self.counted -= u64::from(count),
                 Command::Claim(claim) => {
@@ -113,9 +126,13 @@ impl World {
     }
 
     fn call(&mut self, tenant: &str, wait_ms: u64) -> Result<CallId, Refusal> {
+        self.call_of(tenant, Class::Normal, wait_ms)
+    }
+
+    fn call_of(&mut self, tenant: &str, class: Class, wait_ms: u64) -> Result<CallId, Refusal> {
         let arrival = Arrival {
             tenant: name(tenant),
-            class: Class::Normal,
+            class,
             deadline: self.now.mono.plus(Duration::from_millis(wait_ms)),
             entry: Entry::Back,
         };
@@ -143,6 +160,7 @@ impl World {
         loop {
             for (at, call) in std::mem::take(&mut self.granted) {
                 moments.push(at);
+                self.served.push((at, call));
                 self.send(call, GOOD);
             }
             let Some(at) = self.scheduler.poll_timeout().filter(|at| *at <= end) else { break };
@@ -242,7 +260,7 @@ fn full_queues_refuse() {
 fn the_day_ends_exactly_and_opens_again() {
     let mut world = World::new(Limits { per_day: 10, ..limits("4") }).ready(&["a"]);
     for _ in 0..15 {
-        world.call("a", 60_000).unwrap();
+        world.call_of("a", Class::Interactive, 60_000).unwrap();
     }
     assert_eq!(world.serve(Duration::from_secs(30)).len(), 10);
     assert_eq!(world.refused.len(), 5);

@@ -277,18 +277,25 @@ fn a_day_spent_by_others_is_told_and_the_next_one_leaves_room_for_them() {
     assert_eq!(world.scheduler.snapshot(world.now).foreign, seen);
     assert_eq!(world.call("a", 30_000), Err(Refusal::DaySpent), "no loop of refusals");
     world.pass(Duration::from_secs(43_200));
-    world.pass(Duration::from_secs(3));
+    world.pass(Duration::from_secs(31));
     let snapshot = world.scheduler.snapshot(world.now);
     assert_eq!((snapshot.foreign.since, snapshot.foreign.calls_today), (since, 0));
     assert_eq!((snapshot.day_limit, snapshot.day_remaining), (100, 100), "the limit stays");
-    assert_eq!(count(&mut world, Class::Bulk), 85);
-    assert_eq!(count(&mut world, Class::Normal), 0);
+    for _ in 0..85 {
+        world.end_one("a", Class::Interactive, GOOD);
+    }
+    assert_eq!(world.call("a", 60_000), Err(Refusal::DaySpent));
+    assert_eq!(count(&mut world, Class::Bulk), 0);
     assert_eq!(count(&mut world, Class::Interactive), 15);
     world.pass(Duration::from_secs(86_400));
     world.pass(Duration::from_secs(3));
     let quiet = News::ForeignUse(ForeignUse::default());
     assert_eq!(world.news.last(), Some(&quiet));
-    assert_eq!(count(&mut world, Class::Normal), 93);
+    for _ in 0..93 {
+        world.end_one("a", Class::Interactive, GOOD);
+    }
+    assert_eq!(world.call("a", 60_000), Err(Refusal::DaySpent));
+    assert_eq!(count(&mut world, Class::Interactive), 7);
 }
 
 #[test]
@@ -322,7 +329,9 @@ fn grants_of_the_quiet(
         let part = chance.stretch(Duration::from_millis(1_024)).as_millis() - 1_024;
         u64::try_from(part).unwrap() % bound
     };
-    let mut world = World::new(limits("4")).ready(&["quiet", "loud"]);
+    // the day is no matter here
+    let large = Limits { per_day: 1_000_000, ..limits("4") };
+    let mut world = World::new(large).ready(&["quiet", "loud"]);
     let mut owners = BTreeMap::new();
     let mut moments = BTreeMap::new();
     for (number, class) in (1_000..).zip(Class::ALL.repeat(more)) {
