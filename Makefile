@@ -3,7 +3,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint fmt deps
+.PHONY: help demo test bench mutants lint fmt deps
 
 help: ## List these targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ test: deps ## All that must pass: form, lints, tests
 
 bench: ## Benchmarks
 	$(CARGO) bench --locked
+
+mutants: ## Changes the engine in every way and lists what no test notices (MUTANTS=--list lists them all)
+	@CARGO="$(CARGO)" tests/mutants/run.sh $(MUTANTS)
 
 lint: ## Form, lints and, where cargo-deny is installed, licences and sources
 	$(CARGO) fmt --check

@@ -48,6 +48,8 @@ struct QueueView {
     depth: usize,
     by_class: BTreeMap<&'static str, usize>,
     oldest_wait_ms: u64,
+    /// Of a new call of a new tenant.
+    estimated_wait_ms: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -176,6 +178,8 @@ fn view(
     tenants: TenantCounts,
 ) -> ApiKeyView {
     let by_class = Class::ALL.into_iter().map(Class::as_str).zip(snapshot.depth).collect();
+    let estimates =
+        Class::ALL.into_iter().map(Class::as_str).zip(snapshot.estimated_wait.map(whole_ms));
     let (used, limit) = (snapshot.day_used, snapshot.day_limit);
     let exhausted = exhausted_at(now, snapshot.day_resets_at, used, limit);
     ApiKeyView {
@@ -192,6 +196,7 @@ fn view(
             depth: snapshot.depth.iter().sum(),
             by_class,
             oldest_wait_ms: whole_ms(snapshot.oldest_wait),
+            estimated_wait_ms: estimates.collect(),
         },
         day: DayView {
             used,

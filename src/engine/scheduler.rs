@@ -266,4 +266,6 @@ impl Scheduler {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! The number of calls ahead, against a queue that is drained to see.
 
-use proptest::prelude::{Just, ProptestConfig, Strategy, prop_assert_eq, prop_oneof, proptest};
+use proptest::prelude::{Just, Strategy, prop_assert_eq, prop_oneof, proptest};
 
 use super::*;
 
@@ -35,8 +35,6 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
-
     #[test]
     fn the_calls_ahead_are_those_that_leave_before(
         steps in proptest::collection::vec(step(), 1..80),
