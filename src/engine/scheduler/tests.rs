@@ -1,6 +1,7 @@
 //! The scheduler against a world of its own: a store that counts, an upstream that answers, time
 //! that is a number.
 
+mod promises;
 mod random;
 
 use std::time::Duration;
