@@ -124,9 +124,10 @@ pub struct TenantStatus {
 /// Why a grant was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum PutError {
-    /// The API key is not configured.
-    #[error("there is no API key {0}")]
-    UnknownApiKey(ApiKeyName),
+    /// The API key is not configured. What was given is not repeated: it may be a token that
+    /// slipped into the wrong field.
+    #[error("there is no API key of the name that was given")]
+    UnknownApiKey,
     /// Without a refresh token the grant would end with its access token.
     #[error("the grant has no refresh token: ask for the scope offline_access when connecting")]
     NoRefreshToken,

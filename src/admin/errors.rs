@@ -159,7 +159,7 @@ impl From<PutError> for AdminError {
         match fault {
             PutError::Store(fault) => fault.into(),
             PutError::Stopped => Self::stopping(),
-            PutError::UnknownApiKey(_) => Self::bad_request(format!(
+            PutError::UnknownApiKey => Self::bad_request(format!(
                 "{fault}; name one of those that GET /v1/api-keys lists, or configure it first"
             )),
             PutError::NoRefreshToken | PutError::Unassigned => Self::bad_request(fault.to_string()),

@@ -47,7 +47,7 @@ struct Tenant<T> {
     /// Its place in the rings of the classes.
     ticket: [Option<u64>; 3],
     turn_left: [u32; 3],
-    held: bool,
+    held: [bool; 3],
     weight: u32,
 }
 
@@ -94,7 +94,7 @@ impl<T: Copy> FairQueue<T> {
             waiting: Default::default(),
             ticket: [None; 3],
             turn_left: [0; 3],
-            held: true,
+            held: [true; 3],
             weight: weight.max(1),
         };
         match self.tenants.get_mut(index) {
@@ -142,28 +142,32 @@ impl<T: Copy> FairQueue<T> {
 
     /// Gives a tenant no further turn; its calls stay.
     pub fn hold(&mut self, ix: TenantIx) {
-        self.set_held(ix, true);
+        self.hold_classes(ix, [true; 3]);
     }
 
     /// Gives a held tenant turns again.
     pub fn unhold(&mut self, ix: TenantIx) {
-        self.set_held(ix, false);
+        self.hold_classes(ix, [false; 3]);
     }
 
-    fn set_held(&mut self, ix: TenantIx, held: bool) {
+    /// Holds a tenant in these classes, in the order of [`Class::ALL`], and not in the others.
+    pub fn hold_classes(&mut self, ix: TenantIx, held: [bool; 3]) {
+        for class in Class::ALL {
+            self.set_held(ix, class, *of(&held, class));
+        }
+    }
+
+    fn set_held(&mut self, ix: TenantIx, class: Class, held: bool) {
         let Some(tenant) = of_tenant(&mut self.tenants, ix) else { return };
-        if tenant.held == held {
+        if std::mem::replace(of_mut(&mut tenant.held, class), held) == held {
             return;
         }
-        tenant.held = held;
-        for class in Class::ALL {
-            let lane = of_mut(&mut self.lanes, class);
-            let len = of(&tenant.waiting, class).len();
-            lane.set_free(ix, if held { 0 } else { len });
-            let ticket = of_mut(&mut tenant.ticket, class);
-            if !held && len > 0 && ticket.is_none() {
-                *ticket = Some(lane.join(ix));
-            }
+        let lane = of_mut(&mut self.lanes, class);
+        let len = of(&tenant.waiting, class).len();
+        lane.set_free(ix, if held { 0 } else { len });
+        let ticket = of_mut(&mut tenant.ticket, class);
+        if !held && len > 0 && ticket.is_none() {
+            *ticket = Some(lane.join(ix));
         }
     }
 
@@ -177,7 +181,7 @@ impl<T: Copy> FairQueue<T> {
         waiting.insert(order, call);
         let len = waiting.len();
         lane.depth = lane.depth.saturating_add(1);
-        if tenant.held {
+        if *of(&tenant.held, class) {
             return place;
         }
         lane.set_free(ix, len);
@@ -196,7 +200,7 @@ impl<T: Copy> FairQueue<T> {
         let left = of(&tenant.waiting, class).len();
         let lane = of_mut(&mut self.lanes, class);
         lane.depth = lane.depth.saturating_sub(1);
-        if !tenant.held {
+        if !*of(&tenant.held, class) {
             lane.set_free(ix, left);
         }
         Some(call)
@@ -258,7 +262,7 @@ impl<T: Copy> FairQueue<T> {
                 lane.drop_first();
                 continue;
             };
-            if !tenant.held && !of(&tenant.waiting, class).is_empty() {
+            if !*of(&tenant.held, class) && !of(&tenant.waiting, class).is_empty() {
                 return Some(ix);
             }
             lane.drop_first();
@@ -294,7 +298,7 @@ impl<T: Copy> FairQueue<T> {
         };
         Class::ALL.into_iter().filter(|other| *other != class).fold(of_class, |sum, other| {
             let lane = of(&self.lanes, other);
-            let held = tenant.filter(|(_, tenant)| tenant.held);
+            let held = tenant.filter(|(_, tenant)| *of(&tenant.held, other));
             let let_go = held.map_or(0, |(_, tenant)| of(&tenant.waiting, other).len());
             // more urgent classes go first in a round, the others last
             let rounds = if other < class { Some(round) } else { round.checked_sub(1) };

@@ -104,7 +104,7 @@ fn start(tenant: TenantName, job: Job, bench: &Bench) {
 
 /// Looks at a grant before it is stored, and reads the access token's expiry.
 pub(super) fn check(grant: &mut NewGrant, key: Option<&KeyAuth>) -> Result<(), PutError> {
-    let Some(key) = key else { return Err(PutError::UnknownApiKey(grant.api_key.clone())) };
+    let Some(key) = key else { return Err(PutError::UnknownApiKey) };
     let tokens = &mut grant.tokens;
     if tokens.refresh.expose().is_empty() {
         return Err(PutError::NoRefreshToken);

@@ -100,7 +100,7 @@ async fn a_grant_that_cannot_work_is_refused_with_what_to_do() {
         (token("access_token", json!(format!("{MARK}\n"))), "access token is no token"),
         (token("access_token", json!(of_big)), "client id id-of-big"),
         (token("access_token", json!(unassigned)), "UNASSIGNED"),
-        (token("api_key", json!("other")), "there is no API key other"),
+        (token("api_key", json!("other")), "there is no API key of the name that was given"),
         (token("api_key", json!("no name")), "api_key is no name"),
         (token("api_key", json!({ "a": MARK })), "api_key must be text"),
         (json!({ "refresh_token": MARK }), "the field api_key is missing"),

@@ -31,6 +31,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         2 => Just(Outcome::NotSent),
         1 => Just(Outcome::Lost),
         1 => Just(Outcome::Edge),
+        1 => Just(Outcome::Capped),
         1 => Just(Outcome::QuotaExceeded),
     ]
 }

@@ -60,6 +60,10 @@ struct World {
     refused: BTreeSet<(TenantName, u64)>,
     lost: BTreeMap<(TenantName, u64), Vec<Mono>>,
     demanded: BTreeSet<TenantName>,
+    /// The latest end of a caller's wait.
+    waits_until: BTreeMap<TenantName, Mono>,
+    /// Those whose intent was ordered while a caller waited.
+    begun_for: BTreeSet<TenantName>,
     good: bool,
 }
 
@@ -78,6 +82,8 @@ impl World {
             refused: BTreeSet::new(),
             lost: BTreeMap::new(),
             demanded: BTreeSet::new(),
+            waits_until: BTreeMap::new(),
+            begun_for: BTreeSet::new(),
             good: false,
         };
         world.start();
@@ -92,6 +98,8 @@ impl World {
         self.in_flight = None;
         self.answered_at = self.now.mono;
         self.demanded.clear();
+        self.waits_until.clear();
+        self.begun_for.clear();
         self.lost.clear();
         // A refusal that was not stored is not known to the next process: it asks once more.
         let rows = &self.rows;
@@ -124,10 +132,7 @@ impl World {
                 self.now.unix = if ms < 0 { unix.minus(span) } else { unix.plus(span) };
                 self.keeper.handle_timeout(self.now);
             }
-            Event::Demand(n, wait) => {
-                self.demanded.insert(tenant(n));
-                self.keeper.demand(&tenant(n), self.now.mono.plus(secs(wait)), self.now);
-            }
+            Event::Demand(n, wait) => self.demand(&tenant(n), wait),
             Event::Rejected(n) => {
                 let version = self.rows[&tenant(n)].version;
                 self.keeper.rejected(&tenant(n), version, self.now);
@@ -141,6 +146,20 @@ impl World {
             Event::Restart => self.start(),
         }
         self.collect();
+    }
+
+    /// A caller waits for so many seconds.
+    fn demand(&mut self, name: &TenantName, wait: u64) {
+        let until = self.now.mono.plus(secs(wait));
+        // one whose token is good is served at once
+        if self.keeper.readiness(name) == Some(&Readiness::Ready) {
+            self.demanded.remove(name);
+        } else {
+            self.demanded.insert(name.clone());
+        }
+        let latest = self.waits_until.entry(name.clone()).or_default();
+        *latest = until.max(*latest);
+        self.keeper.demand(name, until, self.now);
     }
 
     /// An operator hands in a new grant.
@@ -185,8 +204,12 @@ impl World {
                     continue;
                 }
                 Command::Changed { .. } | Command::Alarm { .. } => continue,
-                Command::Begin { .. }
-                | Command::Persist { .. }
+                Command::Begin { tenant, .. } => {
+                    if self.waits(tenant) {
+                        self.begun_for.insert(tenant.clone());
+                    }
+                }
+                Command::Persist { .. }
                 | Command::Abort { .. }
                 | Command::Reread { .. }
                 | Command::Fail { .. } => {}
@@ -204,11 +227,20 @@ impl World {
         assert!(rest >= INTERVAL, "only {rest:?} after the last answer");
         let id = (name.clone(), version);
         assert!(!self.refused.contains(&id), "a refused token is sent again");
-        if let Some(sent) = self.lost.get(&id) {
-            let repeats = sent.iter().filter(|at| self.now.mono.since(**at) < secs(600)).count();
-            assert!(repeats < 2, "{repeats} requests were lost in ten minutes");
+        if let Some([.., last]) = self.lost.get(&id).filter(|lost| lost.len() >= 2).map(|l| &l[..])
+        {
+            let rest = self.now.mono.since(*last);
+            assert!(rest >= secs(60), "{rest:?} after the second lost answer or a later one");
+            let waits = self.waits(name) || self.begun_for.contains(name);
+            assert!(waits, "another request after two lost answers, and nobody waits");
         }
+        self.begun_for.remove(name);
         self.in_flight = Some(name.clone());
+    }
+
+    /// Whether a caller waits now.
+    fn waits(&self, name: &TenantName) -> bool {
+        self.waits_until.get(name).is_some_and(|until| *until > self.now.mono)
     }
 
     fn answer(&mut self, how: u8) {
@@ -295,15 +327,20 @@ impl World {
             if round == 100 {
                 // Their first wait may have ended long ago; callers come back.
                 for name in self.demanded.clone() {
-                    self.keeper.demand(&name, self.now.mono.plus(secs(60)), self.now);
+                    self.demand(&name, 60);
                     self.collect();
                 }
             }
-            while !self.pending.is_empty() {
-                self.answer(255);
-                self.collect();
-            }
+            self.answer_all();
             self.pass(secs(30));
+        }
+        self.answer_all();
+    }
+
+    fn answer_all(&mut self) {
+        while !self.pending.is_empty() {
+            self.answer(255);
+            self.collect();
         }
     }
 }

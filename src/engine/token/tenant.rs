@@ -275,12 +275,13 @@ impl Tenant {
             return None;
         }
         let wanted = self.demand.is_some() || self.rejected;
+        let live = self.demand.and_then(|demand| demand.live(now.mono));
         let due = if self.doubt.owes_repeat() {
             true
         } else if self.doubt.is_exhausted() {
             // A further use of a token that may be spent can cost the access token too (reuse
-            // detection), so it is made only when there is none left to lose.
-            wanted && !self.usable(Margin::Floor, now)
+            // detection), so it is made only when there is none left to lose and a caller waits.
+            live.is_some() && !self.usable(Margin::Floor, now)
         } else {
             self.rejected || (wanted && !self.usable(Margin::Full, now))
         };
@@ -288,7 +289,6 @@ impl Tenant {
             return None;
         }
         let troubles = self.troubles;
-        let live = self.demand.and_then(|demand| demand.live(now.mono));
         Some(match (self.doubt, live) {
             (Doubt::Lost { prompt: true, .. }, _) => Rank::Prompt,
             (_, Some(deadline)) => Rank::Demanded { troubles, deadline },

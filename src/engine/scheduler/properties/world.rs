@@ -273,15 +273,14 @@ impl World {
                 self.clean = 0;
                 self.close(WINDOW + GUARD + self.widened);
             }
-            // longer after several, which the idle check allows for
-            Outcome::Edge => self.close(WINDOW),
-            Outcome::Answered(_) => {
+            Outcome::Answered(_) | Outcome::Capped => {
                 self.clean += 1;
                 assert!(self.clean < 500, "the model does not narrow");
             }
-            Outcome::QuotaExceeded | Outcome::Lost => {}
+            Outcome::QuotaExceeded | Outcome::Lost | Outcome::Edge => {}
         }
         self.scheduler.settle(id, outcome, self.now);
+        self.closed_until = self.closed_until.max(self.scheduler.edge.until());
     }
 
     fn close(&mut self, span: Duration) {
@@ -349,6 +348,7 @@ impl World {
                     assert!(waits, "{call:?} refused ({why:?}) when {stage:?}");
                 }
                 Command::Claim(claim) => self.claims.push(claim),
+                Command::Tell(_) => {}
                 Command::Release { day, count } => {
                     self.counted -= u64::from(count);
                     if day == self.store_day {
@@ -402,7 +402,12 @@ impl World {
         let now = self.now.mono;
         let waiting = self.calls.values().filter(|call| call.stage == Stage::Waiting);
         assert!(waiting.clone().all(|call| call.deadline > now), "one waits after its time");
-        let work = waiting.clone().any(|call| self.open[call.tenant]);
+        let held = |call: &Call| {
+            let ix = self.scheduler.tenants.ix(&name(call.tenant));
+            let tenant = ix.and_then(|ix| self.scheduler.tenants.find(ix));
+            tenant.is_some_and(|tenant| tenant.holds.until(call.class) > now)
+        };
+        let work = waiting.clone().any(|call| self.open[call.tenant] && !held(call));
         let depth: usize = Class::ALL.map(|class| self.scheduler.queue.depth(class)).iter().sum();
         assert_eq!(depth, waiting.count(), "the queue holds what does not wait");
         assert_eq!(self.scheduler.in_flight, self.under_way(), "places in flight are lost");
@@ -430,7 +435,7 @@ impl World {
         held.sort_unstable();
         let free = self.slots().checked_sub(self.unsent() + 1)?;
         let slot = held.iter().rev().nth(free).copied().unwrap_or_default();
-        let closed = self.closed_until.max(self.scheduler.edge_until);
+        let closed = self.closed_until;
         Some(slot.max(closed).max(self.spaced_until))
     }
 

@@ -136,7 +136,7 @@ impl Soak {
             let span = Duration::from_secs(1) + self.world.scheduler.pacer.guard_now();
             self.closed_until = self.closed_until.max(self.world.now.mono.plus(span));
         }
-        self.closed_until = self.closed_until.max(self.world.scheduler.edge_until);
+        self.closed_until = self.closed_until.max(self.world.scheduler.edge.until());
         if self.world.now.mono < self.closed_until {
             self.open_since = None;
         }

@@ -1,0 +1,125 @@
+//! The pacer against upstreams that count, in virtual time: what it is judged by.
+//!
+//! `simulation/` has the model: `network` (chance and delays), `upstream` (six ways to count),
+//! `run` (one run of the engine's pacer), `cells` (the grid and what each cell must show). The
+//! judged part of the grid runs here; all of it is measured by `make simulate`, which writes
+//! `docs/scheduling.md`.
+
+#[path = "simulation/cells.rs"]
+mod cells;
+#[path = "simulation/long.rs"]
+mod long;
+#[path = "simulation/network.rs"]
+mod network;
+#[path = "simulation/run.rs"]
+mod run;
+#[path = "simulation/upstream.rs"]
+mod upstream;
+
+use cells::{Measured, Row, SEED};
+use long::Long;
+use network::{Network, Server};
+use run::Acknowledgements;
+use upstream::Model;
+
+/// Measures every judged cell of some rows and lists those that miss their bar.
+fn misses(rows: impl Iterator<Item = Row>) -> Vec<String> {
+    let mut misses = Vec::new();
+    for row in rows {
+        for model in Model::ALL {
+            let Some(bar) = row.bar(model) else { continue };
+            let measured = row.measure(model, SEED);
+            if !measured.holds(bar) {
+                misses.push(format!("{} {}: {}", row.label(), model.name(), measured.text()));
+            }
+        }
+    }
+    misses
+}
+
+fn rows(calls: u32, server: Server) -> impl Iterator<Item = Row> {
+    let rows = Row::all().into_iter();
+    rows.filter(move |row| row.calls == calls && row.server == server && is_judged(*row))
+}
+
+fn is_judged(row: Row) -> bool {
+    Model::ALL.into_iter().any(|model| row.bar(model).is_some())
+}
+
+/// As it was written with [`Measured::text`].
+fn read(text: &str) -> Option<Measured> {
+    let (refused, share) = text.trim().split_once(" / ")?;
+    Some(Measured { refused: refused.parse().ok()?, share: share.parse().ok()? })
+}
+
+#[test]
+fn four_calls_a_second_are_not_refused_and_use_the_rate() {
+    assert_eq!(misses(rows(4, Server::Short)), [""; 0]);
+}
+
+#[test]
+fn ten_calls_a_second_are_not_refused_and_use_the_rate() {
+    assert_eq!(misses(rows(10, Server::Short)), [""; 0]);
+}
+
+#[test]
+fn a_slow_upstream_costs_little_where_acknowledgements_are_told() {
+    let wan = rows(4, Server::Slow).filter(|row| row.network == Network::Wan);
+    let told = wan.filter(|row| row.acknowledgements == Acknowledgements::Told);
+    assert_eq!(misses(told), [""; 0]);
+}
+
+#[test]
+fn an_uneven_upstream_costs_little_where_acknowledgements_are_told() {
+    let wan = rows(4, Server::Uneven).filter(|row| row.network == Network::Wan);
+    let told = wan.filter(|row| row.acknowledgements == Acknowledgements::Told);
+    assert_eq!(misses(told), [""; 0]);
+}
+
+#[test]
+fn a_token_bucket_is_found_out_and_used_whole() {
+    let bucket = Long { server: Server::Short, model: Model::TokenBucket }.measure(3);
+    assert!(bucket.worst() <= 20, "{bucket:?}");
+    assert!(bucket.last_share() >= 99.0, "{bucket:?}");
+}
+
+#[test]
+fn a_sliding_log_refuses_a_handful_while_it_is_asked() {
+    let log = Long { server: Server::Short, model: Model::SlidingLog }.measure(3);
+    assert!((1..=4).contains(&log.refused()), "asked, and not again soon: {log:?}");
+    assert!(log.last_share() >= 97.0, "{log:?}");
+}
+
+#[test]
+fn the_document_has_every_row_and_its_judged_cells_hold() {
+    let document = include_str!("../docs/scheduling.md");
+    for row in Row::all() {
+        let label = row.label();
+        let mut lines = document.lines().filter_map(|line| line.strip_prefix(label.as_str()));
+        let cells = lines.next().unwrap_or_else(|| panic!("no row {label}"));
+        assert_eq!(lines.next(), None, "{label} stands there twice");
+        let cells: Vec<_> = cells.trim_end_matches('|').split('|').collect();
+        assert_eq!(cells.len(), Model::ALL.len() + 1, "{label}");
+        for (model, cell) in Model::ALL.into_iter().zip(cells) {
+            let measured = read(cell).unwrap_or_else(|| panic!("{label} has {cell}"));
+            let holds = row.bar(model).is_none_or(|bar| measured.holds(bar));
+            assert!(holds, "{label} {}: {cell}", model.name());
+        }
+    }
+}
+
+#[test]
+fn the_models_of_upstreams_count_as_they_say() {
+    // four at once, a fifth half a second later, a sixth when a second is over
+    let at = [0, 0, 0, 0, 500, 1_001].map(std::time::Duration::from_millis);
+    let passed = |model| {
+        let mut upstream = upstream::Upstream::new(model, 4, std::time::Duration::ZERO);
+        at.map(|at| u8::from(upstream.passes(std::time::Duration::from_secs(9) + at)))
+    };
+    assert_eq!(passed(Model::FixedSecond), [1, 1, 1, 1, 0, 1]);
+    assert_eq!(passed(Model::SlidingLog), [1, 1, 1, 1, 0, 1]);
+    assert_eq!(passed(Model::SlidingLogOfAll), [1, 1, 1, 1, 0, 1]);
+    assert_eq!(passed(Model::TokenBucket), [1, 1, 1, 1, 1, 1]);
+    assert_eq!(passed(Model::Spacer), [1, 0, 0, 0, 1, 1]);
+    assert_eq!(passed(Model::WeightedCounter), [1, 1, 1, 1, 0, 1]);
+}

@@ -1,0 +1,150 @@
+//! Measures the whole grid and the long runs, prints them, and writes them into
+//! `docs/scheduling.md` and its two plots: `make simulate`. Fails if a judged cell misses its bar.
+
+#![expect(clippy::print_stdout, reason = "it is there to print")]
+
+mod cells;
+mod long;
+mod network;
+mod plot;
+mod run;
+mod upstream;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::{fs, thread};
+
+use cells::{CALLS_A_CELL, Measured, Row, SEED};
+use long::{Long, Parts};
+use network::Server;
+use run::Acknowledgements;
+use upstream::Model;
+
+/// Runs of the sliding log that are added up, since one run of a cell is too short for what comes
+/// once in a million calls.
+const RUNS: u32 = 20;
+/// Parts of a long run.
+const PARTS: usize = 20;
+/// What the long runs are of.
+const LONG: [Long; 6] = [
+    Long { server: Server::Short, model: Model::TokenBucket },
+    Long { server: Server::Short, model: Model::FixedSecond },
+    Long { server: Server::Short, model: Model::SlidingLog },
+    Long { server: Server::Slow, model: Model::TokenBucket },
+    Long { server: Server::Slow, model: Model::FixedSecond },
+    Long { server: Server::Slow, model: Model::SlidingLog },
+];
+
+/// A row of the table.
+struct Line {
+    row: Row,
+    cells: [Measured; 6],
+    /// Refused by the sliding log in all [`RUNS`].
+    refused: u32,
+}
+
+fn main() -> ExitCode {
+    let lines = all(&Row::all(), |row| Line {
+        row: *row,
+        cells: Model::ALL.map(|model| row.measure(model, SEED)),
+        refused: (SEED..SEED + RUNS).map(|seed| row.measure(Model::SlidingLog, seed).refused).sum(),
+    });
+    let long = all(&LONG, |long| long.measure(PARTS));
+    let (grid, narrowing) = (grid(&lines), narrowing(&long));
+    println!("{grid}\n{narrowing}");
+
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let path = docs.join("scheduling.md");
+    let document = fs::read_to_string(&path).expect("the document is there");
+    let document = replaced(&replaced(&document, "grid", &grid), "narrowing", &narrowing);
+    fs::write(&path, document).expect("the document can be written");
+    let bars = lines
+        .iter()
+        .filter(|line| line.row.calls == 4)
+        .map(|line| plot::Bar { label: words(line.row), share: line.cells[1].share });
+    let share = plot::bars(&bars.collect::<Vec<_>>());
+    fs::write(docs.join("scheduling-share.svg"), share).expect("the plot can be written");
+    let series: Vec<_> = LONG.iter().zip(&long).collect();
+    let narrowing = plot::narrowing(&series);
+    fs::write(docs.join("scheduling-narrowing.svg"), narrowing).expect("the plot can be written");
+    judge(&lines)
+}
+
+fn words(row: Row) -> String {
+    let told = row.acknowledgements == Acknowledgements::Told;
+    let acknowledgements = if told { ", acks" } else { "" };
+    format!("{}; {}{acknowledgements}", row.network.name(), row.server.name())
+}
+
+/// Does something for each on all cores, and keeps the order.
+fn all<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = Mutex::new(0..items.len());
+    let done = Mutex::new(Vec::with_capacity(items.len()));
+    let take = || next.lock().expect("no worker fails").next();
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while let Some(index) = take() {
+                    let result = work(&items[index]);
+                    done.lock().expect("no worker fails").push((index, result));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().expect("no worker fails");
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+fn grid(lines: &[Line]) -> String {
+    let mut text = "| N | network | upstream takes | acks |".to_owned();
+    for model in Model::ALL {
+        text += &format!(" {} |", model.name());
+    }
+    text += &format!(" log, {RUNS} runs |\n|{}\n", " --- |".repeat(Model::ALL.len() + 5));
+    for line in lines {
+        text += &line.row.label();
+        for cell in line.cells {
+            text += &format!(" {} |", cell.text());
+        }
+        text += &format!(" {} |\n", line.refused);
+    }
+    text
+}
+
+fn narrowing(long: &[Parts]) -> String {
+    let calls = u64::try_from(PARTS).expect("few") * u64::from(CALLS_A_CELL);
+    let mut text = format!(
+        "| upstream | takes | refused of {calls} | most in {CALLS_A_CELL} | first | last |\n\
+         | --- | --- | --- | --- | --- | --- |\n"
+    );
+    for (Long { server, model }, parts) in LONG.iter().zip(long) {
+        let (refused, worst) = (parts.refused(), parts.worst());
+        let (first, last) = (parts.0[0].share, parts.last_share());
+        let (model, server) = (model.name(), server.name());
+        text += &format!("| {model} | {server} | {refused} | {worst} | {first:.1} | {last:.1} |\n");
+    }
+    text
+}
+
+/// The document with other lines between the marks of this name.
+fn replaced(document: &str, name: &str, lines: &str) -> String {
+    let (from, to) = (format!("<!-- {name} -->\n"), format!("<!-- end of {name} -->"));
+    let (head, rest) = document.split_once(&from).expect("the mark stands in the document");
+    let (_, tail) = rest.split_once(&to).expect("the mark stands in the document");
+    format!("{head}{from}\n{lines}\n{to}{tail}")
+}
+
+fn judge(lines: &[Line]) -> ExitCode {
+    let mut code = ExitCode::SUCCESS;
+    for line in lines {
+        for (model, cell) in Model::ALL.into_iter().zip(line.cells) {
+            if line.row.bar(model).is_some_and(|bar| !cell.holds(bar)) {
+                println!("missed: {} {}: {}", line.row.label(), model.name(), cell.text());
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    code
+}
