@@ -1,9 +1,9 @@
 //! One class: whose turn comes when, and how many calls leave before a given one.
 //!
 //! The number of calls ahead is exact. A tenant's turns are known from its calls and its weight
-//! alone, so `rounds[k]`, the calls that leave in the k-th turn of their tenant, changes by one with
-//! each call; its sum is what the others send in as many turns. Who stands before a tenant in the
-//! ring is found by ticket, and only the shorter side of the ring is looked at.
+//! alone, so `rounds[k]`, the calls that leave in the k-th turn of their tenant, changes by one
+//! with each call; its sum is what the others send in as many turns. Who stands before a tenant in
+//! the ring is found by ticket, and only the shorter side of the ring is looked at.
 
 use std::collections::VecDeque;
 

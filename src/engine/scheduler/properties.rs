@@ -23,6 +23,10 @@ fn readiness() -> impl Strategy<Value = Option<Readiness>> {
     ]
 }
 
+fn class() -> impl Strategy<Value = Class> {
+    proptest::sample::select(Class::ALL.to_vec())
+}
+
 fn outcome() -> impl Strategy<Value = Outcome> {
     prop_oneof![
         12 => Just(Outcome::Answered(Health::Good)),
@@ -37,10 +41,9 @@ fn outcome() -> impl Strategy<Value = Outcome> {
 }
 
 fn event() -> impl Strategy<Value = Event> {
-    let class = proptest::sample::select(Class::ALL.to_vec());
     let how = prop_oneof![5 => Just(How::Back), 1 => Just(How::Unprepared), 1 => Just(How::Again)];
     prop_oneof![
-        14 => (0..TENANTS, class, how, 0_u64..40_000)
+        14 => (0..TENANTS, class(), how, 0_u64..40_000)
             .prop_map(|(tenant, class, how, wait)| Event::Arrive { tenant, class, how, wait }),
         3 => any::<usize>().prop_map(Event::Leave),
         3 => any::<usize>().prop_map(Event::Prepared),
@@ -74,12 +77,12 @@ proptest! {
 
     #[test]
     fn the_wait_that_is_foreseen_is_right_within_one_spacing(
-        backlog in proptest::collection::vec((0..TENANTS, proptest::sample::select(Class::ALL.to_vec())), 0..60),
+        backlog in proptest::collection::vec((0..TENANTS, class()), 0..60),
         weights in proptest::collection::vec(1..4_u32, TENANTS),
         held in 0..TENANTS,
         rest in 0_u64..1_500,
         tenant in 0..TENANTS,
-        class in proptest::sample::select(Class::ALL.to_vec()),
+        class in class(),
     ) {
         let mut world = World::new(10_000, 64);
         for (n, weight) in weights.into_iter().enumerate() {

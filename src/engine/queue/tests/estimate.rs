@@ -23,7 +23,8 @@ fn class() -> impl Strategy<Value = Class> {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        8 => (0..TENANTS, class(), 1..6_u8).prop_map(|(n, class, calls)| Step::Push(n, class, calls)),
+        8 => (0..TENANTS, class(), 1..6_u8)
+            .prop_map(|(n, class, calls)| Step::Push(n, class, calls)),
         6 => (1..8_u8).prop_map(Step::Pop),
         2 => (0..200_usize).prop_map(Step::Remove),
         1 => (0..TENANTS).prop_map(Step::Hold),
