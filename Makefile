@@ -3,7 +3,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench simulate lint fmt deps
+.PHONY: help demo test bench simulate mutants lint fmt deps
 
 help: ## List these targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ bench: ## Benchmarks
 # Optimised: a hundred million calls.
 simulate: ## The pacer against six kinds of upstream; writes docs/scheduling.md and its plots
 	$(CARGO) test --locked --release --test simulate
+
+mutants: ## Changes the engine in every way and lists what no test notices (MUTANTS=--list lists them all)
+	@CARGO="$(CARGO)" tests/mutants/run.sh $(MUTANTS)
 
 lint: ## Form, lints and, where cargo-deny is installed, licences and sources
 	$(CARGO) fmt --check

@@ -57,25 +57,10 @@ fn status_shows_keys_and_all_pages_of_tenants() {
     let ran = ask(&admin, &["status"]);
     assert_eq!((ran.code, ran.err.as_str()), (0, ""));
     let lines: Vec<Vec<&str>> = ran.out.lines().map(|l| l.split_whitespace().collect()).collect();
-    assert_eq!(
-        lines[1],
-        [
-            "default",
-            "open",
-            "12",
-            "3",
-            "345",
-            "10000",
-            "2026-11-25T00:00:00Z",
-            "2026-11-24T21:00:00Z",
-            "(2026-11-24T20:00:00Z",
-            "to",
-            "the",
-            "reset)",
-            "1",
-            "2"
-        ]
-    );
+    let key = ["default", "open", "12", "0.3/1.6/62.0s", "3", "345", "10000"];
+    let day =
+        ["2026-11-25T00:00:00Z", "2026-11-24T21:00:00Z", "(2026-11-24T20:00:00Z", "to", "the"];
+    assert_eq!(lines[1], [&key[..], &day, &["reset)", "1", "2"]].concat());
     assert_eq!(lines[4], ["acme", "default", "ready", "4", "77", "2026-11-24T20:00:00Z"]);
     assert_eq!(lines[5][0], "zeta");
     let json: Value = serde_json::from_str(&ask(&admin, &["status", "--json"]).out).unwrap();

@@ -56,6 +56,8 @@ struct QueueView {
     depth: usize,
     by_class: BTreeMap<&'static str, usize>,
     oldest_wait_ms: u64,
+    /// Of a new call of a new tenant.
+    estimated_wait_ms: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -185,6 +187,8 @@ fn view(
     tenants: TenantCounts,
 ) -> ApiKeyView {
     let by_class = Class::ALL.into_iter().map(Class::as_str).zip(snapshot.depth).collect();
+    let estimates =
+        Class::ALL.into_iter().map(Class::as_str).zip(snapshot.estimated_wait.map(whole_ms));
     let outlook = snapshot.day_outlook;
     let band = |(early, late): (Unix, Option<Unix>)| [Some(rfc3339(early)), late.map(rfc3339)];
     ApiKeyView {
@@ -201,6 +205,7 @@ fn view(
             depth: snapshot.depth.iter().sum(),
             by_class,
             oldest_wait_ms: whole_ms(snapshot.oldest_wait),
+            estimated_wait_ms: estimates.collect(),
         },
         day: DayView {
             used: snapshot.day_used,

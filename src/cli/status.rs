@@ -64,6 +64,7 @@ fn api_key_table(api_keys: &[Value]) -> String {
         "API KEY",
         "STATE",
         "QUEUE",
+        "NEW CALL WAITS",
         "IN FLIGHT",
         "DAY USED",
         "OF",
@@ -80,6 +81,7 @@ fn api_key_table(api_keys: &[Value]) -> String {
                 cell(&key["name"]),
                 state.to_owned(),
                 cell(&key["queue"]["depth"]),
+                waits(&key["queue"]["estimated_wait_ms"]),
                 cell(&key["upstream"]["in_flight"]),
                 cell(&key["day"]["used"]),
                 cell(&key["per_day"]),
@@ -102,6 +104,18 @@ fn used_up_at(day: &Value) -> String {
             format!("{likely} ({} to {late})", cell(early))
         }
         Some(_) | None => cell(&day["forecast_exhausted_at"]),
+    }
+}
+
+/// The waits to be expected by class, most urgent first, in seconds; `-` where there are none.
+fn waits(by_class: &Value) -> String {
+    let seconds = |class: &str| Some(by_class[class].as_f64()? / 1_000.0);
+    let all = ["interactive", "normal", "bulk"].map(seconds);
+    match all {
+        [Some(interactive), Some(normal), Some(bulk)] => {
+            format!("{interactive:.1}/{normal:.1}/{bulk:.1}s")
+        }
+        _ => "-".to_owned(),
     }
 }
 

@@ -126,6 +126,9 @@ impl Budget {
         self.in_hand = 0;
         self.asked = false;
         self.probe_at = None;
+        // what failed in the old day says nothing of the store now
+        self.failures = 0;
+        self.retry_at = Mono::default();
         true
     }
 

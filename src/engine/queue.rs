@@ -6,9 +6,12 @@
 //! gets no turn. The queue knows neither time nor limits; what it returns may leave, and whether it
 //! does is the scheduler's decision.
 
-use std::collections::{BTreeMap, VecDeque};
+mod lane;
+
+use std::collections::BTreeMap;
 
 use super::rate::Class;
+use lane::{Asker, Lane};
 
 /// Shares of the classes: interactive, normal, bulk.
 const CLASS_WEIGHTS: [u32; 3] = [8, 3, 1];
@@ -41,22 +44,11 @@ pub struct Place {
 struct Tenant<T> {
     generation: u32,
     waiting: [BTreeMap<u64, T>; 3],
-    in_ring: [bool; 3],
+    /// Its place in the rings of the classes.
+    ticket: [Option<u64>; 3],
     turn_left: [u32; 3],
     held: [bool; 3],
     weight: u32,
-}
-
-#[derive(Debug, Default)]
-struct Lane {
-    /// Tenants with a turn to come; may hold tenants that have nothing left, which are passed over.
-    ring: VecDeque<TenantIx>,
-    credit: u32,
-    depth: usize,
-    /// Calls of tenants that are not held.
-    free: usize,
-    /// `longer[k]`: tenants that are not held and have more than `k` calls waiting.
-    longer: Vec<u32>,
 }
 
 /// The queue of one API key; `T` stands for a waiting call.
@@ -100,7 +92,7 @@ impl<T: Copy> FairQueue<T> {
         let tenant = Tenant {
             generation,
             waiting: Default::default(),
-            in_ring: [false; 3],
+            ticket: [None; 3],
             turn_left: [0; 3],
             held: [true; 3],
             weight: weight.max(1),
@@ -109,7 +101,11 @@ impl<T: Copy> FairQueue<T> {
             Some(place) => *place = Some(tenant),
             None => self.tenants.push(Some(tenant)),
         }
-        TenantIx { index, generation }
+        let ix = TenantIx { index, generation };
+        for lane in &mut self.lanes {
+            lane.set_weight(ix, weight.max(1));
+        }
+        ix
     }
 
     /// Removes a tenant and returns the calls that it had waiting, in order.
@@ -122,7 +118,7 @@ impl<T: Copy> FairQueue<T> {
             return Vec::new();
         };
         for lane in &mut self.lanes {
-            lane.ring.retain(|other| *other != ix);
+            lane.leave(ix);
         }
         for class in Class::ALL {
             let lane = of_mut(&mut self.lanes, class);
@@ -134,8 +130,13 @@ impl<T: Copy> FairQueue<T> {
 
     /// Sets a tenant's share; it counts from its next turn.
     pub fn set_weight(&mut self, ix: TenantIx, weight: u32) {
-        if let Some(tenant) = of_tenant(&mut self.tenants, ix) {
-            tenant.weight = weight.max(1);
+        let Some(tenant) = of_tenant(&mut self.tenants, ix) else { return };
+        if tenant.weight == weight.max(1) {
+            return;
+        }
+        tenant.weight = weight.max(1);
+        for lane in &mut self.lanes {
+            lane.set_weight(ix, weight.max(1));
         }
     }
 
@@ -163,17 +164,10 @@ impl<T: Copy> FairQueue<T> {
         }
         let lane = of_mut(&mut self.lanes, class);
         let len = of(&tenant.waiting, class).len();
-        if lane.longer.len() < len {
-            lane.longer.resize(len, 0);
-        }
-        for tenants in lane.longer.iter_mut().take(len) {
-            *tenants = if held { tenants.saturating_sub(1) } else { tenants.saturating_add(1) };
-        }
-        lane.free =
-            if held { lane.free.saturating_sub(len) } else { lane.free.saturating_add(len) };
-        if !held && len > 0 && !*of(&tenant.in_ring, class) {
-            *of_mut(&mut tenant.in_ring, class) = true;
-            lane.ring.push_back(ix);
+        lane.set_free(ix, if held { 0 } else { len });
+        let ticket = of_mut(&mut tenant.ticket, class);
+        if !held && len > 0 && ticket.is_none() {
+            *ticket = Some(lane.join(ix));
         }
     }
 
@@ -184,22 +178,16 @@ impl<T: Copy> FairQueue<T> {
         let Some(tenant) = of_tenant(&mut self.tenants, ix) else { return place };
         let lane = of_mut(&mut self.lanes, class);
         let waiting = of_mut(&mut tenant.waiting, class);
-        let len = waiting.len();
         waiting.insert(order, call);
+        let len = waiting.len();
         lane.depth = lane.depth.saturating_add(1);
-        if lane.longer.len() <= len {
-            lane.longer.resize(len.saturating_add(1), 0);
-        }
         if *of(&tenant.held, class) {
             return place;
         }
-        lane.free = lane.free.saturating_add(1);
-        if let Some(tenants) = lane.longer.get_mut(len) {
-            *tenants = tenants.saturating_add(1);
-        }
-        if !*of(&tenant.in_ring, class) {
-            *of_mut(&mut tenant.in_ring, class) = true;
-            lane.ring.push_back(ix);
+        lane.set_free(ix, len);
+        let ticket = of_mut(&mut tenant.ticket, class);
+        if ticket.is_none() {
+            *ticket = Some(lane.join(ix));
         }
         place
     }
@@ -210,23 +198,12 @@ impl<T: Copy> FairQueue<T> {
         let tenant = of_tenant(&mut self.tenants, ix)?;
         let call = of_mut(&mut tenant.waiting, class).remove(&order)?;
         let left = of(&tenant.waiting, class).len();
-        let held = *of(&tenant.held, class);
-        self.one_less(class, left, held);
-        Some(call)
-    }
-
-    fn one_less(&mut self, class: Class, left: usize, held: bool) {
         let lane = of_mut(&mut self.lanes, class);
         lane.depth = lane.depth.saturating_sub(1);
-        if !held {
-            lane.free = lane.free.saturating_sub(1);
-            if let Some(tenants) = lane.longer.get_mut(left) {
-                *tenants = tenants.saturating_sub(1);
-            }
+        if !*of(&tenant.held, class) {
+            lane.set_free(ix, left);
         }
-        while lane.longer.len() > 64 && lane.longer.last() == Some(&0) {
-            lane.longer.pop();
-        }
+        Some(call)
     }
 
     /// Whether a call of a class could be taken now.
@@ -251,13 +228,14 @@ impl<T: Copy> FairQueue<T> {
         let (_, call) = of_mut(&mut tenant.waiting, class).pop_first()?;
         let left = of(&tenant.waiting, class).len();
         if left == 0 {
-            lane.ring.pop_front();
-            *of_mut(&mut tenant.in_ring, class) = false;
+            lane.drop_first();
+            *of_mut(&mut tenant.ticket, class) = None;
             *of_mut(&mut tenant.turn_left, class) = 0;
         } else if turn_over {
-            lane.ring.rotate_left(1);
+            *of_mut(&mut tenant.ticket, class) = lane.rotate();
         }
-        self.one_less(class, left, false);
+        lane.depth = lane.depth.saturating_sub(1);
+        lane.set_free(ix, left);
         Some(call)
     }
 
@@ -280,52 +258,66 @@ impl<T: Copy> FairQueue<T> {
     /// The tenant in turn in a class, after dropping those that have nothing to send.
     fn front(&mut self, class: Class) -> Option<TenantIx> {
         let lane = of_mut(&mut self.lanes, class);
-        while let Some(ix) = lane.ring.front().copied() {
+        while let Some(ix) = lane.first() {
             let Some(tenant) = of_tenant(&mut self.tenants, ix) else {
-                lane.ring.pop_front();
+                lane.drop_first();
                 continue;
             };
             if !*of(&tenant.held, class) && !of(&tenant.waiting, class).is_empty() {
                 return Some(ix);
             }
-            lane.ring.pop_front();
-            *of_mut(&mut tenant.in_ring, class) = false;
+            lane.drop_first();
+            *of_mut(&mut tenant.ticket, class) = None;
             *of_mut(&mut tenant.turn_left, class) = 0;
         }
         None
     }
 
-    /// How many calls of its class leave before a new one of this tenant, as things stand.
+    /// How many calls of its class leave before a new one of this tenant, as [`FairQueue::ahead`]
+    /// counts.
     #[must_use]
-    pub fn ahead_in_class(&self, ix: TenantIx, class: Class) -> usize {
-        let own = self.tenant(ix).map_or(0, |tenant| of(&tenant.waiting, class).len());
-        let weight =
-            self.tenant(ix).map_or(1, |tenant| usize::try_from(tenant.weight).unwrap_or(1));
+    pub fn ahead_in_class(&self, ix: Option<TenantIx>, class: Class) -> usize {
+        let tenant = ix.and_then(|ix| Some((ix, self.tenant(ix)?)));
+        let asker = tenant.map(|(ix, tenant)| Asker {
+            ix,
+            ticket: *of(&tenant.ticket, class),
+            own: of(&tenant.waiting, class).len(),
+            weight: usize::try_from(tenant.weight).unwrap_or(usize::MAX),
+        });
         let lane = of(&self.lanes, class);
-        // its turns until then; the others are taken to have a weight of one
-        let rounds = own.checked_div(weight).unwrap_or(own).saturating_add(1);
-        let held = self.tenant(ix).is_none_or(|tenant| *of(&tenant.held, class));
-        let in_rounds: usize = lane
-            .longer
-            .iter()
-            .take(rounds)
-            .map(|tenants| usize::try_from(*tenants).unwrap_or(usize::MAX))
-            .fold(0, usize::saturating_add);
-        // of its own all are ahead, not one a turn
-        let own_counted = if held { 0 } else { own.min(rounds) };
-        in_rounds.saturating_add(own).saturating_sub(own_counted)
+        let first = lane.first().and_then(|first| self.tenant(first));
+        let turn_left = first.map_or(0, |first| *of(&first.turn_left, class));
+        lane.ahead(asker.as_ref(), usize::try_from(turn_left).unwrap_or(usize::MAX))
     }
 
-    /// How many calls leave before a new one of this tenant and class, as things stand.
+    /// How many calls leave before a new one of this tenant and class, when nothing else arrives
+    /// and the tenant, if it is held, is let go now. One that the queue does not know is taken for
+    /// a new tenant of weight one.
     #[must_use]
-    pub fn ahead(&self, ix: TenantIx, class: Class) -> usize {
-        let in_rounds = self.ahead_in_class(ix, class);
-        let own_turn = in_rounds.saturating_add(1);
-        let share = usize::try_from(*of(&CLASS_WEIGHTS, class)).unwrap_or(1);
-        Class::ALL.into_iter().filter(|other| *other != class).fold(in_rounds, |sum, other| {
-            let weight = usize::try_from(*of(&CLASS_WEIGHTS, other)).unwrap_or(1);
-            let turns = own_turn.saturating_mul(weight).div_ceil(share.max(1));
-            sum.saturating_add(turns.min(of(&self.lanes, other).free))
+    pub fn ahead(&self, ix: Option<TenantIx>, class: Class) -> usize {
+        let tenant = ix.and_then(|ix| self.tenant(ix));
+        let of_class = self.ahead_in_class(ix, class);
+        let lane = of(&self.lanes, class);
+
+        let number = |calls: &u32| usize::try_from(*calls).unwrap_or(usize::MAX);
+        // the round of credits in which the call goes, counted from the one under way
+        let share = number(of(&CLASS_WEIGHTS, class)).max(1);
+        let round = match of_class.checked_sub(number(&lane.credit)) {
+            None => 0,
+            Some(rest) => rest.checked_div(share).unwrap_or(rest).saturating_add(1),
+        };
+        Class::ALL.into_iter().filter(|other| *other != class).fold(of_class, |sum, other| {
+            let lane = of(&self.lanes, other);
+            let held = tenant.filter(|tenant| *of(&tenant.held, other));
+            let let_go = held.map_or(0, |tenant| of(&tenant.waiting, other).len());
+            // more urgent classes go first in a round, the others last
+            let rounds = if other < class { Some(round) } else { round.checked_sub(1) };
+            let turns = rounds.map_or(0, |rounds| {
+                number(of(&CLASS_WEIGHTS, other))
+                    .saturating_mul(rounds)
+                    .saturating_add(number(&lane.credit))
+            });
+            sum.saturating_add(turns.min(lane.free.saturating_add(let_go)))
         })
     }
 

@@ -324,4 +324,6 @@ impl Scheduler {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

@@ -111,7 +111,10 @@ fn api_key() -> Value {
     json!({
         "name": "default", "client_id": "id", "plan": "standard", "per_second": 4,
         "per_day": 10_000, "paused": false,
-        "queue": {"depth": 12, "by_class": {}, "oldest_wait_ms": 5},
+        "queue": {
+            "depth": 12, "by_class": {}, "oldest_wait_ms": 5,
+            "estimated_wait_ms": {"interactive": 265, "normal": 1_590, "bulk": 62_000},
+        },
         "day": {"used": 345, "remaining": 9_655, "resets_at": "2026-11-25T00:00:00Z",
                 "forecast_exhausted_at": "2026-11-24T21:00:00Z",
                 "forecast_exhausted_between": ["2026-11-24T20:00:00Z", null]},

@@ -28,6 +28,7 @@ async fn an_api_key_is_shown_with_its_limits_queue_day_and_tenants() {
         "queue": {
             "depth": 0, "by_class": { "interactive": 0, "normal": 0, "bulk": 0 },
             "oldest_wait_ms": 0,
+            "estimated_wait_ms": { "interactive": 1_050, "normal": 1_050, "bulk": 1_050 },
         },
         "day": {
             "used": 0, "remaining": 10_000, "resets_at": "2026-11-25T00:00:00.000Z",

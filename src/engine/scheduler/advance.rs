@@ -65,7 +65,7 @@ impl Scheduler {
         if !matches!(call.stage, Stage::Preparing) {
             return;
         }
-        let estimate = self.estimate(call.tenant, call.class, now.mono);
+        let estimate = self.estimate(Some(call.tenant), call.class, now.mono);
         if now.mono.plus(estimate) > call.deadline {
             self.refuse(id, Refusal::WaitTooLong { estimate });
             return;
@@ -116,7 +116,7 @@ impl Scheduler {
         if arrival.class != Class::Interactive && self.rest_is_withheld() {
             return Err(Refusal::DaySpent);
         }
-        let estimate = self.estimate(ix, arrival.class, now.mono);
+        let estimate = self.estimate(Some(ix), arrival.class, now.mono);
         let preparing = self.tenants.find(ix).map_or(0, |tenant| tenant.preparing);
         let of_tenant = self.queue.tenant_depth(ix).saturating_add(preparing);
         if of_tenant >= self.limits.capacity_per_tenant {
@@ -143,14 +143,21 @@ impl Scheduler {
         }
     }
 
-    /// How long a new call of this tenant and class would wait, as things stand.
-    pub(super) fn estimate(&self, ix: TenantIx, class: Class, now: Mono) -> Duration {
+    /// How long a new call of this tenant and class, or of a new tenant, would wait, as things
+    /// stand.
+    pub(super) fn estimate(&self, ix: Option<TenantIx>, class: Class, now: Mono) -> Duration {
         let ready_at = self.pacer.ready_at();
-        let slot = if ready_at == Mono::NEVER { Duration::ZERO } else { ready_at.since(now) };
-        let held_until = self.tenants.find(ix).map(|tenant| tenant.holds.until(class));
+        let pace = self.pacer.pace();
+        let slot = if ready_at == Mono::NEVER {
+            // all slots wait for their calls to leave, and are free a window after that
+            pace.saturating_mul(self.limits.rate.calls())
+        } else {
+            ready_at.since(now)
+        };
+        let held_until = ix.and_then(|ix| self.tenants.find(ix)).map(|t| t.holds.until(class));
         let first = slot.max(held_until.unwrap_or_default().since(now));
         let ahead = u32::try_from(self.queue.ahead(ix, class)).unwrap_or(u32::MAX);
-        first.saturating_add(self.pacer.pace().saturating_mul(ahead)).max(self.day_wait(ix, class))
+        first.saturating_add(pace.saturating_mul(ahead)).max(self.day_wait(ix, class))
     }
 
     /// The caller of a waiting or granted call has gone: nothing is spent on it.
@@ -313,7 +320,7 @@ impl Scheduler {
                 self.deadlines.pop_first();
                 continue;
             };
-            let estimate = self.estimate(call.tenant, call.class, now);
+            let estimate = self.estimate(Some(call.tenant), call.class, now);
             self.refuse(id, self.expiry(call.tenant, estimate, now));
             // those that still wait for the token are to be heard in its stead
             if self.tenants.find(call.tenant).is_some_and(|t| t.readiness != Readiness::Ready) {

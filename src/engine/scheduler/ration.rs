@@ -75,7 +75,7 @@ impl Scheduler {
     }
 
     /// How long the day would hold a new call of this tenant and class, as things stand.
-    pub(super) fn day_wait(&self, ix: TenantIx, class: Class) -> Duration {
+    pub(super) fn day_wait(&self, ix: Option<TenantIx>, class: Class) -> Duration {
         if class == Class::Interactive {
             return Duration::ZERO;
         }

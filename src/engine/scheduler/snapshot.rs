@@ -18,6 +18,8 @@ pub struct Snapshot {
     pub depth: [usize; 3],
     /// How long the call has waited that has waited longest.
     pub oldest_wait: Duration,
+    /// How long a new call of a new tenant would wait, by class in the order of [`Class::ALL`].
+    pub estimated_wait: [Duration; 3],
     /// Calls granted and not ended.
     pub in_flight: usize,
     /// Refusals by the upstream for second or day since the start.
@@ -69,6 +71,7 @@ impl Scheduler {
             paused: self.paused,
             depth: Class::ALL.map(|class| self.queue.depth(class)),
             oldest_wait: self.oldest_wait(now),
+            estimated_wait: Class::ALL.map(|class| self.estimate(None, class, now.mono)),
             in_flight: self.in_flight,
             throttled_total: self.throttled_total,
             guard: self.pacer.guard_now(),

@@ -2,6 +2,7 @@
 //! that is a number.
 
 mod days;
+mod promises;
 mod random;
 
 use std::time::Duration;

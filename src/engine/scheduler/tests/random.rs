@@ -8,10 +8,10 @@ use crate::engine::outcome::Outcome;
 use crate::engine::time::Mono;
 
 /// A small generator (Marsaglia's xorshift) whose seed is the whole random world.
-struct Chance(u64);
+pub(super) struct Chance(pub(super) u64);
 
 impl Chance {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
