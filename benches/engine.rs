@@ -118,7 +118,10 @@ impl World {
                         Claimed { day: claim.day, granted: claim.want, total: self.counted };
                     self.scheduler.claimed(claim.day, Some(answer), self.now);
                 }
-                Command::Refuse { .. } | Command::Release { .. } | Command::Demand { .. } => {
+                Command::Refuse { .. }
+                | Command::Release { .. }
+                | Command::Demand { .. }
+                | Command::Tell(_) => {
                     unreachable!("nothing is refused, uncounted or without a token here")
                 }
             }

@@ -277,6 +277,7 @@ impl Ground {
             demands,
             tracker: self.tracker.clone(),
             stopped: self.stopped.clone(),
+            seed: parts::seed(),
         };
         let gate = Gate::start(gate, parts::limits(config), &paused);
         let tokens = tokens::Parts {

@@ -16,7 +16,9 @@
     )
 )]
 
+pub mod backoff;
 pub mod budget;
+pub mod foreign;
 pub mod ids;
 pub mod outcome;
 pub mod pacer;

@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::engine::scheduler::{
-    Arrival, CallId, CallTable, Limits, Readiness, Scheduler, Snapshot, TenantSnapshot,
+    Arrival, CallId, CallTable, Hold, Limits, Readiness, Scheduler, Snapshot, TenantSnapshot,
 };
 use crate::engine::{ApiKeyName, Class, Mono, Rate, TenantName, Unix};
 use crate::store::Store;
@@ -61,6 +61,8 @@ pub struct Parts {
     pub tracker: TaskTracker,
     /// Ends the tasks that run for as long as the process.
     pub stopped: CancellationToken,
+    /// Spreads pauses.
+    pub seed: u64,
 }
 
 /// The gates of all API keys; clones share them.
@@ -217,9 +219,11 @@ impl KeyGate {
         let (mailbox, inbox) = mpsc::unbounded_channel();
         let board = Arc::new(Board::default());
         board.set_limits(limits.rate, limits.per_day);
+        let bytes = name.as_str().bytes();
+        let seed = bytes.fold(parts.seed, |seed, byte| seed.rotate_left(8) ^ u64::from(byte));
         let actor = Actor {
             name: name.clone(),
-            scheduler: Scheduler::new(limits, parts.clock.now()),
+            scheduler: Scheduler::new(limits, parts.clock.now()).seeded(seed),
             clock: parts.clock.clone(),
             store: parts.store.clone(),
             metrics: parts.metrics.api_key(&name),
@@ -276,6 +280,11 @@ impl KeyGate {
         self.send(Message::TokenRefused { tenant: tenant.clone() });
     }
 
+    /// An operator changed the tenant: what the upstream refused to it before holds it no longer.
+    pub fn forgive(&self, tenant: &TenantName) {
+        self.send(Message::Forgive { tenant: tenant.clone() });
+    }
+
     /// The API key now; `None` when its task has ended.
     pub async fn snapshot(&self) -> Option<Snapshot> {
         self.ask(Message::Snapshot).await
@@ -313,6 +322,7 @@ impl KeyGate {
         }
         metrics.guard(snapshot.guard);
         metrics.day(snapshot.day_used, snapshot.day_limit);
+        metrics.foreign_use(snapshot.foreign.calls_today);
     }
 
     fn send(&self, message: Message) {
@@ -324,6 +334,20 @@ impl KeyGate {
         let (reply, answer) = oneshot::channel();
         self.send(message(reply));
         answer.await.ok()
+    }
+}
+
+/// Why calls of a tenant are held, in words for an operator.
+#[must_use]
+pub const fn hold_reason(hold: Hold) -> &'static str {
+    match hold {
+        Hold::Denied => {
+            "the API answered ten calls in a row with 403, or refused ten tokens with 401"
+        }
+        Hold::Capped => {
+            "the API refused a bulk call for a limit of the account, such as its 1,000 queued \
+             activities; only bulk calls are held"
+        }
     }
 }
 

@@ -124,8 +124,8 @@ pub struct TenantStatus {
 /// Why a grant was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum PutError {
-    /// The API key is not configured. What was given is not repeated: it may be a token that slipped
-    /// into the wrong field.
+    /// The API key is not configured. What was given is not repeated: it may be a token that
+    /// slipped into the wrong field.
     #[error("there is no API key of the name that was given")]
     UnknownApiKey,
     /// Without a refresh token the grant would end with its access token.

@@ -48,6 +48,8 @@ mod refusals;
 mod reload;
 #[path = "main/repeats.rs"]
 mod repeats;
+#[path = "main/scope.rs"]
+mod scope;
 #[path = "main/sdk.rs"]
 mod sdk;
 #[path = "main/secrecy.rs"]

@@ -39,8 +39,17 @@ pub(super) struct ApiKeyView {
     queue: QueueView,
     day: DayView,
     upstream: UpstreamView,
+    foreign_use: ForeignView,
     token_lane: LaneView,
     tenants: TenantCounts,
+}
+
+/// What others seem to use of the key.
+#[derive(Debug, Serialize)]
+struct ForeignView {
+    suspected: bool,
+    calls_today: u64,
+    since: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -203,6 +212,11 @@ fn view(
             in_flight: snapshot.in_flight,
             throttled_total: snapshot.throttled_total,
             guard_ms: whole_ms(snapshot.guard),
+        },
+        foreign_use: ForeignView {
+            suspected: snapshot.foreign.since.is_some(),
+            calls_today: snapshot.foreign.calls_today,
+            since: snapshot.foreign.since.map(rfc3339),
         },
         token_lane,
         tenants,

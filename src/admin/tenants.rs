@@ -21,8 +21,9 @@ use super::errors::AdminError;
 use super::health::TENANT_STATES;
 use super::page::{Page, Query};
 use super::{Desk, Shared};
-use crate::engine::scheduler::TenantSnapshot;
-use crate::engine::{ApiKeyName, TenantName};
+use crate::engine::scheduler::{Hold, TenantSnapshot};
+use crate::engine::{ApiKeyName, TenantName, Unix};
+use crate::gate::hold_reason;
 use crate::phase::Phase;
 use crate::store::{self, NewGrant, Put};
 use crate::telemetry::events::rfc3339;
@@ -115,6 +116,7 @@ pub(super) async fn put(
     let change = async move {
         let (tenant, api_key) = (grant.tenant.clone(), grant.api_key.clone());
         let (put, status) = shared.parts.tokens.put(grant).await?;
+        forgive(&shared, &tenant);
         let (code, change) = match put {
             Put::Created => (StatusCode::CREATED, "added"),
             Put::Replaced => (StatusCode::OK, "replaced"),
@@ -149,6 +151,7 @@ pub(super) async fn refresh(
     let whole = shared.clone();
     let change = async move {
         shared.parts.tokens.refresh(&tenant).await?;
+        forgive(&shared, &tenant);
         info!(%tenant, "refresh ordered by an operator");
         Ok(StatusCode::ACCEPTED)
     };
@@ -181,10 +184,30 @@ async fn hold(
         if !shared.parts.tokens.pause(&tenant, paused).await? {
             return Err(AdminError::not_found("tenant", &tenant));
         }
+        if !paused {
+            forgive(&shared, &tenant);
+        }
         info!(%tenant, paused, "tenant held or released by an operator");
         Ok(StatusCode::NO_CONTENT)
     };
     whole.change(change).await
+}
+
+/// What the API refused to the tenant before an operator's change holds it no longer.
+fn forgive(shared: &Shared, tenant: &TenantName) {
+    let home = shared.parts.tokens.tenant(tenant.as_str());
+    if let Some(gate) = home.and_then(|view| shared.parts.gate.api_key(&view.api_key)) {
+        gate.forgive(tenant);
+    }
+}
+
+/// Why calls of a tenant are held at its gate, in words for an operator.
+fn held(seen: &TenantSnapshot) -> Option<String> {
+    let why = |hold, until: Unix| format!("{}, until {}", hold_reason(hold), rfc3339(until));
+    let denied = seen.denied_until.map(|until| why(Hold::Denied, until));
+    let capped = seen.capped_until.map(|until| why(Hold::Capped, until));
+    let both: Vec<String> = denied.into_iter().chain(capped).collect();
+    (!both.is_empty()).then(|| both.join("; "))
 }
 
 fn read_grant(tenant: TenantName, mut fields: Fields) -> Result<NewGrant, AdminError> {
@@ -237,6 +260,7 @@ async fn seen(
 
 fn view(status: TenantStatus, snapshot: Option<TenantSnapshot>) -> TenantView {
     let used_here = snapshot.as_ref().and_then(|snapshot| snapshot.last_used_at);
+    let held = snapshot.as_ref().and_then(held);
     let (today, queue_depth) = match snapshot {
         Some(seen) => (
             Today {
@@ -252,7 +276,7 @@ fn view(status: TenantStatus, snapshot: Option<TenantSnapshot>) -> TenantView {
         tenant: status.tenant.as_str().to_owned(),
         api_key: status.api_key.as_str().to_owned(),
         state: status.state.as_str(),
-        state_reason: status.state_reason,
+        state_reason: status.state_reason.or(held),
         access_token_expires_at: status.access_token_expires_at.map(rfc3339),
         last_refreshed_at: status.last_refreshed_at.map(rfc3339),
         last_used_at: status.last_used_at.max(used_here).map(rfc3339),

@@ -266,6 +266,7 @@ fn start_gate(
         demands: mpsc::unbounded_channel().0,
         tracker: tracker.clone(),
         stopped: stopped.clone(),
+        seed: 1,
     };
     Gate::start(parts, keys, &std::collections::BTreeSet::new())
 }

@@ -9,7 +9,11 @@ pub enum Outcome {
     Throttled,
     /// 429 `quota_exceeded`: the day is spent.
     QuotaExceeded,
-    /// 429 or 403 that is not JSON: an edge in front of the API refuses the key or the address.
+    /// Another 429 in JSON: a limit behind the gateway, such as the activities that an account may
+    /// have queued.
+    Capped,
+    /// 403, 429 or 503 that is not JSON: an edge in front of the API refuses the key or the
+    /// address.
     Edge,
     /// Sent, but no answer came: it may have been counted, executed, both or neither.
     Lost,
@@ -17,11 +21,15 @@ pub enum Outcome {
     NotSent,
 }
 
-/// Whether an answer counts among a tenant's errors.
+/// Whether an answer counts among a tenant's errors, and whether its token was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
     /// Status below 400.
     Good,
-    /// Status 400 or above.
+    /// 401: the token was refused.
+    Unauthorized,
+    /// 403: the token was read and does not allow the call.
+    Forbidden,
+    /// Any other status of 400 or above.
     Error,
 }

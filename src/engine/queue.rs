@@ -43,7 +43,7 @@ struct Tenant<T> {
     waiting: [BTreeMap<u64, T>; 3],
     in_ring: [bool; 3],
     turn_left: [u32; 3],
-    held: bool,
+    held: [bool; 3],
     weight: u32,
 }
 
@@ -102,7 +102,7 @@ impl<T: Copy> FairQueue<T> {
             waiting: Default::default(),
             in_ring: [false; 3],
             turn_left: [0; 3],
-            held: true,
+            held: [true; 3],
             weight: weight.max(1),
         };
         match self.tenants.get_mut(index) {
@@ -141,35 +141,39 @@ impl<T: Copy> FairQueue<T> {
 
     /// Gives a tenant no further turn; its calls stay.
     pub fn hold(&mut self, ix: TenantIx) {
-        self.set_held(ix, true);
+        self.hold_classes(ix, [true; 3]);
     }
 
     /// Gives a held tenant turns again.
     pub fn unhold(&mut self, ix: TenantIx) {
-        self.set_held(ix, false);
+        self.hold_classes(ix, [false; 3]);
     }
 
-    fn set_held(&mut self, ix: TenantIx, held: bool) {
+    /// Holds a tenant in these classes, in the order of [`Class::ALL`], and not in the others.
+    pub fn hold_classes(&mut self, ix: TenantIx, held: [bool; 3]) {
+        for class in Class::ALL {
+            self.set_held(ix, class, *of(&held, class));
+        }
+    }
+
+    fn set_held(&mut self, ix: TenantIx, class: Class, held: bool) {
         let Some(tenant) = of_tenant(&mut self.tenants, ix) else { return };
-        if tenant.held == held {
+        if std::mem::replace(of_mut(&mut tenant.held, class), held) == held {
             return;
         }
-        tenant.held = held;
-        for class in Class::ALL {
-            let lane = of_mut(&mut self.lanes, class);
-            let len = of(&tenant.waiting, class).len();
-            if lane.longer.len() < len {
-                lane.longer.resize(len, 0);
-            }
-            for tenants in lane.longer.iter_mut().take(len) {
-                *tenants = if held { tenants.saturating_sub(1) } else { tenants.saturating_add(1) };
-            }
-            lane.free =
-                if held { lane.free.saturating_sub(len) } else { lane.free.saturating_add(len) };
-            if !held && len > 0 && !*of(&tenant.in_ring, class) {
-                *of_mut(&mut tenant.in_ring, class) = true;
-                lane.ring.push_back(ix);
-            }
+        let lane = of_mut(&mut self.lanes, class);
+        let len = of(&tenant.waiting, class).len();
+        if lane.longer.len() < len {
+            lane.longer.resize(len, 0);
+        }
+        for tenants in lane.longer.iter_mut().take(len) {
+            *tenants = if held { tenants.saturating_sub(1) } else { tenants.saturating_add(1) };
+        }
+        lane.free =
+            if held { lane.free.saturating_sub(len) } else { lane.free.saturating_add(len) };
+        if !held && len > 0 && !*of(&tenant.in_ring, class) {
+            *of_mut(&mut tenant.in_ring, class) = true;
+            lane.ring.push_back(ix);
         }
     }
 
@@ -186,7 +190,7 @@ impl<T: Copy> FairQueue<T> {
         if lane.longer.len() <= len {
             lane.longer.resize(len.saturating_add(1), 0);
         }
-        if tenant.held {
+        if *of(&tenant.held, class) {
             return place;
         }
         lane.free = lane.free.saturating_add(1);
@@ -206,7 +210,7 @@ impl<T: Copy> FairQueue<T> {
         let tenant = of_tenant(&mut self.tenants, ix)?;
         let call = of_mut(&mut tenant.waiting, class).remove(&order)?;
         let left = of(&tenant.waiting, class).len();
-        let held = tenant.held;
+        let held = *of(&tenant.held, class);
         self.one_less(class, left, held);
         Some(call)
     }
@@ -280,7 +284,7 @@ impl<T: Copy> FairQueue<T> {
                 lane.ring.pop_front();
                 continue;
             };
-            if !tenant.held && !of(&tenant.waiting, class).is_empty() {
+            if !*of(&tenant.held, class) && !of(&tenant.waiting, class).is_empty() {
                 return Some(ix);
             }
             lane.ring.pop_front();
@@ -299,7 +303,7 @@ impl<T: Copy> FairQueue<T> {
         let lane = of(&self.lanes, class);
         // its turns until then; the others are taken to have a weight of one
         let rounds = own.checked_div(weight).unwrap_or(own).saturating_add(1);
-        let held = self.tenant(ix).is_none_or(|tenant| tenant.held);
+        let held = self.tenant(ix).is_none_or(|tenant| *of(&tenant.held, class));
         let in_rounds: usize = lane
             .longer
             .iter()

@@ -10,16 +10,19 @@
 
 mod advance;
 mod calls;
+mod settle;
 mod snapshot;
 mod tenants;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
+use super::backoff::{Backoff, Jitter};
 use super::budget::{Budget, Claim, Claimed};
+use super::foreign::{Foreign, ForeignUse};
 use super::ids::TenantName;
 use super::pacer::Pacer;
-use super::queue::FairQueue;
+use super::queue::{FairQueue, TenantIx};
 use super::rate::{Class, Guard, Rate};
 use super::time::{Day, DayReset, Mono, Now};
 
@@ -157,6 +160,33 @@ pub enum Command {
         /// How long the call may wait.
         deadline: Mono,
     },
+    /// Tell those who watch.
+    Tell(News),
+}
+
+/// What those who watch should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// Calls of a tenant are held because of the upstream's answers.
+    Held {
+        /// The tenant.
+        tenant: TenantName,
+        /// Which calls, and why.
+        hold: Hold,
+        /// For how long.
+        span: Duration,
+    },
+    /// Somebody else seems to use the API key, or does not seem to any more.
+    ForeignUse(ForeignUse),
+}
+
+/// Which calls of a tenant are held, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// All of them: the upstream refused a row of them with 401 or 403.
+    Denied,
+    /// Bulk calls: a limit of the account behind the gateway is reached.
+    Capped,
 }
 
 /// The machine of one API key.
@@ -174,9 +204,11 @@ pub struct Scheduler {
     paused: bool,
     /// Waiting calls are refused from then on.
     stop_at: Option<Mono>,
-    edge_refusals: u32,
-    /// Until when an edge's refusal holds the key.
-    edge_until: Mono,
+    edge: Backoff,
+    jitter: Jitter,
+    foreign: Foreign,
+    /// When a tenant's holds may be over.
+    held: BTreeSet<(Mono, TenantIx)>,
     throttled_total: u64,
     commands: VecDeque<Command>,
 }
@@ -202,13 +234,21 @@ impl Scheduler {
             in_flight: 0,
             paused: false,
             stop_at: None,
-            edge_refusals: 0,
-            edge_until: now.mono,
+            edge: settle::edge_backoff(),
+            jitter: Jitter::new(0),
+            foreign: Foreign::default(),
+            held: BTreeSet::new(),
             throttled_total: 0,
             commands: VecDeque::new(),
         };
         scheduler.advance(now);
         scheduler
+    }
+
+    /// The same with pauses that are spread by this seed, so that no two proxies pause alike.
+    #[must_use]
+    pub fn seeded(self, seed: u64) -> Self {
+        Self { jitter: Jitter::new(seed), ..self }
     }
 
     /// Changes the limits. Nothing that waits is lost: a smaller capacity holds for new calls.

@@ -11,12 +11,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use super::{Board, Demand};
+use super::{Board, Demand, hold_reason};
 use crate::clock::Clock;
 use crate::engine::budget::{Claim, Claimed};
+use crate::engine::foreign::ForeignUse;
 use crate::engine::outcome::Outcome;
 use crate::engine::scheduler::{
-    Arrival, CallId, CallTable, Command, Limits, Readiness, Refusal, Scheduler, Snapshot,
+    Arrival, CallId, CallTable, Command, Limits, News, Readiness, Refusal, Scheduler, Snapshot,
     TenantSnapshot,
 };
 use crate::engine::{ApiKeyName, Day, Mono, Now, TenantName};
@@ -70,6 +71,9 @@ pub(super) enum Message {
         tenant: TenantName,
     },
     TokenRefused {
+        tenant: TenantName,
+    },
+    Forgive {
         tenant: TenantName,
     },
     Pause(bool),
@@ -168,6 +172,7 @@ impl Actor {
             Message::TokenRefused { tenant } => {
                 self.scheduler.token_refused(&tenant, self.clock.now());
             }
+            Message::Forgive { tenant } => self.scheduler.forgive(&tenant, self.clock.now()),
             Message::Pause(true) => self.scheduler.pause(),
             Message::Pause(false) => self.scheduler.resume(self.clock.now()),
             Message::Reconfigure(limits) => {
@@ -208,6 +213,13 @@ impl Actor {
                 warn!(api_key = %self.name, "an edge before the API refused a call: pausing");
                 self.publish_throttled(ThrottleScope::Other);
             }
+            Outcome::Capped => {
+                warn!(
+                    api_key = %self.name,
+                    "the upstream refused a call for a limit that is not the key's"
+                );
+                self.publish_throttled(ThrottleScope::Other);
+            }
             Outcome::Answered(_) | Outcome::Lost | Outcome::NotSent => {}
         }
         self.scheduler.settle(id, outcome, at);
@@ -232,12 +244,37 @@ impl Actor {
                     let api_key = self.name.clone();
                     let _ = self.demands.send(Demand { api_key, tenant, deadline });
                 }
+                Command::Tell(news) => self.tell(news),
             }
         }
         let (left, resets_at) = self.scheduler.day(self.clock.now());
         self.board.set_day(left, resets_at);
         if self.replies.is_empty() && self.replies.capacity() > 1_024 {
             self.replies.shrink_to_fit();
+        }
+    }
+
+    fn tell(&self, news: News) {
+        let api_key = self.name.clone();
+        match news {
+            News::Held { tenant, hold, span } => {
+                let (secs, reason) = (span.as_secs(), hold_reason(hold));
+                warn!(%tenant, %api_key, secs, "calls of a tenant are held: {reason}");
+                self.events.publish(Event::TenantHeld { tenant, api_key, reason, secs });
+            }
+            News::ForeignUse(ForeignUse { since, calls_today }) => {
+                let suspected = since.is_some();
+                if suspected {
+                    warn!(
+                        %api_key, calls_today,
+                        "the upstream refuses calls that our own do not explain: another program \
+                         uses this API key, or its plan is below the one that is configured"
+                    );
+                } else {
+                    warn!(%api_key, "a day without a sign that somebody else uses this API key");
+                }
+                self.events.publish(Event::ForeignUse { api_key, suspected, calls_today });
+            }
         }
     }
 

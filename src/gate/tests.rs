@@ -15,7 +15,7 @@ use crate::engine::scheduler::{Arrival, CallId, Entry, Limits, Readiness};
 use crate::engine::{ApiKeyName, Class, DayReset, Guard, TenantName, Unix};
 use crate::rejection::Reason;
 use crate::store::{MemoryStore, Store as _};
-use crate::telemetry::{Events, Metrics};
+use crate::telemetry::{Event, Events, Metrics};
 
 const NOON: Unix = Unix::from_secs(20_000 * 86_400 + 43_200);
 
@@ -25,6 +25,7 @@ struct World {
     clock: Clock,
     store: Arc<MemoryStore>,
     demands: mpsc::UnboundedReceiver<Demand>,
+    events: Events,
 }
 
 fn limits() -> Limits {
@@ -52,15 +53,17 @@ async fn world() -> World {
     let clock = Clock::starting_at(NOON);
     let store = Arc::new(MemoryStore::default());
     let (demands, demanded) = mpsc::unbounded_channel();
+    let events = Events::new(clock.clone());
     let gate = Gate::start(
         Parts {
             store: store.clone(),
             clock: clock.clone(),
             metrics: Metrics::new("test"),
-            events: Events::new(clock.clone()),
+            events: events.clone(),
             demands,
             tracker: TaskTracker::new(),
             stopped: CancellationToken::new(),
+            seed: 1,
         },
         vec![(main_key(), limits())],
         &BTreeSet::new(),
@@ -68,7 +71,7 @@ async fn world() -> World {
     gate.set_tenant(&main_key(), &acme(), Some(Readiness::Ready), false, 1);
     tokio::time::sleep(Duration::from_secs(2)).await;
     let key = gate.api_key(&main_key()).unwrap();
-    World { gate, key, clock, store, demands: demanded }
+    World { gate, key, clock, store, demands: demanded, events }
 }
 
 impl World {
@@ -102,6 +105,31 @@ async fn calls_are_granted_one_spacing_apart_and_counted_before_they_leave() {
     }
     let took = world.clock.now().mono.since(started);
     assert!((1_855..=1_900).contains(&took.as_millis()), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn holds_and_foreign_use_are_told_to_those_who_listen() {
+    let world = world().await;
+    let mut notices = world.events.subscribe();
+    for _ in 0..10 {
+        let spent = world.ticket().granted().await.unwrap().spend();
+        spent.settle(Outcome::Answered(Health::Forbidden));
+    }
+    let refused = world.ticket().granted().await.err().unwrap();
+    assert_eq!(refused.reason(), Reason::WaitTooLong);
+    let Event::TenantHeld { tenant, api_key, secs, .. } = notices.try_recv().unwrap().event else {
+        panic!("another event")
+    };
+    assert_eq!((tenant, api_key), (acme(), main_key()));
+    assert!((60..=75).contains(&secs), "{secs}");
+    world.key.forgive(&acme());
+    world.ticket().granted().await.unwrap().spend().settle(Outcome::QuotaExceeded);
+    world.key.snapshot().await.unwrap();
+    let events = [notices.try_recv().unwrap().event, notices.try_recv().unwrap().event];
+    let foreign =
+        Event::ForeignUse { api_key: main_key(), suspected: true, calls_today: 1_000 - 11 };
+    assert_eq!(events, [Event::DaySpent { api_key: main_key() }, foreign]);
+    assert!(notices.try_recv().is_err(), "told once");
 }
 
 #[tokio::test(start_paused = true)]

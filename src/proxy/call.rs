@@ -88,7 +88,10 @@ pub(super) async fn serve(
     if proxy.phase.get() == Phase::Draining {
         return Err(stopping());
     }
-    let class = identify::class(request.headers());
+    let class = identify::class(
+        request.headers(),
+        identify::usual_class(request.method(), target.path_and_query.path()),
+    );
     let wait = identify::wait(request.headers(), &settings);
     let deadline = record.started().plus(wait.max(WAIT_MIN));
     let path = target.path_and_query.path();
@@ -158,6 +161,10 @@ impl Call<'_> {
             permit = match (granted(self.enqueue_again(), record).await, in_hand) {
                 (Ok(permit), _) => permit,
                 (Err(_), Some(answer)) => return Ok(answer),
+                // its tenant's calls are held by now: what the API said is the better answer
+                (Err(refusal), None) if refusal.reason() == Reason::WaitTooLong => {
+                    return refused.map_or(Err(refusal), |(_, answer)| Ok(answer));
+                }
                 // what kept the call from being sent is a better answer than that its time is over
                 (Err(refusal), None) if refusal.reason() == Reason::WaitExpired => {
                     return Err(chances.no_connection.unwrap_or(refusal));
@@ -295,6 +302,7 @@ impl Call<'_> {
             }
             Outcome::Answered(_)
             | Outcome::Throttled
+            | Outcome::Capped
             | Outcome::Edge
             | Outcome::Lost
             | Outcome::NotSent => Ok(Next::Answer(answer)),

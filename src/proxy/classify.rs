@@ -2,11 +2,16 @@
 //!
 //! The two gateway 429s differ only by `error_key` in the body (`ctct` documentation, "V3 API Rate
 //! Limits"), so the beginning of a refusal's body is read and passed on unchanged with the rest.
+//! Since callers' `Accept-Encoding` is passed on, it may be compressed: what gateways use (gzip and
+//! deflate) is read here too.
 
+use std::borrow::Cow;
+use std::io::Read as _;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::CONTENT_TYPE;
+use flate2::read::{MultiGzDecoder, ZlibDecoder};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
@@ -46,20 +51,46 @@ pub(super) async fn look(answer: &mut Response<Incoming>) -> Option<Bytes> {
 /// What the answer says about the limits.
 pub(super) fn outcome(status: StatusCode, headers: &HeaderMap, body: Option<&[u8]>) -> Outcome {
     if status == StatusCode::TOO_MANY_REQUESTS {
-        return match body.and_then(error_key) {
+        let plain = body.and_then(|body| plain(headers, body));
+        return match plain.as_deref().and_then(error_key) {
             Some(Key::Throttled) => Outcome::Throttled,
             Some(Key::QuotaExceeded) => Outcome::QuotaExceeded,
-            Some(Key::Other) => Outcome::Answered(Health::Error),
-            // edges answer in HTML; this one is compressed, cut off or late
+            Some(Key::Other) => Outcome::Capped,
+            // edges answer in HTML; this one is cut off, late, or of a coding that is not known
+            // here, and most refusals are for the second
             None if is_json(headers) => Outcome::Throttled,
             None => Outcome::Edge,
         };
     }
-    if status == StatusCode::FORBIDDEN && is_html(headers) {
+    let edges = [StatusCode::FORBIDDEN, StatusCode::SERVICE_UNAVAILABLE];
+    if edges.contains(&status) && is_html(headers) {
         return Outcome::Edge;
     }
-    let bad = status.is_client_error() || status.is_server_error();
-    Outcome::Answered(if bad { Health::Error } else { Health::Good })
+    Outcome::Answered(match status {
+        StatusCode::UNAUTHORIZED => Health::Unauthorized,
+        StatusCode::FORBIDDEN => Health::Forbidden,
+        _ if status.is_client_error() || status.is_server_error() => Health::Error,
+        _ => Health::Good,
+    })
+}
+
+/// The body without its coding, as far as it came and no more than [`LOOK_MAX`] of it; `None` when
+/// the coding is not known here.
+fn plain<'a>(headers: &HeaderMap, body: &'a [u8]) -> Option<Cow<'a, [u8]>> {
+    let coding = match headers.get(CONTENT_ENCODING) {
+        Some(value) => value.to_str().ok()?.trim().to_ascii_lowercase(),
+        None => return Some(Cow::Borrowed(body)),
+    };
+    let most = u64::try_from(LOOK_MAX).unwrap_or(u64::MAX);
+    let mut plain = Vec::new();
+    // what was read before a mistake is judged like a body that was cut off
+    let _ = match coding.as_str() {
+        "" | "identity" => return Some(Cow::Borrowed(body)),
+        "gzip" | "x-gzip" => MultiGzDecoder::new(body).take(most).read_to_end(&mut plain),
+        "deflate" => ZlibDecoder::new(body).take(most).read_to_end(&mut plain),
+        _ => return None,
+    };
+    Some(Cow::Owned(plain))
 }
 
 enum Key {
@@ -95,6 +126,8 @@ fn media_type(headers: &HeaderMap) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     fn of(status: u16, content_type: &'static str, body: &str) -> Outcome {
@@ -111,7 +144,7 @@ mod tests {
         assert_eq!(of(429, json, throttled), Outcome::Throttled);
         assert_eq!(of(429, json, spent), Outcome::QuotaExceeded);
         assert_eq!(of(429, json, &format!("[{throttled}]")), Outcome::Throttled);
-        assert_eq!(of(429, json, r#"{"error_key":"x"}"#), Outcome::Answered(Health::Error));
+        assert_eq!(of(429, json, r#"{"error_key":"x"}"#), Outcome::Capped);
         assert_eq!(of(429, "text/html", "<html>"), Outcome::Edge);
         assert_eq!(of(429, "", ""), Outcome::Edge);
     }
@@ -128,8 +161,49 @@ mod tests {
     #[test]
     fn other_answers_are_the_callers_business() {
         assert_eq!(of(200, "text/html", ""), Outcome::Answered(Health::Good));
-        assert_eq!(of(403, "application/json", "{}"), Outcome::Answered(Health::Error));
+        assert_eq!(of(401, "application/json", "{}"), Outcome::Answered(Health::Unauthorized));
+        assert_eq!(of(403, "application/json", "{}"), Outcome::Answered(Health::Forbidden));
         assert_eq!(of(403, "text/html; charset=utf-8", ""), Outcome::Edge);
-        assert_eq!(of(503, "text/html", ""), Outcome::Answered(Health::Error));
+        assert_eq!(of(503, "text/html", ""), Outcome::Edge);
+        for status in [404, 500, 502, 503] {
+            assert_eq!(of(status, "application/json", ""), Outcome::Answered(Health::Error));
+        }
+    }
+
+    fn coded(coding: &'static str, body: &[u8]) -> Outcome {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+        headers.insert(CONTENT_ENCODING, http::HeaderValue::from_static(coding));
+        outcome(StatusCode::TOO_MANY_REQUESTS, &headers, Some(body))
+    }
+
+    fn gzip(text: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn compressed_refusals_are_read() {
+        let spent = br#"{"error_key":"quota_exceeded","error_message":"Limit Exceeded"}"#;
+        let other = br#"{"error_key":"activities.queued.max","error_message":"x"}"#;
+        assert_eq!(coded("gzip", &gzip(spent)), Outcome::QuotaExceeded);
+        assert_eq!(coded(" GZIP", &gzip(other)), Outcome::Capped);
+        assert_eq!(coded("identity", other), Outcome::Capped);
+        let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+        zlib.write_all(spent).unwrap();
+        assert_eq!(coded("deflate", &zlib.finish().unwrap()), Outcome::QuotaExceeded);
+        let whole = gzip(spent);
+        assert_eq!(coded("gzip", &whole[..20]), Outcome::Throttled, "cut off");
+        assert_eq!(coded("br", spent), Outcome::Throttled, "a coding that is not known here");
+    }
+
+    #[test]
+    fn a_refusal_that_swells_is_not_unpacked_to_its_end() {
+        let bomb = gzip(&vec![b' '; 50 * LOOK_MAX]);
+        assert!(bomb.len() < LOOK_MAX);
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_ENCODING, http::HeaderValue::from_static("gzip"));
+        assert_eq!(plain(&headers, &bomb).unwrap().len(), LOOK_MAX);
     }
 }

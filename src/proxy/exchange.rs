@@ -108,5 +108,6 @@ impl Drop for Exchange {
 /// Whether the upstream says that it is not well; such answers of safe calls are worth a second
 /// try.
 pub(super) fn is_unwell(outcome: Outcome, status: http::StatusCode) -> bool {
-    outcome == Outcome::Answered(Health::Error) && matches!(status.as_u16(), 502..=504)
+    matches!(outcome, Outcome::Answered(Health::Error) | Outcome::Edge)
+        && matches!(status.as_u16(), 502..=504)
 }

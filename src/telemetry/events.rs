@@ -50,6 +50,29 @@ pub enum Event {
         /// The limit that the upstream named.
         scope: ThrottleScope,
     },
+    /// Calls of a tenant are held because of the upstream's answers.
+    TenantHeld {
+        /// The tenant.
+        #[serde(serialize_with = "text")]
+        tenant: TenantName,
+        /// Its API key.
+        #[serde(serialize_with = "text")]
+        api_key: ApiKeyName,
+        /// Which calls and why, in words for an operator.
+        reason: &'static str,
+        /// For how long, in seconds.
+        secs: u64,
+    },
+    /// Refusals show that somebody else uses the API key, or do not show it any more.
+    ForeignUse {
+        /// The API key.
+        #[serde(serialize_with = "text")]
+        api_key: ApiKeyName,
+        /// Whether it seems so.
+        suspected: bool,
+        /// Calls of others in this quota day, at least.
+        calls_today: u64,
+    },
     /// The calls of the day are used up.
     DaySpent {
         /// The API key.

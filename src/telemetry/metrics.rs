@@ -189,6 +189,11 @@ impl KeyMetrics {
         self.0.day_limit.set(limit);
     }
 
+    /// Sets how many calls of the day others seem to have made.
+    pub fn foreign_use(&self, calls: u64) {
+        self.0.foreign_use_calls.set(calls);
+    }
+
     /// Counts a token request by how it ended.
     pub fn token_refresh(&self, outcome: &'static str) {
         self.0.token_refreshes.with(outcome, |count| {
@@ -228,6 +233,7 @@ mod tests {
         key.throttled(ThrottleScope::Day);
         key.slot_granted();
         key.guard(Duration::from_millis(40));
+        key.foreign_use(300);
         key.day(12, 10_000);
         key.token_refresh("ok");
         key.token_lane_depth(2);
@@ -262,6 +268,7 @@ mod tests {
             r#"ctct_proxy_guard_seconds{api_key="main"} 0.04"#,
             r#"ctct_proxy_day_used{api_key="main"} 12"#,
             r#"ctct_proxy_day_limit{api_key="main"} 10000"#,
+            r#"ctct_proxy_foreign_use_calls{api_key="main"} 300"#,
             r#"ctct_proxy_token_refreshes_total{api_key="main",outcome="ok"} 1"#,
             r#"ctct_proxy_token_lane_depth{api_key="main"} 2"#,
             r#"ctct_proxy_tenants{api_key="main",state="ready"} 5"#,

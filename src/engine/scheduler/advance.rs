@@ -10,29 +10,28 @@ use super::calls::{Call, CallId, Stage};
 use super::tenants::Readiness;
 use super::{Arrival, Command, Entry, Mono, Now, Refusal, Scheduler};
 use crate::engine::budget::Stock;
-use crate::engine::outcome::{Health, Outcome};
 use crate::engine::queue::TenantIx;
 use crate::engine::rate::Class;
 use crate::engine::time::Day;
 
-/// First pause after an edge refused a call; each further one doubles it.
-const EDGE_PAUSE_MIN: Duration = Duration::from_secs(1);
 /// Nothing leaves for this long after the day has turned.
 const DAY_TURN_PAUSE: Duration = Duration::from_secs(2);
-/// Longest pause after an edge refused a call.
-const EDGE_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 impl Scheduler {
     /// A call arrived.
     ///
     /// # Errors
     /// The reason why it cannot wait: the queue is full, the wait would be too long, the day is
-    /// spent, the tenant's token is dead, or the process stops.
+    /// spent, the tenant's token is dead, or the process stops. A call that is sent again is
+    /// refused only when its tenant's calls are held for longer than it may wait.
     pub fn enqueue(&mut self, id: CallId, arrival: &Arrival, now: Now) -> Result<(), Refusal> {
         self.advance(now);
         let ix = self.tenant_ix(&arrival.tenant);
         let order = match arrival.entry {
-            Entry::Again { first } => first.number(),
+            Entry::Again { first } => {
+                self.readmit(ix, arrival, now.mono)?;
+                first.number()
+            }
             Entry::Back | Entry::WhenPrepared => {
                 self.admit(ix, arrival, now)?;
                 id.number()
@@ -113,6 +112,9 @@ impl Scheduler {
             Stock::StoreFails => return Err(Refusal::StoreUnavailable),
             Stock::InHand | Stock::Awaited => {}
         }
+        if arrival.class != Class::Interactive && self.rest_is_withheld() {
+            return Err(Refusal::DaySpent);
+        }
         let estimate = self.estimate(ix, arrival.class, now.mono);
         let preparing = self.tenants.find(ix).map_or(0, |tenant| tenant.preparing);
         let of_tenant = self.queue.tenant_depth(ix).saturating_add(preparing);
@@ -128,10 +130,24 @@ impl Scheduler {
         Ok(())
     }
 
+    /// Whether a call that is sent again may wait: its caller has an answer in hand, which is
+    /// better than a wait that will be in vain.
+    fn readmit(&self, ix: TenantIx, arrival: &Arrival, now: Mono) -> Result<(), Refusal> {
+        let held_until = self.tenants.find(ix).map(|tenant| tenant.holds.until(arrival.class));
+        match held_until {
+            Some(until) if until > now && until >= arrival.deadline => {
+                Err(Refusal::WaitTooLong { estimate: until.since(now) })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// How long a new call of this tenant and class would wait, as things stand.
     pub(super) fn estimate(&self, ix: TenantIx, class: Class, now: Mono) -> Duration {
         let ready_at = self.pacer.ready_at();
-        let first = if ready_at == Mono::NEVER { Duration::ZERO } else { ready_at.since(now) };
+        let slot = if ready_at == Mono::NEVER { Duration::ZERO } else { ready_at.since(now) };
+        let held_until = self.tenants.find(ix).map(|tenant| tenant.holds.until(class));
+        let first = slot.max(held_until.unwrap_or_default().since(now));
         let ahead = u32::try_from(self.queue.ahead(ix, class)).unwrap_or(u32::MAX);
         first.saturating_add(self.pacer.pace().saturating_mul(ahead))
     }
@@ -171,65 +187,7 @@ impl Scheduler {
         self.advance(now);
     }
 
-    /// A call that had left, or was about to, has ended.
-    pub fn settle(&mut self, id: CallId, outcome: Outcome, now: Now) {
-        let Some(call) = self.calls.remove(id) else { return };
-        let (Stage::Granted { slot, day } | Stage::InFlight { slot, day }) = call.stage else {
-            return;
-        };
-        self.in_flight = self.in_flight.saturating_sub(1);
-        match outcome {
-            Outcome::NotSent => {
-                self.pacer.release(slot);
-                self.give_back(day, now.mono);
-                if let Some(today) = self.today_mut(call.tenant, now) {
-                    today.calls = today.calls.saturating_sub(1);
-                }
-            }
-            Outcome::Answered(health) => {
-                self.pacer.answered(slot, now.mono);
-                self.pacer.clean();
-                self.budget.answered(slot.sent_at());
-                self.edge_refusals = 0;
-                self.count_error(call.tenant, health, now);
-            }
-            Outcome::Throttled => {
-                self.pacer.answered(slot, now.mono);
-                self.pacer.throttled(now.mono);
-                self.throttled_total = self.throttled_total.saturating_add(1);
-                if let Some(today) = self.today_mut(call.tenant, now) {
-                    today.throttled = today.throttled.saturating_add(1);
-                }
-            }
-            Outcome::QuotaExceeded => {
-                self.pacer.answered(slot, now.mono);
-                self.throttled_total = self.throttled_total.saturating_add(1);
-                self.budget.spent_says_upstream(day, now);
-            }
-            Outcome::Edge => self.edge_refused(now.mono),
-            Outcome::Lost => self.count_error(call.tenant, Health::Error, now),
-        }
-        self.advance(now);
-    }
-
-    fn count_error(&mut self, ix: TenantIx, health: Health, now: Now) {
-        if let (Health::Error, Some(today)) = (health, self.today_mut(ix, now)) {
-            today.errors = today.errors.saturating_add(1);
-        }
-    }
-
-    /// Pauses the key; calls that were under way when the pause began do not make it longer.
-    fn edge_refused(&mut self, now: Mono) {
-        if now < self.edge_until {
-            return;
-        }
-        let doubled = EDGE_PAUSE_MIN.saturating_mul(1_u32 << self.edge_refusals.min(6));
-        self.edge_refusals = self.edge_refusals.saturating_add(1);
-        self.edge_until = now.plus(doubled.min(EDGE_PAUSE_MAX));
-        self.pacer.close_until(self.edge_until);
-    }
-
-    fn give_back(&mut self, day: Day, now: Mono) {
+    pub(super) fn give_back(&mut self, day: Day, now: Mono) {
         let count = self.budget.give_back(day, now);
         self.uncount(day, count);
     }
@@ -257,6 +215,7 @@ impl Scheduler {
     /// Does all that is due.
     pub(super) fn advance(&mut self, now: Now) {
         self.turn_day(now);
+        self.end_holds(now.mono);
         // one whose time is past is not granted; one whose time is now may be
         self.end_waits(|deadline| deadline < now.mono, now.mono);
         if let Some(claim) = self.budget.claim(now.mono) {
@@ -266,6 +225,9 @@ impl Scheduler {
             Stock::Spent => self.refuse_all(&Refusal::DaySpent),
             Stock::StoreFails => self.refuse_all(&Refusal::StoreUnavailable),
             Stock::InHand | Stock::Awaited => {}
+        }
+        if self.rest_is_withheld() {
+            self.refuse_less_urgent();
         }
         if self.stop_at.is_some_and(|at| at <= now.mono) {
             self.refuse_all(&Refusal::Stopping);
@@ -280,6 +242,27 @@ impl Scheduler {
         if self.budget.roll(now.unix) {
             self.budget.owe(self.in_flight);
             self.pacer.close_until(now.mono.plus(DAY_TURN_PAUSE));
+        }
+        let today = self.limits.day_reset.day_of(now.unix);
+        if self.foreign.roll(today, self.limits.per_day) {
+            self.tell_foreign_use();
+        }
+    }
+
+    /// Whether no more of the day is left than others are likely to have used of it.
+    fn rest_is_withheld(&self) -> bool {
+        let withheld = self.foreign.withheld();
+        withheld > 0 && self.budget.limit().saturating_sub(self.budget.used()) <= withheld
+    }
+
+    /// Refuses all calls but interactive ones.
+    fn refuse_less_urgent(&mut self) {
+        let less_urgent =
+            |id: &CallId| self.calls.find(*id).is_some_and(|call| call.class != Class::Interactive);
+        let refused: Vec<_> =
+            self.deadlines.iter().map(|(_, id)| *id).filter(less_urgent).collect();
+        for id in refused {
+            self.refuse(id, Refusal::DaySpent);
         }
     }
 
@@ -349,6 +332,7 @@ impl Scheduler {
         .then(|| self.pacer.ready_at())
         .filter(|at| *at != Mono::NEVER);
         let retry = self.budget.retry_at();
-        [expiry, stop, grant, retry].into_iter().flatten().min()
+        let held = self.held.first().map(|(until, _)| *until);
+        [expiry, stop, grant, retry, held].into_iter().flatten().min()
     }
 }

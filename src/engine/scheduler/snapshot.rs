@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::tenants::{Readiness, Tenant};
-use super::{Now, Scheduler};
+use super::{Hold, Now, Scheduler};
+use crate::engine::foreign::ForeignUse;
 use crate::engine::ids::TenantName;
 use crate::engine::rate::Class;
 use crate::engine::time::Unix;
@@ -31,6 +32,8 @@ pub struct Snapshot {
     pub day_limit: u64,
     /// When the day turns.
     pub day_resets_at: Unix,
+    /// What others seem to use of the key.
+    pub foreign: ForeignUse,
 }
 
 /// A tenant at one moment.
@@ -50,6 +53,10 @@ pub struct TenantSnapshot {
     pub errors_today: u64,
     /// When a call last left, since the start of the process.
     pub last_used_at: Option<Unix>,
+    /// Until when its calls are held after a row of 401 or 403.
+    pub denied_until: Option<Unix>,
+    /// Until when its bulk calls are held by a limit of the account.
+    pub capped_until: Option<Unix>,
 }
 
 impl Scheduler {
@@ -67,6 +74,7 @@ impl Scheduler {
             day_remaining: self.budget.remaining(now.mono),
             day_limit: self.budget.limit(),
             day_resets_at: self.budget.resets_at(),
+            foreign: self.foreign.seen(),
         }
     }
 
@@ -79,7 +87,7 @@ impl Scheduler {
     pub fn tenant(&mut self, name: &TenantName, now: Now) -> Option<TenantSnapshot> {
         let ix = self.tenants.ix(name)?;
         self.today_mut(ix, now);
-        self.tenants.find(ix).map(|tenant| self.tenant_snapshot(tenant))
+        self.tenants.find(ix).map(|tenant| self.tenant_snapshot(tenant, now))
     }
 
     /// All tenants, in no order that means anything.
@@ -88,10 +96,14 @@ impl Scheduler {
         for ix in known {
             self.today_mut(ix, now);
         }
-        self.tenants.iter().map(|tenant| self.tenant_snapshot(tenant)).collect()
+        self.tenants.iter().map(|tenant| self.tenant_snapshot(tenant, now)).collect()
     }
 
-    fn tenant_snapshot(&self, tenant: &Tenant) -> TenantSnapshot {
+    fn tenant_snapshot(&self, tenant: &Tenant, now: Now) -> TenantSnapshot {
+        let until = |hold| {
+            let left = tenant.holds.until_of(hold).since(now.mono);
+            (!left.is_zero()).then(|| now.unix.plus(left))
+        };
         TenantSnapshot {
             tenant: tenant.name.clone(),
             readiness: tenant.readiness.clone(),
@@ -100,6 +112,8 @@ impl Scheduler {
             throttled_today: tenant.today.throttled,
             errors_today: tenant.today.errors,
             last_used_at: tenant.last_used,
+            denied_until: until(Hold::Denied),
+            capped_until: until(Hold::Capped),
         }
     }
 

@@ -7,9 +7,11 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::settle::Holds;
 use super::{Command, Mono, Now, Refusal, Scheduler};
 use crate::engine::ids::TenantName;
 use crate::engine::queue::TenantIx;
+use crate::engine::rate::Class;
 use crate::engine::time::{Day, Unix};
 
 /// Whether a tenant has a good token.
@@ -40,6 +42,7 @@ pub(super) struct Tenant {
     /// Since when it has a good token.
     pub(super) ready_since: Mono,
     pub(super) demanded: Option<Mono>,
+    pub(super) holds: Holds,
     pub(super) preparing: usize,
     pub(super) today: Today,
     pub(super) last_used: Option<Unix>,
@@ -113,22 +116,25 @@ impl Scheduler {
         tenant.paused = paused;
         if tenant.readiness != Readiness::Ready {
             tenant.ready_since = now.mono;
+            if *readiness == Readiness::Ready {
+                tenant.holds.new_token(now.mono);
+            }
         }
         tenant.readiness = readiness.clone();
         match readiness {
             Readiness::Ready => {
                 tenant.demanded = None;
-                if paused { self.queue.hold(ix) } else { self.queue.unhold(ix) }
+                self.set_held(ix, now.mono);
             }
             Readiness::Waiting | Readiness::Failing { .. } => {
                 // a demand made while there was a token is forgotten by now
                 tenant.demanded = None;
-                self.queue.hold(ix);
+                self.set_held(ix, now.mono);
                 self.demand(ix, now.mono);
             }
             Readiness::NeedsAuthorization { reason } => {
                 tenant.demanded = None;
-                self.queue.hold(ix);
+                self.set_held(ix, now.mono);
                 self.refuse_tenant(ix, &Refusal::NeedsAuthorization { reason: reason.clone() });
             }
         }
@@ -136,6 +142,14 @@ impl Scheduler {
             self.refuse_hopeless(ix, *retry_at, now.mono);
         }
         self.advance(now);
+    }
+
+    /// Has the queue hold those calls of a tenant that may not go.
+    pub(super) fn set_held(&mut self, ix: TenantIx, now: Mono) {
+        let Some(tenant) = self.tenants.find(ix) else { return };
+        let all = tenant.paused || tenant.readiness != Readiness::Ready;
+        let held = Class::ALL.map(|class| all || tenant.holds.until(class) > now);
+        self.queue.hold_classes(ix, held);
     }
 
     /// The upstream refused the tenant's token: its calls wait until its keeper says that it has
@@ -180,6 +194,7 @@ impl Scheduler {
             paused: false,
             ready_since: Mono::default(),
             demanded: None,
+            holds: Holds::default(),
             preparing: 0,
             today: Today::default(),
             last_used: None,

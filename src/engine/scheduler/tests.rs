@@ -5,7 +5,7 @@ mod random;
 
 use std::time::Duration;
 
-use super::{Arrival, CallId, Command, Entry, Limits, Readiness, Refusal, Scheduler};
+use super::{Arrival, CallId, Command, Entry, Limits, News, Readiness, Refusal, Scheduler};
 use crate::engine::TenantName;
 use crate::engine::budget::Claimed;
 use crate::engine::outcome::{Health, Outcome};
@@ -25,6 +25,7 @@ struct World {
     granted: Vec<(Mono, CallId)>,
     refused: Vec<(CallId, Refusal)>,
     demanded: Vec<(TenantName, Mono)>,
+    news: Vec<News>,
 }
 
 fn limits(rate: &str) -> Limits {
@@ -56,6 +57,7 @@ impl World {
             granted: Vec::new(),
             refused: Vec::new(),
             demanded: Vec::new(),
+            news: Vec::new(),
         };
         world.settle_commands();
         world.pass(Duration::from_secs(2));
@@ -75,6 +77,7 @@ impl World {
                 Command::Grant { call, .. } => self.granted.push((self.now.mono, call)),
                 Command::Refuse { call, why } => self.refused.push((call, why)),
                 Command::Demand { tenant, deadline } => self.demanded.push((tenant, deadline)),
+                Command::Tell(news) => self.news.push(news),
                 Command::Release { count, .. } => self.counted -= u64::from(count),
                 Command::Claim(claim) => {
                     if claim.day > self.day {
@@ -368,3 +371,4 @@ fn a_day_that_turns_while_calls_wait_opens_a_new_count() {
 }
 
 mod repeats;
+mod scope;

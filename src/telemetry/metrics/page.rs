@@ -110,6 +110,11 @@ fn put_budget(page: &mut Page<'_, '_>, keys: &Keys<'_>) -> fmt::Result {
     for (name, key) in keys {
         limit.put([("api_key", name)], &key.day_limit)?;
     }
+    let mut foreign =
+        page.gauge("foreign_use_calls", "Calls of this quota day that others seem to have made.")?;
+    for (name, key) in keys {
+        foreign.put([("api_key", name)], &key.foreign_use_calls)?;
+    }
     Ok(())
 }
 
