@@ -88,9 +88,10 @@ impl Least {
 }
 
 /// What the smallest may lie above the true least by. The power is not known, and the distance of
-/// the eighth is itself chance: twice that is enough but for one call in a million.
+/// the eighth is itself chance: with twice that distance the simulation had a refusal in four
+/// million calls over lan and wan, with three times it has one in twenty million.
 fn error(least: Duration, eighth: Duration) -> Duration {
-    eighth.saturating_sub(least).saturating_mul(2)
+    eighth.saturating_sub(least).saturating_mul(3)
 }
 
 #[cfg(test)]
@@ -123,12 +124,12 @@ mod tests {
         for took in 50..50 + u64::from(BELIEVED_AFTER) {
             least.learn(ms(took), Mono::default());
         }
-        assert_eq!(least.excess(ms(50)), ms(14));
+        assert_eq!(least.excess(ms(50)), ms(21));
         learned(6, ms(51), Mono::default(), &mut least);
-        assert_eq!(least.excess(ms(50)), ms(2));
+        assert_eq!(least.excess(ms(50)), ms(3));
         least.learn(ms(40), Mono::default());
-        assert_eq!(least.excess(ms(40)), ms(22), "a new least stands alone");
-        assert_eq!(least.excess(ms(19)), ms(1));
+        assert_eq!(least.excess(ms(40)), ms(33), "a new least stands alone");
+        assert_eq!(least.excess(ms(19)), ms(12));
     }
 
     #[test]
