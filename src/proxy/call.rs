@@ -88,10 +88,7 @@ pub(super) async fn serve(
     if proxy.phase.get() == Phase::Draining {
         return Err(stopping());
     }
-    let class = identify::class(
-        request.headers(),
-        identify::usual_class(request.method(), target.path_and_query.path()),
-    );
+    let class = identify::class(request.headers());
     let wait = identify::wait(request.headers(), &settings);
     let deadline = record.started().plus(wait.max(WAIT_MIN));
     let path = target.path_and_query.path();

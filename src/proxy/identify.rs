@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{AUTHORIZATION, HeaderMap};
-use http::{HeaderName, HeaderValue, Method, Request};
+use http::{HeaderName, HeaderValue, Request};
 use sfv::{BareItem, Dictionary, ListEntry, Parser};
 
 use super::headers::{CTCT_PROXY_KEY, CTCT_TENANT, PREFER, PRIORITY};
@@ -176,18 +176,11 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a st
     value.to_str().map(Some).map_err(|_| bad(format!("the header {name} is not visible ASCII")))
 }
 
-/// The class of a call that asks for none: what starts a bulk activity is bulk, so that the limit
-/// of queued activities concerns one lane of its tenant.
-pub(super) fn usual_class(method: &Method, path: &str) -> Class {
-    let starts_activity = method == Method::POST && path.starts_with("/v3/activities/");
-    if starts_activity { Class::Bulk } else { Class::default() }
-}
-
-/// The class that `Priority: u=…` (RFC 9218) asks for, or else the `usual` one. As the RFC says,
-/// what cannot be read is ignored.
-pub(super) fn class(headers: &HeaderMap, usual: Class) -> Class {
+/// The class that `Priority: u=…` (RFC 9218) asks for. As the RFC says, what cannot be read is
+/// ignored.
+pub(super) fn class(headers: &HeaderMap) -> Class {
     if !headers.contains_key(PRIORITY) {
-        return usual;
+        return Class::default();
     }
     let joined = joined(headers, &PRIORITY);
     let urgency = Parser::new(&joined).parse::<Dictionary>().ok().and_then(|dictionary| {
@@ -205,7 +198,7 @@ pub(super) fn class(headers: &HeaderMap, usual: Class) -> Class {
             Some(ListEntry::InnerList(_)) | None => None,
         }
     });
-    urgency.filter(|urgency| *urgency <= 7).map_or(usual, Class::from_urgency)
+    urgency.filter(|urgency| *urgency <= 7).map_or(Class::default(), Class::from_urgency)
 }
 
 /// How long the caller will wait: `Prefer: wait=…` (RFC 7240 section 4.3), or what the settings
@@ -255,9 +248,8 @@ mod tests {
 
     #[test]
     fn urgency_makes_the_class() {
-        let usual = usual_class(&Method::GET, "/v3/activities/x");
-        let read = |value: &'static str| class(&headers(&PRIORITY, &[value]), usual);
-        assert_eq!(class(&HeaderMap::new(), usual), Class::Normal);
+        let read = |value: &'static str| class(&headers(&PRIORITY, &[value]));
+        assert_eq!(class(&HeaderMap::new()), Class::Normal);
         for value in ["u=0", "u=2, i", "i, u=1"] {
             assert_eq!(read(value), Class::Interactive, "{value}");
         }
@@ -265,14 +257,6 @@ mod tests {
         for value in ["", "i", "u=8", "u=-1", "u=x", "u=1.5", "u=(1)", "%%%"] {
             assert_eq!(read(value), Class::Normal, "{value}");
         }
-    }
-
-    #[test]
-    fn what_starts_an_activity_is_bulk_unless_its_caller_says_otherwise() {
-        let usual = usual_class(&Method::POST, "/v3/activities/contacts_json_import");
-        assert_eq!(class(&HeaderMap::new(), usual), Class::Bulk);
-        assert_eq!(class(&headers(&PRIORITY, &["u=1"]), usual), Class::Interactive);
-        assert_eq!(usual_class(&Method::POST, "/v3/contacts"), Class::Normal);
     }
 
     #[test]

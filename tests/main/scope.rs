@@ -33,7 +33,7 @@ async fn import(rig: &Rig, tenant: &str) -> Reply {
     let body = serde_json::json!({
         "import_data": [{ "email": "a@example.com" }], "list_ids": [LIST],
     });
-    let call = rig.call(Method::POST, tenant, IMPORT).json(&body);
+    let call = rig.call(Method::POST, tenant, IMPORT).header("priority", "u=5").json(&body);
     rig.http.send(call).await
 }
 
