@@ -2,9 +2,8 @@
 //!
 //! Three rules, all on what is left of the day. A reserve for interactive calls melts in a straight
 //! line toward the reset. What lies above it is spent on bulk calls at an even pace that is worked
-//! out anew all the time. Normal calls go freely until the day is half an even day behind, then at
-//! that pace too, so that no early burst leaves later tenants without a day. Counting is the
-//! budget's work and whose turn it is the queue's: this says only which classes may go, and when.
+//! out anew all the time. Normal calls go freely down to the reserve. Counting is the budget's work
+//! and whose turn it is the queue's: this says only which classes may go, and when.
 
 pub mod forecast;
 mod reserve;
@@ -72,8 +71,6 @@ struct Shares {
     kept: u128,
     /// Above what is kept now: what normal and bulk calls may take.
     open: u128,
-    /// Below this much of `open`, normal calls are paced.
-    line: u128,
     /// All that remains.
     remaining: u128,
     /// Until the day turns, in nanoseconds, at least one.
@@ -167,22 +164,25 @@ impl Ration {
         match class {
             Class::Interactive => Duration::ZERO,
             Class::Normal if !shares.paces(class) => {
-                // free down to the line, and paced from there
-                let free = shares.open.saturating_sub(shares.line);
-                let at_line = Shares { open: shares.line, ..shares };
-                match need.checked_sub(free) {
+                // free down to the reserve, and as that melts from there
+                let spent = Shares {
+                    open: 0,
+                    remaining: shares.remaining.saturating_sub(shares.open),
+                    ..shares
+                };
+                match need.checked_sub(shares.open) {
                     None | Some(0) => Duration::ZERO,
-                    Some(paced) => self.wait_in(at_line, paced),
+                    Some(beyond) => self.wait_in(spent, beyond),
                 }
             }
             Class::Normal | Class::Bulk => self.wait_in(shares, need),
         }
     }
 
-    /// Whether normal calls are paced now.
+    /// Whether all that is left is kept for interactive calls.
     #[must_use]
-    pub fn is_scarce(&self) -> bool {
-        self.shares.is_some_and(|shares| shares.paces(Class::Normal))
+    pub fn is_kept(&self) -> bool {
+        self.shares.is_some_and(|shares| shares.open == 0)
     }
 
     /// Paced calls granted since the start.
@@ -220,15 +220,7 @@ impl Ration {
             .min(whole);
         let remaining = u128::from(remaining).saturating_mul(CALL);
         let kept = portion(kept_whole, left, DAY);
-        let even = portion(whole.saturating_sub(kept_whole), left, DAY);
-        Shares {
-            kept_whole,
-            kept,
-            open: remaining.saturating_sub(kept),
-            line: portion(even, 1, 2),
-            remaining,
-            left,
-        }
+        Shares { kept_whole, kept, open: remaining.saturating_sub(kept), remaining, left }
     }
 
     /// Most paced calls that may leave together.
@@ -243,7 +235,7 @@ impl Shares {
     const fn paces(self, class: Class) -> bool {
         match class {
             Class::Interactive => false,
-            Class::Normal => self.open == 0 || self.open < self.line,
+            Class::Normal => self.open == 0,
             Class::Bulk => true,
         }
     }

@@ -110,6 +110,8 @@ pub enum Refusal {
     },
     /// The day's calls are used up.
     DaySpent,
+    /// What is left of the day is kept for interactive calls.
+    DayKept,
     /// The store does not count calls now.
     StoreUnavailable,
     /// The tenant's token is dead.

@@ -43,6 +43,13 @@ pub(super) fn rejection(why: &Refusal, api_key: &ApiKeyName) -> Rejection {
                  when the next begins"
             ),
         ),
+        Refusal::DayKept => Rejection::new(
+            Reason::DayQuotaSpent,
+            format!(
+                "what is left of this quota day of API key {api_key} is kept for interactive calls \
+                 (limits.reserve); the RateLimit header says when the next day begins"
+            ),
+        ),
         Refusal::StoreUnavailable => Rejection::new(
             Reason::StoreUnavailable,
             "the call was not sent because its count could not be stored; send it again later",

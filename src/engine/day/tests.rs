@@ -1,4 +1,4 @@
-//! The three rules on their own: what is kept, how bulk is paced, when normal calls are.
+//! The three rules on their own: what is kept, how bulk is paced, when normal calls are held.
 
 use super::*;
 
@@ -68,13 +68,15 @@ fn nothing_but_interactive_calls_touches_the_reserve_until_it_has_melted() {
 }
 
 #[test]
-fn normal_calls_go_freely_until_the_day_is_half_an_even_day_behind() {
-    // at 12:00 an even day has 3,998 left above the reserve, and the line is at 1,999
-    assert!(drained(at(12, 1_002 + 2_000)).opens_at(Class::Normal) == Mono::default());
-    assert!(drained(at(12, 1_002 + 1_998)).opens_at(Class::Normal) > Mono::default());
-    let free = drained(at(12, 1_002 + 2_999));
-    assert_eq!(free.wait(Class::Normal, 1_000), Duration::ZERO);
-    assert!(free.wait(Class::Normal, 1_010) > secs(100));
+fn normal_calls_go_freely_down_to_the_reserve() {
+    assert_eq!(drained(at(12, 1_002 + 1)).opens_at(Class::Normal), Mono::default());
+    let free = drained(at(12, 1_002 + 999));
+    assert!(!free.is_kept());
+    assert_eq!(free.wait(Class::Normal, 999), Duration::ZERO);
+    // 2,004 melt in a day
+    let beyond = free.wait(Class::Normal, 1_009);
+    assert!((secs(400)..secs(460)).contains(&beyond), "{beyond:?}");
+    assert!(drained(at(12, 1_002)).is_kept());
 }
 
 #[test]

@@ -126,7 +126,8 @@ impl Scheduler {
             return Err(Refusal::QueueFull { retry: self.pacer.pace() });
         }
         if now.mono.plus(estimate) > arrival.deadline {
-            return Err(Refusal::WaitTooLong { estimate });
+            let kept = arrival.class != Class::Interactive && self.ration.is_kept();
+            return Err(if kept { Refusal::DayKept } else { Refusal::WaitTooLong { estimate } });
         }
         Ok(())
     }

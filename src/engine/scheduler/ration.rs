@@ -82,7 +82,7 @@ impl Scheduler {
         let count = |calls: usize| u64::try_from(calls).unwrap_or(u64::MAX);
         let own = count(self.queue.ahead_in_class(ix, class)).saturating_add(1);
         let others = match class {
-            Class::Bulk if self.ration.is_scarce() => {
+            Class::Bulk if self.ration.is_kept() => {
                 count(self.queue.depth(Class::Normal)).min(own.saturating_mul(NORMAL_TURNS))
             }
             Class::Interactive | Class::Normal | Class::Bulk => 0,

@@ -122,21 +122,19 @@ fn ten_kills_in_a_day_never_bring_more_than_the_day() {
 }
 
 #[test]
-fn a_tenant_that_comes_late_finds_half_of_what_is_left() {
-    let mut world = World::starting_at(roomy(), MIDNIGHT).ready(&["early", "late"]);
-    world.offer("early", Class::Normal, 12_000);
-    world.serve(HOUR * 18);
-    let early = world.served_from(0);
-    assert!((7_000..8_800).contains(&early), "{early}");
+fn normal_calls_leave_the_reserve_to_interactive_ones() {
+    let mut world = World::starting_at(roomy(), MIDNIGHT + 43_200).ready(&["app", "screen"]);
+    world.offer("app", Class::Normal, 10_000);
+    world.serve(HOUR);
+    // half of a tenth is kept at noon, and an hour of it has melted
+    let served = world.served_from(0);
+    assert!((9_480..=9_560).contains(&served), "{served}");
+    let call = world.call_of("app", Class::Normal, 60_000);
+    assert_eq!(call, Err(Refusal::DayKept));
     let before = world.served.len();
-    let first = CallId::new(world.calls);
-    world.offer("late", Class::Normal, 500);
-    world.serve(Duration::from_secs(60));
-    assert!(world.served[before..].iter().any(|(_, call)| *call == first), "its turn is next");
-    world.serve((HOUR * 6).saturating_sub(Duration::from_secs(63)));
-    let late = world.served[before..].iter().filter(|(_, call)| *call >= first).count();
-    assert_eq!(late, 500);
-    assert!((9_950..=10_000).contains(&world.served_from(0)), "{}", world.served_from(0));
+    world.call_of("screen", Class::Interactive, 60_000).unwrap();
+    world.serve(Duration::from_secs(1));
+    assert_eq!(world.served_from(before), 1);
 }
 
 #[test]
