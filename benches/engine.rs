@@ -158,7 +158,8 @@ impl World {
         self.arrive();
         self.scheduler.settle(call, Outcome::Answered(Health::Good), self.now);
         self.carry_out();
-        if self.granted.is_none() {
+        // at the turn of a day more than one moment is due before the next slot
+        while self.granted.is_none() {
             let due = self.scheduler.poll_timeout().expect("a slot comes");
             self.pass(due.since(self.now.mono));
         }
