@@ -119,11 +119,8 @@ impl World {
                         Claimed { day: claim.day, granted: claim.want, total: self.counted };
                     self.scheduler.claimed(claim.day, Some(answer), self.now);
                 }
-                Command::Forecast { .. } => {}
-                Command::Refuse { .. }
-                | Command::Release { .. }
-                | Command::Demand { .. }
-                | Command::Tell(_) => {
+                Command::Tell(_) => {}
+                Command::Refuse { .. } | Command::Release { .. } | Command::Demand { .. } => {
                     unreachable!("nothing is refused, uncounted or without a token here")
                 }
             }

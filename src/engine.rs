@@ -18,6 +18,7 @@
 
 pub mod backoff;
 pub mod budget;
+pub mod chance;
 pub mod day;
 pub mod foreign;
 pub mod ids;

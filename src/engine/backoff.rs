@@ -6,30 +6,8 @@
 
 use std::time::Duration;
 
+use super::chance::Chance;
 use super::time::Mono;
-
-/// A small generator (splitmix64) whose seed replays exactly.
-#[derive(Clone, Copy, Debug)]
-pub struct Jitter(u64);
-
-impl Jitter {
-    /// The generator of this seed.
-    #[must_use]
-    pub const fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// `span`, longer by less than a quarter.
-    pub fn stretch(&mut self, span: Duration) -> Duration {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let parts = u32::try_from((z ^ (z >> 31)) >> 56).unwrap_or_default();
-        let part = span.checked_div(1_024).unwrap_or_default();
-        span.saturating_add(part.saturating_mul(parts))
-    }
-}
 
 /// One thing's pauses.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +20,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// No pause yet; the first will be `least` long and none longer than `most`, jitter apart.
+    /// No pause yet; the first will be `least` long and none longer than `most`, chance apart.
     #[must_use]
     pub const fn new(least: Duration, most: Duration) -> Self {
         Self { least, most, pauses: 0, until: Mono::new(Duration::ZERO) }
@@ -50,13 +28,13 @@ impl Backoff {
 
     /// A call that left at `sent` was refused. Returns the end of the pause that begins now;
     /// `None` when the call left before the last one ended and so tells nothing new.
-    pub fn refused(&mut self, sent: Mono, now: Mono, jitter: &mut Jitter) -> Option<Mono> {
+    pub fn refused(&mut self, sent: Mono, now: Mono, chance: &mut Chance) -> Option<Mono> {
         if sent < self.until || now < self.until {
             return None;
         }
         let doubled = self.least.saturating_mul(2_u32.saturating_pow(self.pauses.min(16)));
         self.pauses = self.pauses.saturating_add(1);
-        self.until = now.plus(jitter.stretch(doubled.min(self.most)));
+        self.until = now.plus(chance.stretch(doubled.min(self.most)));
         Some(self.until)
     }
 
@@ -99,39 +77,29 @@ mod tests {
     #[test]
     fn pauses_double_up_to_the_longest_and_begin_anew_after_a_good_answer() {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
-        let mut jitter = Jitter::new(1);
+        let mut chance = Chance::new(1);
         for least in [1, 2, 4, 8, 16, 32, 60, 60] {
             let now = backoff.until();
-            let span = backoff.refused(now, now, &mut jitter).unwrap().since(now);
+            let span = backoff.refused(now, now, &mut chance).unwrap().since(now);
             let least = Duration::from_secs(least);
             assert!(span >= least && span < least + least / 4, "{span:?} of {least:?}");
         }
         let now = backoff.until();
         assert!(backoff.answered(now));
-        let span = backoff.refused(now, now, &mut jitter).unwrap().since(now);
+        let span = backoff.refused(now, now, &mut chance).unwrap().since(now);
         assert!(span < Duration::from_secs(2), "{span:?}");
     }
 
     #[test]
     fn calls_that_left_before_the_pause_ended_make_nothing_longer_and_shorter() {
         let mut backoff = Backoff::new(Duration::from_secs(4), Duration::from_secs(60));
-        let mut jitter = Jitter::new(1);
-        let until = backoff.refused(at(10), at(11), &mut jitter).unwrap();
-        assert_eq!(backoff.refused(at(9), at(12), &mut jitter), None);
-        assert_eq!(backoff.refused(at(10), at(100), &mut jitter), None, "a slow answer");
+        let mut chance = Chance::new(1);
+        let until = backoff.refused(at(10), at(11), &mut chance).unwrap();
+        assert_eq!(backoff.refused(at(9), at(12), &mut chance), None);
+        assert_eq!(backoff.refused(at(10), at(100), &mut chance), None, "a slow answer");
         assert!(!backoff.answered(at(10)));
         assert_eq!(backoff.until(), until);
-        let again = backoff.refused(until, until, &mut jitter).unwrap();
+        let again = backoff.refused(until, until, &mut chance).unwrap();
         assert!(again.since(until) >= Duration::from_secs(8));
-    }
-
-    #[test]
-    fn a_seed_replays_and_another_differs() {
-        let spans = |seed| {
-            let mut jitter = Jitter::new(seed);
-            [(); 8].map(|()| jitter.stretch(Duration::from_secs(60)))
-        };
-        assert_eq!(spans(3), spans(3));
-        assert_ne!(spans(3), spans(4));
     }
 }

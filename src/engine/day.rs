@@ -10,6 +10,7 @@ mod reserve;
 
 use std::time::Duration;
 
+use super::chance::Chance;
 use super::rate::Class;
 use super::time::Mono;
 
@@ -30,9 +31,10 @@ const STOCK_PART: u64 = 1_000;
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// Lets rounding not end in a wake-up that comes too early to do anything.
 const ROUNDING: Duration = Duration::from_millis(1);
-/// Least and most of the pause after the turn of a day that the upstream had called spent.
+/// The least pause after the turn of a day that the upstream had called spent, and what chance adds
+/// at most.
 const REOPEN_MIN: Duration = Duration::from_secs(1);
-const REOPEN_SPREAD_MS: u64 = 29_000;
+const REOPEN_SPREAD: Duration = Duration::from_secs(29);
 
 /// A day at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -254,11 +256,8 @@ const fn portion(whole: u128, part: u128, of: u128) -> u128 {
 /// back in the same second.
 #[must_use]
 pub fn reopening_pause(spent_at: Mono) -> Duration {
-    let nanos = u64::try_from(spent_at.since_start().as_nanos()).unwrap_or(u64::MAX);
-    // 2^64 over the golden ratio; the upper bits are the well mixed ones
-    let mixed = nanos.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-    let extra = mixed.checked_rem(REOPEN_SPREAD_MS.saturating_add(1)).unwrap_or_default();
-    REOPEN_MIN.saturating_add(Duration::from_millis(extra))
+    let seed = u64::try_from(spent_at.since_start().as_nanos()).unwrap_or(u64::MAX);
+    REOPEN_MIN.saturating_add(Chance::new(seed).part_of(REOPEN_SPREAD))
 }
 
 #[cfg(test)]

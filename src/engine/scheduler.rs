@@ -18,8 +18,9 @@ mod tenants;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::backoff::{Backoff, Jitter};
+use super::backoff::Backoff;
 use super::budget::{Budget, Claim, Claimed};
+use super::chance::Chance;
 use super::day::forecast::{Forecast, Outlook};
 use super::day::{Ration, Reserve};
 use super::foreign::{Foreign, ForeignUse};
@@ -167,12 +168,6 @@ pub enum Command {
         /// How long the call may wait.
         deadline: Mono,
     },
-    /// Tell operators that the day will probably be used up before it turns, or that it lasts after
-    /// all; once for each change.
-    Forecast {
-        /// When it is used up; `None` when it lasts.
-        exhausted_at: Option<Unix>,
-    },
     /// Tell those who watch.
     Tell(News),
 }
@@ -188,6 +183,12 @@ pub enum News {
         hold: Hold,
         /// For how long.
         span: Duration,
+    },
+    /// The day will probably be used up before it turns, or lasts after
+    /// all; once for each change.
+    Forecast {
+        /// When it is used up; `None` when it lasts.
+        exhausted_at: Option<Unix>,
     },
     /// Somebody else seems to use the API key, or does not seem to any more.
     ForeignUse(ForeignUse),
@@ -221,7 +222,7 @@ pub struct Scheduler {
     /// Waiting calls are refused from then on.
     stop_at: Option<Mono>,
     edge: Backoff,
-    jitter: Jitter,
+    chance: Chance,
     foreign: Foreign,
     /// When a tenant's holds may be over.
     held: BTreeSet<(Mono, TenantIx)>,
@@ -254,7 +255,7 @@ impl Scheduler {
             paused: false,
             stop_at: None,
             edge: settle::edge_backoff(),
-            jitter: Jitter::new(0),
+            chance: Chance::new(0),
             foreign: Foreign::default(),
             held: BTreeSet::new(),
             throttled_total: 0,
@@ -267,7 +268,7 @@ impl Scheduler {
     /// The same with pauses that are spread by this seed, so that no two proxies pause alike.
     #[must_use]
     pub fn seeded(self, seed: u64) -> Self {
-        Self { jitter: Jitter::new(seed), ..self }
+        Self { chance: Chance::new(seed), ..self }
     }
 
     /// Changes the limits. Nothing that waits is lost: a smaller capacity holds for new calls.

@@ -35,8 +35,9 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use super::chance::Chance;
 use super::{ApiKeyName, Mono, Now, TenantName, Unix};
-use lane::{Chance, Lane};
+use lane::Lane;
 use tenant::{Demand, Margin, Step, Tenant};
 
 pub use terms::{

@@ -241,7 +241,6 @@ impl Actor {
                 Command::Refuse { call, why } => self.answer(call, Err(why)),
                 Command::Claim(claim) => self.claim(claim),
                 Command::Release { day, count } => self.release(day, count, None),
-                Command::Forecast { exhausted_at } => self.tell_forecast(exhausted_at),
                 Command::Demand { tenant, deadline } => {
                     let api_key = self.name.clone();
                     let _ = self.demands.send(Demand { api_key, tenant, deadline });
@@ -274,6 +273,7 @@ impl Actor {
                 warn!(%tenant, %api_key, secs, "calls of a tenant are held: {reason}");
                 self.events.publish(Event::TenantHeld { tenant, api_key, reason, secs });
             }
+            News::Forecast { exhausted_at } => self.tell_forecast(exhausted_at),
             News::ForeignUse(ForeignUse { since, calls_today }) => {
                 let suspected = since.is_some();
                 if suspected {

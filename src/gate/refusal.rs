@@ -46,8 +46,9 @@ pub(super) fn rejection(why: &Refusal, api_key: &ApiKeyName) -> Rejection {
         Refusal::DayKept => Rejection::new(
             Reason::DayQuotaSpent,
             format!(
-                "what is left of this quota day of API key {api_key} is kept for interactive calls \
-                 (limits.reserve); the RateLimit header says when the next day begins"
+                "what is left of this quota day of API key {api_key} is kept for interactive \
+                 calls: the reserve (limits.reserve), and what other programs are likely to use; \
+                 the RateLimit header says when the next day begins"
             ),
         ),
         Refusal::StoreUnavailable => Rejection::new(

@@ -18,6 +18,7 @@ const LIFE: Duration = Duration::from_secs(600);
 /// a power from one to three, as for the sum of two to four delays, the eighth smallest lies above
 /// the smallest by 1.9 to 0.8 times what the smallest lies above the true least by.
 const KEPT: usize = 8;
+
 /// The smallest times of one span of [`LIFE`] in rising order, and how many there were.
 #[derive(Clone, Copy, Debug)]
 struct Smallest {

@@ -113,9 +113,6 @@ impl Scheduler {
             Stock::StoreFails => return Err(Refusal::StoreUnavailable),
             Stock::InHand | Stock::Awaited => {}
         }
-        if arrival.class != Class::Interactive && self.rest_is_withheld() {
-            return Err(Refusal::DaySpent);
-        }
         let estimate = self.estimate(Some(ix), arrival.class, now.mono);
         let preparing = self.tenants.find(ix).map_or(0, |tenant| tenant.preparing);
         let of_tenant = self.queue.tenant_depth(ix).saturating_add(preparing);
@@ -126,7 +123,7 @@ impl Scheduler {
             return Err(Refusal::QueueFull { retry: self.pacer.pace() });
         }
         if now.mono.plus(estimate) > arrival.deadline {
-            let kept = arrival.class != Class::Interactive && self.ration.is_kept();
+            let kept = self.is_kept_from(arrival.class);
             return Err(if kept { Refusal::DayKept } else { Refusal::WaitTooLong { estimate } });
         }
         Ok(())
@@ -235,9 +232,6 @@ impl Scheduler {
             Stock::StoreFails => self.refuse_all(&Refusal::StoreUnavailable),
             Stock::InHand | Stock::Awaited => {}
         }
-        if self.rest_is_withheld() {
-            self.refuse_less_urgent();
-        }
         if self.stop_at.is_some_and(|at| at <= now.mono) {
             self.refuse_all(&Refusal::Stopping);
         }
@@ -261,25 +255,7 @@ impl Scheduler {
         }
     }
 
-    /// Whether no more of the day is left than others are likely to have used of it.
-    fn rest_is_withheld(&self) -> bool {
-        let withheld = self.foreign.withheld();
-        withheld > 0 && self.budget.limit().saturating_sub(self.budget.used()) <= withheld
-    }
-
-    /// Refuses all calls but interactive ones.
-    fn refuse_less_urgent(&mut self) {
-        let less_urgent =
-            |id: &CallId| self.calls.find(*id).is_some_and(|call| call.class != Class::Interactive);
-        let refused: Vec<_> =
-            self.deadlines.iter().map(|(_, id)| *id).filter(less_urgent).collect();
-        for id in refused {
-            self.refuse(id, Refusal::DaySpent);
-        }
-    }
-
     fn grant_one(&mut self, now: Now) -> bool {
-        let open = self.ration.open(now.mono);
         let may = !self.paused
             && self.in_flight < self.limits.in_flight_max
             && self.pacer.ready_at() <= now.mono
@@ -288,6 +264,7 @@ impl Scheduler {
             return false;
         }
         let Some(day) = self.budget.take(now.mono) else { return false };
+        let open = self.ration.open(now.mono);
         let Some((id, call)) =
             self.queue.pop(open).and_then(|id| Some((id, *self.calls.find(id)?)))
         else {
@@ -322,7 +299,7 @@ impl Scheduler {
                 continue;
             };
             let estimate = self.estimate(Some(call.tenant), call.class, now);
-            self.refuse(id, self.expiry(call.tenant, estimate, now));
+            self.refuse(id, self.expiry(call.tenant, call.class, estimate, now));
             // those that still wait for the token are to be heard in its stead
             if self.tenants.find(call.tenant).is_some_and(|t| t.readiness != Readiness::Ready) {
                 self.demand(call.tenant, now);
@@ -343,9 +320,9 @@ impl Scheduler {
         let stop = self.stop_at.filter(|_| !self.deadlines.is_empty());
         let may =
             !self.paused && self.budget.has_in_hand() && self.in_flight < self.limits.in_flight_max;
-        let grant = self
-            .opens_at()
-            .filter(|_| may)
+        let grant = may
+            .then(|| self.opens_at())
+            .flatten()
             .map(|opens_at| opens_at.max(self.pacer.ready_at()))
             .filter(|at| *at != Mono::NEVER);
         let retry = self.budget.retry_at();

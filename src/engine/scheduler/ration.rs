@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Command, Mono, Now, Outlook, Scheduler};
+use super::{Command, Mono, News, Now, Outlook, Scheduler};
 use crate::engine::day::Standing;
 use crate::engine::queue::TenantIx;
 use crate::engine::rate::Class;
@@ -62,7 +62,7 @@ impl Scheduler {
         let Outlook { exhausted_at, between } = self.outlook(now);
         let raise = if raised { between.is_some() } else { exhausted_at.is_some() };
         if raise != raised {
-            self.commands.push_back(Command::Forecast { exhausted_at });
+            self.commands.push_back(Command::Tell(News::Forecast { exhausted_at }));
         }
         self.alarm = Alarm { day, raised: raise, next_at: now.mono.plus(FORECAST_EVERY) };
     }
@@ -72,6 +72,11 @@ impl Scheduler {
     pub(super) fn opens_at(&mut self) -> Option<Mono> {
         let waiting = Class::ALL.into_iter().filter(|class| self.queue.is_ready(*class));
         waiting.map(|class| self.ration.opens_at(class)).min()
+    }
+
+    /// Whether all that is left of the day is kept for more urgent calls.
+    pub(super) fn is_kept_from(&self, class: Class) -> bool {
+        class != Class::Interactive && self.ration.is_kept()
     }
 
     /// How long the day would hold a new call of this tenant and class, as things stand.

@@ -134,7 +134,7 @@ impl Scheduler {
                 self.day_refused(day, now);
             }
             Outcome::Edge => {
-                if let Some(until) = self.edge.refused(sent, now.mono, &mut self.jitter) {
+                if let Some(until) = self.edge.refused(sent, now.mono, &mut self.chance) {
                     self.pacer.close_until(until);
                 }
             }
@@ -179,7 +179,7 @@ impl Scheduler {
         holds.by_token = health == Health::Unauthorized;
         holds.denials = holds.denials.saturating_add(1);
         if holds.denials >= DENIALS_MAX
-            && let Some(until) = holds.denied.refused(sent, now.mono, &mut self.jitter)
+            && let Some(until) = holds.denied.refused(sent, now.mono, &mut self.chance)
         {
             self.hold(call.tenant, Hold::Denied, until, now.mono);
         }
@@ -189,7 +189,7 @@ impl Scheduler {
     fn capped(&mut self, call: &Call, sent: Mono, now: Now) {
         let Some(tenant) = self.tenants.find_mut(call.tenant) else { return };
         if call.class == Class::Bulk
-            && let Some(until) = tenant.holds.capped.refused(sent, now.mono, &mut self.jitter)
+            && let Some(until) = tenant.holds.capped.refused(sent, now.mono, &mut self.chance)
         {
             self.hold(call.tenant, Hold::Capped, until, now.mono);
         }

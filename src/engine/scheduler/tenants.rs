@@ -250,7 +250,13 @@ impl Scheduler {
     }
 
     /// Why a tenant's call that waited its whole time was not served.
-    pub(super) fn expiry(&self, ix: TenantIx, estimate: Duration, now: Mono) -> Refusal {
+    pub(super) fn expiry(
+        &self,
+        ix: TenantIx,
+        class: Class,
+        estimate: Duration,
+        now: Mono,
+    ) -> Refusal {
         match self.tenants.find(ix).map(|tenant| &tenant.readiness) {
             Some(Readiness::Failing { retry_at }) => {
                 Refusal::TokenUnavailable { retry: retry_at.since(now) }
@@ -259,6 +265,7 @@ impl Scheduler {
             Some(Readiness::NeedsAuthorization { reason }) => {
                 Refusal::NeedsAuthorization { reason: reason.clone() }
             }
+            Some(Readiness::Ready) if self.is_kept_from(class) => Refusal::DayKept,
             Some(Readiness::Ready) => Refusal::WaitExpired { estimate },
             None => Refusal::TenantRemoved,
         }

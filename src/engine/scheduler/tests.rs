@@ -90,7 +90,7 @@ impl World {
                 Command::Grant { call, .. } => self.granted.push((self.now.mono, call)),
                 Command::Refuse { call, why } => self.refused.push((call, why)),
                 Command::Demand { tenant, deadline } => self.demanded.push((tenant, deadline)),
-                Command::Forecast { exhausted_at } => self.forecasts.push(exhausted_at),
+                Command::Tell(News::Forecast { exhausted_at }) => self.forecasts.push(exhausted_at),
                 Command::Tell(news) => self.news.push(news),
                 Command::Release { count, .. } => self.counted -= u64::from(count),
                 Command::Claim(claim) => {

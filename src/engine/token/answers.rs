@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::lane::Lane;
+use super::lane::{Lane, backoff};
 use super::tenant::{Doubt, Hold, Later, Op, Reread, Step, Tenant};
 use super::terms::{Alarm, Cause, Known, Read, RefreshResult, Trouble, Write};
 use super::{TokenKeeper, verdict};
@@ -284,7 +284,7 @@ impl TokenKeeper {
     fn later(&mut self, name: &TenantName, op: Op, now: Now) {
         let Some(tenant) = self.tenants.get_mut(name) else { return };
         let failures = tenant.store_trouble.map_or(0, |later| later.failures).saturating_add(1);
-        let at = now.mono.plus(self.chance.backoff(failures));
+        let at = now.mono.plus(backoff(failures, &mut self.chance));
         tenant.store_trouble = Some(Later { failures, at });
         tenant.step = Step::Later(op);
     }

@@ -9,33 +9,19 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::terms::Cause;
+use crate::engine::chance::Chance;
 use crate::engine::{Mono, TenantName};
 
 /// First and longest wait after failures; doubling in between.
 const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_mins(1);
 
-/// A small generator (xorshift64) for spreading repeats; a seed replays exactly.
-#[derive(Debug)]
-pub(super) struct Chance(u64);
-
-impl Chance {
-    pub(super) const fn new(seed: u64) -> Self {
-        Self(if seed == 0 { 0x9E37_79B9_7F4A_7C15 } else { seed })
-    }
-
-    /// The wait after `failures` in a row: doubling, less up to a tenth so that lanes do not march
-    /// in step.
-    pub(super) fn backoff(&mut self, failures: u32) -> Duration {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        let doublings = failures.saturating_sub(1).min(16);
-        let whole = BACKOFF_FIRST.saturating_mul(2_u32.saturating_pow(doublings)).min(BACKOFF_MAX);
-        let parts = u32::try_from(self.0 % 256).unwrap_or(0);
-        let part = whole.checked_div(2_560).unwrap_or_default();
-        whole.saturating_sub(part.saturating_mul(parts))
-    }
+/// The wait after `failures` in a row: doubling, less up to a tenth so that lanes do not march in
+/// step.
+pub(super) fn backoff(failures: u32, chance: &mut Chance) -> Duration {
+    let doublings = failures.saturating_sub(1).min(16);
+    let whole = BACKOFF_FIRST.saturating_mul(2_u32.saturating_pow(doublings)).min(BACKOFF_MAX);
+    whole.saturating_sub(chance.part_of(whole.checked_div(10).unwrap_or_default()))
 }
 
 /// A lane that fails.
@@ -127,7 +113,7 @@ impl Lane {
     /// The endpoint, or the journal, failed.
     pub(super) fn fail(&mut self, cause: Cause, now: Mono, chance: &mut Chance) {
         let failures = self.trouble.map_or(0, |trouble| trouble.failures).saturating_add(1);
-        let retry_at = now.plus(chance.backoff(failures));
+        let retry_at = now.plus(backoff(failures, chance));
         self.trouble = Some(LaneTrouble { failures, retry_at, cause });
         self.stale = true;
     }

@@ -351,7 +351,7 @@ impl World {
                     assert!(waits, "{call:?} refused ({why:?}) when {stage:?}");
                 }
                 Command::Claim(claim) => self.claims.push(claim),
-                Command::Tell(_) | Command::Forecast { .. } => {}
+                Command::Tell(_) => {}
                 Command::Release { day, count } => {
                     self.counted -= u64::from(count);
                     if day == self.store_day {

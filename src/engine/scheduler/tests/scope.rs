@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::engine::backoff::Jitter;
+use crate::engine::chance::Chance;
 use crate::engine::foreign::ForeignUse;
 use crate::engine::scheduler::Hold;
 
@@ -39,15 +39,11 @@ impl World {
 
     /// The holds that were told, without their spans.
     fn holds(&self) -> Vec<(&str, Hold)> {
-        let held = |news: &'_ News| match news {
-            News::Held { hold, .. } => Some(*hold),
-            News::ForeignUse(_) => None,
-        };
-        let names = self.news.iter().filter_map(|news| match news {
-            News::Held { tenant, .. } => Some(tenant.as_str()),
-            News::ForeignUse(_) => None,
+        let told = self.news.iter().filter_map(|news| match news {
+            News::Held { tenant, hold, .. } => Some((tenant.as_str(), *hold)),
+            News::Forecast { .. } | News::ForeignUse(_) => None,
         });
-        names.zip(self.news.iter().filter_map(held)).collect()
+        told.collect()
     }
 
     fn new_token(&mut self, tenant: &str) {
@@ -284,7 +280,7 @@ fn a_day_spent_by_others_is_told_and_the_next_one_leaves_room_for_them() {
     for _ in 0..85 {
         world.end_one("a", Class::Interactive, GOOD);
     }
-    assert_eq!(world.call("a", 60_000), Err(Refusal::DaySpent));
+    assert_eq!(world.call("a", 60_000), Err(Refusal::DayKept));
     assert_eq!(count(&mut world, Class::Bulk), 0);
     assert_eq!(count(&mut world, Class::Interactive), 15);
     world.pass(Duration::from_secs(86_400));
@@ -294,7 +290,7 @@ fn a_day_spent_by_others_is_told_and_the_next_one_leaves_room_for_them() {
     for _ in 0..93 {
         world.end_one("a", Class::Interactive, GOOD);
     }
-    assert_eq!(world.call("a", 60_000), Err(Refusal::DaySpent));
+    assert_eq!(world.call("a", 60_000), Err(Refusal::DayKept));
     assert_eq!(count(&mut world, Class::Interactive), 7);
 }
 
@@ -324,7 +320,7 @@ fn grants_of_the_quiet(
     more: usize,
     mut ends: impl FnMut() -> Outcome,
 ) -> BTreeMap<i32, Mono> {
-    let mut chance = Jitter::new(seed);
+    let mut chance = Chance::new(seed);
     let mut below = |bound: u64| {
         let part = chance.stretch(Duration::from_millis(1_024)).as_millis() - 1_024;
         u64::try_from(part).unwrap() % bound
@@ -366,7 +362,7 @@ fn what_is_refused_to_one_tenant_delays_no_other() {
         // with a neighbour that never has nothing to send, a tenant gets its fair share and no more
         let share = grants_of_the_quiet(seed, 500, || GOOD);
         for refusal in [Outcome::Capped, FORBIDDEN, UNAUTHORIZED] {
-            let mut chance = Jitter::new(seed);
+            let mut chance = Chance::new(seed);
             let moments = grants_of_the_quiet(seed, 0, || {
                 let often = chance.stretch(Duration::from_secs(1)) > Duration::from_millis(1_060);
                 if often { refusal } else { GOOD }
