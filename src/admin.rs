@@ -11,6 +11,7 @@ mod body;
 mod clients;
 mod errors;
 mod events;
+mod hand_in;
 mod health;
 mod page;
 mod tenants;

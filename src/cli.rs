@@ -10,6 +10,7 @@ pub mod client;
 mod console;
 pub mod demo;
 pub mod keygen;
+mod progress;
 pub mod sandbox;
 pub mod serve;
 pub mod status;

@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         env: &process_env,
         interactive: io::stdin().is_terminal(),
         redraws: io::stdout().is_terminal(),
+        watched: io::stderr().is_terminal(),
     };
     ExitCode::from(cli::run(&cli, &mut console))
 }

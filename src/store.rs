@@ -30,7 +30,7 @@ use async_trait::async_trait;
 
 use crate::config::StoreUrl;
 use crate::engine::{ApiKeyName, ClientName, Day, TenantName, Unix};
-use crate::secret::{ClientKeyDigest, Secret};
+use crate::secret::{ClientKeyDigest, Secret, TokenDigest};
 
 pub use measured::Measured;
 pub use memory::MemoryStore;
@@ -152,6 +152,9 @@ pub struct Grant {
     pub version: u64,
     /// The tokens.
     pub tokens: Tokens,
+    /// The refresh token that was handed in, which may have been renewed many times since; `None`
+    /// for a grant of a version that did not keep it.
+    pub handed_in: Option<TokenDigest>,
     /// Whether they can be used.
     pub state: GrantState,
     /// A refresh that was begun with this version and whose end is not recorded: the process died,

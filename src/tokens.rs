@@ -10,6 +10,7 @@ mod actor;
 pub mod claims;
 mod desk;
 mod endpoint;
+mod hand_in;
 pub mod oauth;
 mod record;
 mod table;
@@ -34,6 +35,7 @@ use desk::Job;
 use table::Table;
 
 pub use endpoint::{KeyAuth, Received, RefreshAnswer, TokenEndpoint};
+pub use hand_in::{HandedIn, OnConflict, Terms};
 pub use oauth::HttpTokenEndpoint;
 
 /// Questions of operators that may wait for the task; more wait to be taken.
@@ -149,6 +151,18 @@ pub enum PutError {
         "the access token belongs to a login without an account (platform_user_id is UNASSIGNED)"
     )]
     Unassigned,
+    /// The tenant is there with other tokens, which are to be kept.
+    #[error("tenant {tenant} is there already with another grant")]
+    Conflict {
+        /// The tenant.
+        tenant: TenantName,
+    },
+    /// The refresh token has been used since it was handed in.
+    #[error(
+        "this refresh token was handed in before and has been renewed since, so it is spent; \
+         the tenant keeps the tokens that came in its place"
+    )]
+    Spent,
     /// The store did not take it.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -289,6 +303,20 @@ impl Tokens {
     pub async fn put(&self, grant: NewGrant) -> Result<(Put, TenantStatus), PutError> {
         let tenant = grant.tenant.clone();
         let ask = |reply| Request::Job(tenant, Job::Put { grant: Box::new(grant), reply });
+        self.ask(ask).await.unwrap_or(Err(PutError::Stopped))
+    }
+
+    /// Takes a grant whose tenant may be there already, on `terms`. Waits for a refresh of the
+    /// tenant that is under way.
+    ///
+    /// # Errors
+    /// [`PutError`] says what is wrong with the grant, or that it could not be stored.
+    pub async fn hand_in(&self, grant: NewGrant, terms: Terms) -> Result<HandedIn, PutError> {
+        let tenant = grant.tenant.clone();
+        let ask = |reply| {
+            let grant = Box::new(grant);
+            Request::Job(tenant, Job::HandIn { grant, terms, reply })
+        };
         self.ask(ask).await.unwrap_or(Err(PutError::Stopped))
     }
 

@@ -36,6 +36,7 @@ fn run_with(args: &[&str], input: &str, env: &[(&str, &str)], interactive: bool)
         env: &|name| env.get(name).map(|value| (*value).to_owned()),
         interactive,
         redraws: false,
+        watched: false,
     };
     let code = cli::run(&cli, &mut console);
     let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -143,35 +144,67 @@ fn an_import_goes_on_after_a_bad_line_and_names_it() {
     let file = path.to_str().unwrap();
     let text = "api_key,tenant,refresh_token,access_token\n\
                 k,one,r3fresh-1,\nk,bad name,r3fresh-2,\nk,stranger,r3fresh-3,\nk,two\n\
-                k,one,r3fresh-4,\nk,three,r3fresh-5,acc3ss\n";
+                k,known,r3fresh-4,\nk,three,r3fresh-5,acc3ss\n";
     std::fs::write(&path, text).unwrap();
-    let ran = ask(&admin, &["tenant", "import", file]);
-    assert_eq!((ran.code, ran.out.as_str()), (1, "2 tenants imported, 4 lines failed\n"));
+    let ran = ask(&admin, &["tenant", "import", file, "--at-once", "1"]);
+    let tally = "2 created, 0 replaced, 1 unchanged, 0 skipped, 3 failed\n";
+    assert_eq!((ran.code, ran.out.as_str()), (1, tally));
     let numbers: Vec<_> = ran.err.lines().map(|line| line.split(':').next().unwrap()).collect();
-    assert_eq!(numbers, ["line 3", "line 4", "line 5", "line 6"]);
+    assert_eq!(numbers, ["line 3", "line 4", "line 5"]);
     assert!(ran.err.contains("line 4: the token belongs to another API key"), "{}", ran.err);
     assert!(!ran.err.contains("r3fresh"), "{}", ran.err);
     let asked = admin.asked();
-    assert_eq!(asked.len(), 3);
+    assert_eq!(asked.len(), 4);
     let last = json!({"api_key": "k", "refresh_token": "r3fresh-5", "access_token": "acc3ss"});
-    assert_eq!(asked[2], ("PUT /v1/tenants/three".to_owned(), last));
+    let target = "PUT /v1/tenants/three?on_conflict=fail&dry_run=false";
+    assert_eq!(asked[3], (target.to_owned(), last));
 
-    let ran = ask(&admin, &["tenant", "import", file, "--dry-run"]);
-    assert_eq!(ran.out, "3 tenants would be imported, 3 lines failed\n");
-    assert!(admin.asked().is_empty());
+    let errors = dir.path().join("errors.txt");
+    let ran = ask(
+        &admin,
+        &[
+            ["tenant", "import", file, "--dry-run", "--on-conflict"],
+            ["replace", "--errors", errors.to_str().unwrap(), "--at-once", "32"],
+        ]
+        .concat(),
+    );
+    assert_eq!(ran.out, format!("nothing was changed; it would be: {tally}"));
+    assert_eq!((ran.code, ran.err.as_str()), (1, ""));
+    assert_eq!(std::fs::read_to_string(&errors).unwrap().lines().count(), 3);
+    let asked = admin.asked();
+    assert!(asked.iter().all(|(line, _)| line.ends_with("?on_conflict=replace&dry_run=true")));
+    assert_eq!(asked.len(), 4);
+}
+
+#[test]
+fn an_import_ends_when_the_proxy_can_take_no_line() {
+    let admin = Admin::start();
+    let env = [("CTCT_PROXY_ADMIN_URL", admin.url.as_str())];
+    let mut text = "tenant,api_key,refresh_token\none,k,r1\nburnt,k,r2\n".to_owned();
+    for number in 0..100 {
+        text += &format!("t{number},k,token-{number}\n");
+    }
+    let ran = run_with(&["tenant", "import", "-"], &text, &env, false);
+    assert_eq!((ran.code, ran.out.as_str()), (1, ""));
+    let told = "error: the store could not store a grant now (at line 3; before it: 1 created";
+    assert!(ran.err.starts_with(told), "{}", ran.err);
+    assert!(ran.err.contains("start the import again with the same file"), "{}", ran.err);
+    assert!(admin.asked().len() < 40, "the rest of the file is not tried");
 }
 
 #[test]
 fn an_import_reads_json_lines() {
     let admin = Admin::start();
     let env = [("CTCT_PROXY_ADMIN_URL", admin.url.as_str())];
-    let text = "{\"tenant\":\"one\",\"api_key\":\"k\",\"refresh_token\":\"r\"}\n\n\
-                {\"tenant\":\"two\",\"api_key\":\"k\",\"refresh_token\":{\"t0ken\":1}}\n\
-                {\"tenant\":\"two\",\"api_key\":\"k\",\"refresh\":\"t0ken\"}\nt0ken\n";
+    let text = "{\"tenant\":\"one\",\"api_key\":\"k\",\"refresh_token\":\"r\",\"weight\":3}\n\n\
+                {\"tenant\":\"two\",\"api_key\":\"k\",\"refresh_token\":{\"t0ken\":1}}\nt0ken\n";
     let ran = run_with(&["tenant", "import", "-"], text, &env, false);
-    assert_eq!((ran.code, ran.out.as_str()), (1, "1 tenants imported, 3 lines failed\n"));
-    assert!(ran.err.starts_with("line 3: refresh_token is no text\nline 4: unknown field"));
+    let tally = "1 created, 0 replaced, 0 unchanged, 0 skipped, 2 failed\n";
+    assert_eq!((ran.code, ran.out.as_str()), (1, tally));
+    assert!(ran.err.starts_with("line 3: refresh_token is no text\nline 4: is no JSON"));
     assert!(!ran.err.contains("t0ken"), "{}", ran.err);
+    let body = json!({"api_key": "k", "refresh_token": "r", "weight": 3});
+    assert_eq!(admin.asked()[0].1, body);
 }
 
 #[test]

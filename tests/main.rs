@@ -5,6 +5,7 @@
 //! | the five promises of the beginning | `promises`, `crashes`, `secrecy`, `sdk` |
 //! | what passes and is refused | `faithful`, `identity`, `refusals`, `raw_requests`, `bodies` |
 //! | what the upstream's refusals lead to | `repeats`, `trouble`, `tokens` |
+//! | many tenants in and out | `transfer` |
 //! | waiting | `rates`, `queue`, `leaving`, `edges` |
 //! | the process | `life`, `reload`, `starting`, `full_disk`, `memory` |
 //!
@@ -58,5 +59,7 @@ mod secrecy;
 mod starting;
 #[path = "main/tokens.rs"]
 mod tokens;
+#[path = "main/transfer.rs"]
+mod transfer;
 #[path = "main/trouble.rs"]
 mod trouble;

@@ -163,6 +163,13 @@ impl From<PutError> for AdminError {
                 "{fault}; name one of those that GET /v1/api-keys lists, or configure it first"
             )),
             PutError::NoRefreshToken | PutError::Unassigned => Self::bad_request(fault.to_string()),
+            PutError::Conflict { .. } => Self::new(
+                Kind::Conflict,
+                format!(
+                    "{fault}; on_conflict=replace gives it this one, on_conflict=skip leaves it"
+                ),
+            ),
+            PutError::Spent => Self::new(Kind::Conflict, fault.to_string()),
             PutError::Malformed(_) => {
                 Self::bad_request(format!("{fault}; send it as it came from the token endpoint"))
             }

@@ -20,7 +20,7 @@ use super::body::{Fields, Named};
 use super::errors::AdminError;
 use super::health::TENANT_STATES;
 use super::page::{Page, Query};
-use super::{Desk, Shared};
+use super::{Desk, Shared, hand_in};
 use crate::engine::scheduler::{Hold, TenantSnapshot};
 use crate::engine::{ApiKeyName, TenantName, Unix};
 use crate::gate::hold_reason;
@@ -108,10 +108,15 @@ pub(super) async fn show(
 pub(super) async fn put(
     State(shared): Desk,
     Named(tenant): Named<TenantName>,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, AdminError> {
+    let terms = hand_in::terms(query.as_deref())?;
     let grant = read_grant(tenant, Fields::read(&headers, body).await?)?;
+    if let Some(terms) = terms {
+        return hand_in::hand_in(shared, grant, terms).await;
+    }
     let whole = shared.clone();
     let change = async move {
         let (tenant, api_key) = (grant.tenant.clone(), grant.api_key.clone());
@@ -194,7 +199,7 @@ async fn hold(
 }
 
 /// What the API refused to the tenant before an operator's change holds it no longer.
-fn forgive(shared: &Shared, tenant: &TenantName) {
+pub(super) fn forgive(shared: &Shared, tenant: &TenantName) {
     let home = shared.parts.tokens.tenant(tenant.as_str());
     if let Some(gate) = home.and_then(|view| shared.parts.gate.api_key(&view.api_key)) {
         gate.forgive(tenant);

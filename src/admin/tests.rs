@@ -35,7 +35,7 @@ use crate::engine::{ApiKeyName, DayReset, Guard, Reserve, TenantName, Unix};
 use crate::gate::{self, Gate};
 use crate::phase::{Phase, SharedPhase};
 use crate::secret::Secret;
-use crate::store::{MemoryStore, Store};
+use crate::store::{self, MemoryStore, Store};
 use crate::telemetry::{Events, Metrics};
 use crate::tokens::{
     self, KeyAuth, NoObserver, Received, RefreshAnswer, TenantChange, TokenEndpoint, Tokens,

@@ -114,6 +114,21 @@ impl AdminClient {
         path_and_query: &str,
         body: Option<&Value>,
     ) -> Result<(StatusCode, Value), AdminError> {
+        let body = body.map(|body| Bytes::from(body.to_string()));
+        self.send(method, path_and_query, body).await
+    }
+
+    /// As [`AdminClient::call`], with a body that is JSON already, such as one in memory that is
+    /// wiped.
+    ///
+    /// # Errors
+    /// [`AdminError`]
+    pub async fn send(
+        &self,
+        method: Method,
+        path_and_query: &str,
+        body: Option<Bytes>,
+    ) -> Result<(StatusCode, Value), AdminError> {
         let exchange = self.exchange(method, path_and_query, body);
         match tokio::time::timeout(ANSWER_TIMEOUT, exchange).await {
             Ok(answer) => answer,
@@ -164,7 +179,7 @@ impl AdminClient {
         &self,
         method: Method,
         path_and_query: &str,
-        body: Option<&Value>,
+        body: Option<Bytes>,
     ) -> Result<(StatusCode, Value), AdminError> {
         let request =
             self.request(method, path_and_query, body).map_err(|error| self.no_answer(&error))?;
@@ -203,7 +218,7 @@ impl AdminClient {
         &self,
         method: Method,
         path_and_query: &str,
-        body: Option<&Value>,
+        body: Option<Bytes>,
     ) -> anyhow::Result<Request<Full<Bytes>>> {
         let authority = self.base.authority().context("the admin URL has no host")?;
         let uri = format!("http://{authority}{path_and_query}");
@@ -216,8 +231,7 @@ impl AdminClient {
         if body.is_some() {
             request = request.header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
-        let bytes = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
-        Ok(request.body(Full::new(bytes))?)
+        Ok(request.body(Full::new(body.unwrap_or_default()))?)
     }
 
     /// The base URL as people write it.

@@ -32,8 +32,10 @@ pub enum TenantCommand {
     /// Add many tenants from a file
     ///
     /// CSV with a header line, or one JSON object a line, with the fields
-    /// `tenant,api_key,refresh_token[,access_token]`. A line that fails is reported and the rest
-    /// goes on; exit code 1 if any failed.
+    /// `tenant,api_key,refresh_token[,access_token][,weight]`. A line that fails is reported with
+    /// its number and the rest goes on; exit code 1 if any failed. An import that was broken off is
+    /// started again with the same file: what is there already is left as it is, also when its
+    /// tokens have been renewed since.
     Import(import::ImportArgs),
 }
 

@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use crate::engine::{ApiKeyName, ClientName, Day, TenantName, Unix};
+use crate::secret::TokenDigest;
 use crate::store::{
     Client, DAYS_KEPT, DayCount, Grant, GrantState, NewGrant, Put, Store, StoreError, Tokens,
     is_followed,
@@ -106,6 +107,7 @@ impl Store for MemoryStore {
             tenant: new.tenant.clone(),
             api_key: new.api_key,
             version: old.map_or(state.version_floor, |old| old.version) + 1,
+            handed_in: Some(TokenDigest::of(&new.tokens.refresh)),
             tokens: new.tokens,
             state: GrantState::Ready,
             refresh_begun_at: None,

@@ -24,7 +24,7 @@ use async_trait::async_trait;
 use self::grants::SealedGrant;
 use self::worker::{Jobs, Kind};
 use crate::engine::{ApiKeyName, ClientName, Day, TenantName, Unix};
-use crate::secret::Sealer;
+use crate::secret::{Sealer, TokenDigest};
 use crate::store::sealed::SealedTokens;
 use crate::store::{
     Client, DayCount, Grant, NewGrant, Put, Store, StoreError, TenantScope, Tokens,
@@ -100,6 +100,7 @@ impl Store for SqliteStore {
             tokens: SealedTokens::seal(&sealer, &grant.tenant, &grant.tokens),
             tenant: grant.tenant,
             api_key: grant.api_key,
+            handed_in: TokenDigest::of(&grant.tokens.refresh),
             access_expires_at: grant.tokens.access_expires_at,
             weight: grant.weight,
         };

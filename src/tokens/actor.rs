@@ -197,22 +197,25 @@ impl Actor {
         if self.draining.is_some() {
             match job {
                 Job::Put { reply, .. } => drop(reply.send(Err(PutError::Stopped))),
+                Job::HandIn { reply, .. } => drop(reply.send(Err(PutError::Stopped))),
                 Job::Remove { reply } | Job::Pause { reply, .. } => {
                     drop(reply.send(Err(ChangeError::Stopped)));
                 }
             }
             return;
         }
-        if let Job::Put { grant, .. } = &mut job {
-            let key = self.keys.get(&grant.api_key);
-            if let Err(refused) = check(grant, key.map(AsRef::as_ref)) {
-                if let Job::Put { reply, .. } = job {
-                    drop(reply.send(Err(refused)));
-                }
-                return;
+        let checked = match &mut job {
+            Job::Put { grant, .. } | Job::HandIn { grant, .. } => {
+                let key = self.keys.get(&grant.api_key);
+                check(grant, key.map(AsRef::as_ref))
             }
+            Job::Remove { .. } | Job::Pause { .. } => Ok(()),
+        };
+        match (checked, job) {
+            (Err(refused), Job::Put { reply, .. }) => drop(reply.send(Err(refused))),
+            (Err(refused), Job::HandIn { reply, .. }) => drop(reply.send(Err(refused))),
+            (_, job) => self.desk.add(tenant, job),
         }
-        self.desk.add(tenant, job);
     }
 
     fn refresh(&mut self, tenant: &TenantName, now: Now) -> Result<(), RefreshError> {

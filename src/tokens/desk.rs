@@ -1,8 +1,8 @@
 //! The desk: what operators want changed, one thing at a time for each tenant.
 //!
-//! A grant is put or removed only while the machine has nothing under way for the tenant, so that
-//! the answer to a refresh is never overtaken; until then the job waits here. Pauses touch no
-//! tokens and do not wait.
+//! A grant is put, handed in or removed only while the machine has nothing under way for the
+//! tenant, so that the answer to a refresh is never overtaken; until then the job waits here.
+//! Pauses touch no tokens and do not wait.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::claims::Claims;
 use super::endpoint::{KeyAuth, is_token};
+use super::hand_in::{HandedIn, Terms, hand_in};
 use super::work::{Bench, Done, guarded};
 use super::{ChangeError, PutError, TenantStatus};
 use crate::engine::token::TokenKeeper;
@@ -21,9 +22,12 @@ use crate::store::{Grant, NewGrant, Put, StoreError};
 #[derive(Debug)]
 pub(super) enum Job {
     Put { grant: Box<NewGrant>, reply: oneshot::Sender<Result<(Put, TenantStatus), PutError>> },
+    HandIn { grant: Box<NewGrant>, terms: Terms, reply: oneshot::Sender<HandInReply> },
     Remove { reply: oneshot::Sender<Result<bool, ChangeError>> },
     Pause { paused: bool, reply: oneshot::Sender<Result<bool, ChangeError>> },
 }
+
+type HandInReply = Result<HandedIn, PutError>;
 
 /// A job whose store call has ended.
 #[derive(Debug)]
@@ -31,6 +35,10 @@ pub(super) enum Finished {
     Put {
         result: Result<(Put, Box<Grant>), StoreError>,
         reply: oneshot::Sender<Result<(Put, TenantStatus), PutError>>,
+    },
+    HandIn {
+        result: Result<(HandedIn, Option<Box<Grant>>), PutError>,
+        reply: oneshot::Sender<HandInReply>,
     },
     Remove {
         result: Result<bool, StoreError>,
@@ -70,7 +78,9 @@ impl Desk {
                 return true;
             }
             let free = match jobs.front() {
-                Some(Job::Put { .. } | Job::Remove { .. }) => keeper.reserve(tenant, now),
+                Some(Job::Put { .. } | Job::HandIn { .. } | Job::Remove { .. }) => {
+                    keeper.reserve(tenant, now)
+                }
                 Some(Job::Pause { .. }) => true,
                 None => return false,
             };
@@ -90,6 +100,10 @@ fn start(tenant: TenantName, job: Job, bench: &Bench) {
             let result = guarded("put a grant", store.put_grant(*grant)).await;
             let result = result.map(|(put, grant)| (put, Box::new(grant)));
             Done::Job(tenant, Finished::Put { result, reply })
+        }),
+        Job::HandIn { grant, terms, reply } => bench.spawn(async move {
+            let result = guarded("hand a grant in", hand_in(&store, *grant, terms)).await;
+            Done::Job(tenant, Finished::HandIn { result, reply })
         }),
         Job::Remove { reply } => bench.spawn(async move {
             let result = guarded("remove a grant", store.remove_grant(&tenant)).await;

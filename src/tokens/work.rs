@@ -133,10 +133,13 @@ impl Bench {
 }
 
 /// A store call whose panic is an error.
-pub(super) async fn guarded<T>(
+pub(super) async fn guarded<T, E: From<StoreError>>(
     attempt: &'static str,
-    call: impl Future<Output = Result<T, StoreError>>,
-) -> Result<T, StoreError> {
-    let panicked = |_| Err(StoreError::Unavailable { attempt, cause: "the store panicked".into() });
+    call: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    let panicked = |_| {
+        let cause = "the store panicked".into();
+        Err(StoreError::Unavailable { attempt, cause }.into())
+    };
     AssertUnwindSafe(call).catch_unwind().await.unwrap_or_else(panicked)
 }

@@ -93,6 +93,13 @@ fn route(method: &Method, path: &str, query: Option<&str>, body: &Value) -> (Sta
         ("PUT", "/v1/tenants/stranger") => {
             refused(StatusCode::UNPROCESSABLE_ENTITY, "the token belongs to another API key")
         }
+        ("PUT", "/v1/tenants/known") => (StatusCode::OK, outcome("known", "unchanged")),
+        ("PUT", "/v1/tenants/burnt") => {
+            refused(StatusCode::SERVICE_UNAVAILABLE, "the store could not store a grant now")
+        }
+        ("PUT", _) if query.is_some_and(|query| query.contains("on_conflict=")) => {
+            (StatusCode::CREATED, outcome("new", "created"))
+        }
         ("PUT", _) => (StatusCode::CREATED, tenant("new")),
         ("DELETE", "/v1/tenants/acme" | "/v1/clients/app") => (StatusCode::NO_CONTENT, Value::Null),
         ("POST", "/v1/clients") => {
@@ -121,6 +128,10 @@ fn api_key() -> Value {
         "upstream": {"in_flight": 3, "throttled_total": 1, "guard_ms": 60},
         "token_lane": {"depth": 2}, "tenants": {"ready": 2, "needs_authorization": 0},
     })
+}
+
+fn outcome(tenant: &str, outcome: &str) -> Value {
+    json!({"tenant": tenant, "outcome": outcome})
 }
 
 fn tenant(name: &str) -> Value {

@@ -215,3 +215,52 @@ async fn tenants_are_filtered_by_api_key_and_state() {
         answer.assert_error(400, "admin.bad_request", words);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_grant_that_is_there_already_is_known_again_also_after_it_was_renewed() {
+    let bench = Bench::open().await;
+    let put = async |query: &str, body: &Value| {
+        let path = format!("/v1/tenants/acme?{query}");
+        bench.ask("PUT", &path, Some(body.clone())).await
+    };
+    let outcome = |answer: &Answer| {
+        assert_eq!(answer.json()["tenant"], "acme", "{}", answer.text);
+        (answer.status, answer.json()["outcome"].as_str().unwrap().to_owned())
+    };
+    let told = |status: u16, outcome: &str| (status, outcome.to_owned());
+    let first = grant("main");
+    assert_eq!(outcome(&put("dry_run=true", &first).await), told(200, "created"));
+    assert!(bench.store.grants().await.unwrap().is_empty(), "a dry run changes nothing");
+    assert_eq!(outcome(&put("on_conflict=fail", &first).await), told(201, "created"));
+    assert_eq!(outcome(&put("on_conflict=fail", &first).await), told(200, "unchanged"));
+
+    // renewed since: what was handed in is spent, and must not come back
+    let stored = bench.store.grant(&tenant("acme")).await.unwrap().unwrap();
+    let renewed = store::Tokens { refresh: "newer".into(), ..stored.tokens };
+    let at = stored.version;
+    bench.store.finish_refresh(&tenant("acme"), at, &renewed, START).await.unwrap();
+    for policy in ["fail", "skip", "replace"] {
+        let answer = put(&format!("on_conflict={policy}"), &first).await;
+        assert_eq!(outcome(&answer), told(200, "unchanged"));
+    }
+    let mut heavier = first.clone();
+    heavier["weight"] = json!(7);
+    let answer = put("on_conflict=replace", &heavier).await;
+    answer.assert_error(409, "admin.conflict", "has been renewed since, so it is spent");
+
+    let mut other = grant("big");
+    other["refresh_token"] = json!(format!("other-{MARK}"));
+    let answer = put("on_conflict=fail", &other).await;
+    answer.assert_error(409, "admin.conflict", "already with another grant");
+    assert_eq!(outcome(&put("on_conflict=skip", &other).await), told(200, "skipped"));
+    let dry = put("on_conflict=replace&dry_run=true", &other).await;
+    assert_eq!(outcome(&dry), told(200, "replaced"));
+    assert_eq!(bench.get("/v1/tenants/acme").await.json()["api_key"], "main");
+    assert_eq!(outcome(&put("on_conflict=replace", &other).await), told(200, "replaced"));
+    assert_eq!(bench.get("/v1/tenants/acme").await.json()["api_key"], "big");
+    for query in ["on_conflict=ask", "dry_run=1", "conflict=fail"] {
+        put(query, &other).await.assert_error(400, "admin.bad_request", "query: ");
+    }
+    let unknown = put("dry_run=true", &grant("nobody")).await;
+    unknown.assert_error(400, "admin.bad_request", "there is no API key");
+}

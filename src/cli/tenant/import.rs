@@ -1,186 +1,224 @@
 //! `tenant import`: many tenants from CSV or JSON lines.
 //!
 //! Every line stands for itself: what is wrong with one is reported with its number, without the
-//! tokens on it, and the next is read. Only a proxy that does not answer ends the import early.
+//! tokens on it, and the others go on. A few lines are asked for at a time, so that the proxy has
+//! time for others. Only a proxy that cannot take any line now ends the import early; started again
+//! with the same file it goes on, since the proxy knows the grants that it has been given.
 
-use std::collections::BTreeSet;
+mod rows;
+
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
-use http::Method;
-use serde_json::{Value, json};
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt as _};
+use http::{Method, StatusCode};
+use serde::Serialize;
+use zeroize::Zeroizing;
 
 use crate::cli::admin_client::{AdminArgs, AdminClient, AdminError};
+use crate::cli::progress::{Progress, part};
 use crate::cli::{Console, FAILURE, OK};
-use crate::engine::{ApiKeyName, TenantName};
-use crate::secret::Secret;
 
-/// The fields of a line; the last may be absent.
-const FIELDS: [&str; 4] = ["tenant", "api_key", "refresh_token", "access_token"];
+use rows::{Line, Row};
+
+/// Lines that are asked for at a time. The store takes up to 32 changes in one go; half of that is
+/// left to others.
+const AT_ONCE: &str = "16";
 
 /// The flags of `tenant import`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ImportArgs {
     /// The file, `-` for standard input
     pub file: String,
-    /// Check the file only, ask no proxy
+    /// Have every line checked by the running proxy, and change nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// What to do with a tenant that is there with another grant: fail the line, leave the tenant
+    /// as it is, or give it the grant of the file
+    #[arg(long, value_name = "WHAT", value_parser = ["fail", "skip", "replace"])]
+    #[arg(default_value = "fail")]
+    pub on_conflict: String,
+    /// Write what is wrong with lines to this file instead of standard error
+    #[arg(long, value_name = "FILE")]
+    pub errors: Option<PathBuf>,
+    /// Lines that are asked for at a time
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(1..=32))]
+    #[arg(default_value = AT_ONCE)]
+    pub at_once: u8,
     /// Where to ask.
     #[command(flatten)]
     pub admin: AdminArgs,
 }
 
-/// A line that makes sense.
-struct Row {
-    tenant: TenantName,
-    api_key: ApiKeyName,
-    refresh_token: Secret<String>,
-    access_token: Option<Secret<String>>,
+/// The body of a request; what is absent is left out.
+#[derive(Serialize)]
+struct Body<'a> {
+    api_key: &'a str,
+    refresh_token: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access_token: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    weight: Option<u32>,
 }
 
-/// A line's number, counted from 1, and what it holds or what is wrong with it.
-type Line = (u64, Result<Row, String>);
+/// How many lines ended how.
+#[derive(Debug, Default)]
+struct Tally {
+    created: u64,
+    replaced: u64,
+    unchanged: u64,
+    skipped: u64,
+    failed: u64,
+}
+
+/// What is wrong with a line alone, or with the proxy.
+enum Problem {
+    OfLine(String),
+    OfProxy(String),
+}
+
+/// Where what is wrong with lines is written.
+enum Errors {
+    Console,
+    File(BufWriter<File>, PathBuf),
+}
 
 /// Imports the file and gives the exit code: 1 when any line failed.
 pub(super) async fn run(args: &ImportArgs, console: &mut Console<'_>) -> anyhow::Result<u8> {
-    let text = Secret::new(
-        console.read_named(&args.file).with_context(|| format!("could not read {}", args.file))?,
-    );
-    let mut lines = parse(text.expose())?;
-    refuse_repeated(&mut lines);
-    let client = if args.dry_run { None } else { Some(AdminClient::new(&args.admin, console)?) };
-    let (mut done, mut failed) = (0_u64, 0_u64);
-    for (number, row) in lines {
-        let result = match (row, &client) {
-            (Err(problem), _) => Err(problem),
-            (Ok(_), None) => Ok(()),
-            (Ok(row), Some(client)) => match put(client, &row).await {
-                Ok(()) => Ok(()),
-                Err(AdminError::Refused { message, .. }) => Err(message),
-                Err(AdminError::NoAnswer(message)) => {
-                    bail!("{message} (stopped at line {number}; {done} tenants are imported)")
-                }
-            },
-        };
+    let content =
+        console.read_secret(&args.file).with_context(|| format!("could not read {}", args.file))?;
+    let lines = rows::parse(&content)?;
+    let client = AdminClient::new(&args.admin, console)?;
+    let mut errors = Errors::open(args.errors.as_ref())?;
+    let whole = lines.len() as u64;
+    let query = format!("on_conflict={}&dry_run={}", args.on_conflict, args.dry_run);
+    let ask = |Line { number, row }| {
+        let (client, query) = (&client, &query);
+        async move {
+            let result = match row {
+                Ok(row) => hand_in(client, query, row).await,
+                Err(problem) => Err(Problem::OfLine(problem)),
+            };
+            (number, result)
+        }
+    };
+    let mut answers = stream::iter(lines).map(ask).buffered(usize::from(args.at_once));
+    let (mut tally, mut progress) = (Tally::default(), Progress::new());
+    while let Some((number, result)) = answers.next().await {
         match result {
-            Ok(()) => done += 1,
-            Err(problem) => {
-                failed += 1;
-                console.remark(&format!("line {number}: {problem}"));
+            Ok(outcome) => tally.count(&outcome)?,
+            Err(Problem::OfLine(problem)) => {
+                tally.failed += 1;
+                progress.clear(console);
+                errors.write(console, &format!("line {number}: {problem}"))?;
+            }
+            Err(Problem::OfProxy(problem)) => {
+                progress.clear(console);
+                errors.close()?;
+                bail!(
+                    "{problem} (at line {number}; before it: {}; start the import again with the \
+                     same file, it goes on)",
+                    tally.text()
+                );
             }
         }
+        progress.show(console, || format!("{}: {}", part(tally.sum(), whole), tally.text()));
     }
-    let what = if args.dry_run { "would be imported" } else { "imported" };
-    console.print(&format!("{done} tenants {what}, {failed} lines failed"))?;
-    Ok(if failed == 0 { OK } else { FAILURE })
+    progress.clear(console);
+    errors.close()?;
+    let what = if args.dry_run { "nothing was changed; it would be: " } else { "" };
+    console.print(&format!("{what}{}", tally.text()))?;
+    Ok(if tally.failed == 0 { OK } else { FAILURE })
 }
 
-async fn put(client: &AdminClient, row: &Row) -> Result<(), AdminError> {
-    let mut grant =
-        json!({ "api_key": row.api_key.as_str(), "refresh_token": row.refresh_token.expose() });
-    if let Some(token) = &row.access_token {
-        grant["access_token"] = token.expose().as_str().into();
+/// Hands one row in and gives what the proxy did with it.
+async fn hand_in(client: &AdminClient, query: &str, row: Row) -> Result<String, Problem> {
+    let path = format!("/v1/tenants/{}?{query}", row.tenant);
+    match client.send(Method::PUT, &path, Some(body(&row))).await {
+        Ok((_, answer)) => answer["outcome"].as_str().map(str::to_owned).ok_or_else(|| {
+            let message = "the proxy does not say what it did: is it of an older version?";
+            Problem::OfProxy(message.to_owned())
+        }),
+        Err(AdminError::NoAnswer(message)) => Err(Problem::OfProxy(message)),
+        Err(AdminError::Refused { status, message }) => Err(match status {
+            // what it said of this line it would say of every other
+            StatusCode::UNAUTHORIZED
+            | StatusCode::FORBIDDEN
+            | StatusCode::METHOD_NOT_ALLOWED
+            | StatusCode::INTERNAL_SERVER_ERROR
+            | StatusCode::SERVICE_UNAVAILABLE => Problem::OfProxy(message),
+            _ => Problem::OfLine(message),
+        }),
     }
-    client.call(Method::PUT, &format!("/v1/tenants/{}", row.tenant), Some(&grant)).await?;
-    Ok(())
 }
 
-fn parse(text: &str) -> anyhow::Result<Vec<Line>> {
-    let text = text.trim_start_matches('\u{feff}');
-    if text.trim_start().starts_with('{') { Ok(json_lines(text)) } else { csv_lines(text) }
-}
-
-fn json_lines(text: &str) -> Vec<Line> {
-    (1_u64..)
-        .zip(text.lines())
-        .filter(|(_, line)| !line.trim().is_empty())
-        .map(|(number, line)| (number, json_line(line)))
-        .collect()
-}
-
-fn json_line(line: &str) -> Result<Row, String> {
-    // serde's own messages would repeat values of the wrong type, and a value may be a token
-    let value: Value =
-        serde_json::from_str(line).map_err(|e| format!("no JSON at column {}", e.column()))?;
-    let object = value.as_object().ok_or("no JSON object")?;
-    if let Some(unknown) = object.keys().find(|key| !FIELDS.contains(&key.as_str())) {
-        return Err(format!("unknown field {unknown:?}; there are {}", FIELDS.join(", ")));
-    }
-    let field = |name: &str| match object.get(name) {
-        None | Some(Value::Null) => Ok(""),
-        Some(Value::String(text)) => Ok(text.as_str()),
-        Some(Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
-            Err(format!("{name} is no text"))
-        }
+fn body(row: &Row) -> Bytes {
+    let body = Body {
+        api_key: row.api_key.as_str(),
+        refresh_token: row.refresh_token.expose(),
+        access_token: row.access_token.as_ref().map(|token| token.expose().as_str()),
+        weight: row.weight,
     };
-    let [tenant, api_key, refresh_token, access_token] = FIELDS.map(field);
-    row(tenant?, api_key?, refresh_token?, access_token?)
+    let tokens = body.refresh_token.len() + body.access_token.map_or(0, str::len);
+    // large enough at once: a buffer that grows would leave copies behind
+    let mut json = Zeroizing::new(Vec::with_capacity(2 * tokens + 512));
+    serde_json::to_writer(&mut *json, &body).expect("texts and numbers are JSON");
+    Bytes::from_owner(json)
 }
 
-fn csv_lines(text: &str) -> anyhow::Result<Vec<Line>> {
-    let mut reader =
-        csv::ReaderBuilder::new().trim(csv::Trim::All).flexible(true).from_reader(text.as_bytes());
-    let head = reader.headers().context("could not read the header line")?.clone();
-    if let Some(unknown) = head.iter().find(|name| !FIELDS.contains(name)) {
-        // a file without header has a token where a name belongs, so it is not repeated
-        let len = unknown.len();
-        bail!(
-            "line 1 is no header: it has a column of {len} characters that is none of {}",
-            FIELDS.join(", ")
-        );
-    }
-    let place = FIELDS.map(|name| head.iter().position(|column| column == name));
-    for (name, place) in FIELDS.iter().zip(place).take(3) {
-        if place.is_none() {
-            bail!("the header line has no column {name}");
-        }
-    }
-    let mut lines = Vec::new();
-    for record in reader.into_records() {
-        let record = match record {
-            Ok(record) => record,
-            Err(error) => {
-                let number = error.position().map_or(0, csv::Position::line);
-                lines.push((number, Err("is not UTF-8 or no CSV".to_owned())));
-                continue;
-            }
+impl Tally {
+    fn count(&mut self, outcome: &str) -> anyhow::Result<()> {
+        let count = match outcome {
+            "created" => &mut self.created,
+            "replaced" => &mut self.replaced,
+            "unchanged" => &mut self.unchanged,
+            "skipped" => &mut self.skipped,
+            _ => bail!("the proxy did something unknown: is it of a newer version?"),
         };
-        let number = record.position().map_or(0, csv::Position::line);
-        if record.len() != head.len() {
-            let problem = format!("has {} columns, the header {}", record.len(), head.len());
-            lines.push((number, Err(problem)));
-            continue;
-        }
-        let field = |place: Option<usize>| place.and_then(|at| record.get(at)).unwrap_or_default();
-        let [tenant, api_key, refresh_token, access_token] = place.map(field);
-        lines.push((number, row(tenant, api_key, refresh_token, access_token)));
+        *count += 1;
+        Ok(())
     }
-    Ok(lines)
+
+    const fn sum(&self) -> u64 {
+        self.created + self.replaced + self.unchanged + self.skipped + self.failed
+    }
+
+    fn text(&self) -> String {
+        format!(
+            "{} created, {} replaced, {} unchanged, {} skipped, {} failed",
+            self.created, self.replaced, self.unchanged, self.skipped, self.failed
+        )
+    }
 }
 
-fn row(tenant: &str, api_key: &str, refresh: &str, access: &str) -> Result<Row, String> {
-    let token = |name: &str, text: &str| {
-        if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            Err(format!("{name} holds white space"))
-        } else {
-            Ok(Some(text).filter(|text| !text.is_empty()).map(Secret::from))
+impl Errors {
+    fn open(path: Option<&PathBuf>) -> anyhow::Result<Self> {
+        let Some(path) = path else { return Ok(Self::Console) };
+        let file =
+            File::create(path).with_context(|| format!("could not write {}", path.display()))?;
+        Ok(Self::File(BufWriter::new(file), path.clone()))
+    }
+
+    fn write(&mut self, console: &mut Console<'_>, line: &str) -> anyhow::Result<()> {
+        match self {
+            Self::Console => console.remark(line),
+            Self::File(file, path) => {
+                writeln!(file, "{line}")
+                    .with_context(|| format!("could not write {}", path.display()))?;
+            }
         }
-    };
-    Ok(Row {
-        tenant: TenantName::new(tenant).map_err(|error| format!("tenant: {error}"))?,
-        api_key: ApiKeyName::new(api_key).map_err(|error| format!("api_key: {error}"))?,
-        refresh_token: token("refresh_token", refresh)?.ok_or("refresh_token is empty")?,
-        access_token: token("access_token", access)?,
-    })
-}
+        Ok(())
+    }
 
-/// With a rotating refresh token the second of two lines is as likely the dead one as the first.
-fn refuse_repeated(lines: &mut [Line]) {
-    let mut seen = BTreeSet::new();
-    for (_, line) in lines {
-        let Ok(row) = line else { continue };
-        if !seen.insert(row.tenant.clone()) {
-            *line = Err(format!("tenant {} is on an earlier line too", row.tenant));
+    fn close(&mut self) -> anyhow::Result<()> {
+        match self {
+            Self::Console => Ok(()),
+            Self::File(file, path) => {
+                file.flush().with_context(|| format!("could not write {}", path.display()))
+            }
         }
     }
 }

@@ -8,18 +8,18 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 use super::convert::{millis, moment, name, signed, unsigned};
 use super::fault::Fault;
 use crate::engine::{ApiKeyName, TenantName, Unix};
-use crate::secret::Sealer;
+use crate::secret::{Sealer, TokenDigest};
 use crate::store::sealed::SealedTokens;
 use crate::store::{Grant, GrantState, Put, StoreError, Tokens};
 
 const SELECT_ONE: &str = "
     SELECT tenant, api_key, weight, paused, last_used_at, version, access, access_expires_at,
-           refresh, dead_reason, last_refreshed_at, begun_at
+           refresh, dead_reason, last_refreshed_at, begun_at, handed_in
     FROM tenants JOIN tokens USING (tenant) LEFT JOIN refreshes USING (tenant)
     WHERE tenant = ?1";
 const SELECT_ALL: &str = "
     SELECT tenant, api_key, weight, paused, last_used_at, version, access, access_expires_at,
-           refresh, dead_reason, last_refreshed_at, begun_at
+           refresh, dead_reason, last_refreshed_at, begun_at, handed_in
     FROM tenants JOIN tokens USING (tenant) LEFT JOIN refreshes USING (tenant)
     ORDER BY tenant";
 
@@ -29,6 +29,7 @@ pub(super) struct SealedGrant {
     pub(super) api_key: ApiKeyName,
     pub(super) tokens: SealedTokens,
     pub(super) access_expires_at: Option<Unix>,
+    pub(super) handed_in: TokenDigest,
     pub(super) weight: Option<u32>,
 }
 
@@ -68,6 +69,7 @@ fn grant(row: &Row<'_>, sealer: &Sealer) -> Result<Grant, Fault> {
         api_key: name(&row.get::<_, String>(1)?)?,
         version: unsigned(row.get(5)?)?,
         tokens: Tokens { access, access_expires_at: moment_at(7)?, refresh },
+        handed_in: row.get::<_, Option<[u8; 32]>>(12)?.map(TokenDigest::from_bytes),
         state,
         refresh_begun_at: moment_at(11)?,
         last_refreshed_at: moment_at(10)?,
@@ -102,12 +104,12 @@ pub(super) fn put(
     .execute((tenant, new.api_key.as_str(), new.weight))?;
     db.prepare_cached("DELETE FROM refreshes WHERE tenant = ?1")?.execute([tenant])?;
     db.prepare_cached(
-        "INSERT INTO tokens (tenant, version, access, access_expires_at, refresh)
-         VALUES (?1, ?2, ?3, ?4, ?5)
+        "INSERT INTO tokens (tenant, version, access, access_expires_at, refresh, handed_in)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)
          ON CONFLICT (tenant) DO UPDATE
          SET version = excluded.version, access = excluded.access,
              access_expires_at = excluded.access_expires_at, refresh = excluded.refresh,
-             dead_reason = NULL, last_refreshed_at = NULL",
+             handed_in = excluded.handed_in, dead_reason = NULL, last_refreshed_at = NULL",
     )?
     .execute((
         tenant,
@@ -115,6 +117,7 @@ pub(super) fn put(
         &new.tokens.access,
         new.access_expires_at.map(millis),
         &new.tokens.refresh,
+        new.handed_in.as_bytes(),
     ))?;
     let grant = one(db, sealer, &new.tenant)?
         .ok_or_else(|| Fault::Damaged(format!("tenant {tenant} was stored but is not there")))?;

@@ -103,18 +103,26 @@ impl Actor {
         // Whoever asked may have left; what was done is done.
         match finished {
             Finished::Put { result: Ok((put, grant)), reply } => {
-                let known = Record::known(&grant);
-                let told = self.records.remove(tenant).and_then(|old| old.told);
-                self.records.insert(tenant.clone(), Record { told, ..Record::new(*grant) });
-                self.keeper.put(tenant, known, now);
-                self.keeper.handle_timeout(now);
-                self.refreshed_row(tenant);
+                self.adopt(tenant, *grant, now);
                 let status = self.status(tenant, now).ok_or(PutError::Stopped);
                 let _ = reply.send(status.map(|status| (put, status)));
             }
             Finished::Put { result: Err(error), reply } => {
                 self.keeper.release(tenant, now);
                 let _ = reply.send(Err(error.into()));
+            }
+            Finished::HandIn { result, reply } => {
+                let answer = result.map(|(outcome, put)| {
+                    match put {
+                        Some(grant) => self.adopt(tenant, *grant, now),
+                        None => self.keeper.release(tenant, now),
+                    }
+                    outcome
+                });
+                if answer.is_err() {
+                    self.keeper.release(tenant, now);
+                }
+                let _ = reply.send(answer);
             }
             Finished::Remove { result: Ok(existed), reply } => {
                 self.keeper.remove(tenant, now);
@@ -133,6 +141,16 @@ impl Actor {
                 let _ = reply.send(result.map_err(ChangeError::Store));
             }
         }
+    }
+
+    /// Takes a grant that is stored into custody, in the place of the one before.
+    fn adopt(&mut self, tenant: &TenantName, grant: Grant, now: Now) {
+        let known = Record::known(&grant);
+        let told = self.records.remove(tenant).and_then(|old| old.told);
+        self.records.insert(tenant.clone(), Record { told, ..Record::new(grant) });
+        self.keeper.put(tenant, known, now);
+        self.keeper.handle_timeout(now);
+        self.refreshed_row(tenant);
     }
 
     /// Publishes a tenant whose weight, pause or tokens changed, and tells of it.

@@ -116,6 +116,7 @@ fn grant(tenant: TenantName, api_key: ApiKeyName, tokens: crate::store::Tokens) 
         tenant,
         api_key,
         version: 1,
+        handed_in: Some(crate::secret::TokenDigest::of(&tokens.refresh)),
         tokens,
         state: GrantState::Ready,
         refresh_begun_at: None,
