@@ -13,6 +13,7 @@ mod errors;
 mod events;
 mod hand_in;
 mod health;
+mod keys;
 mod page;
 mod tenants;
 
@@ -115,6 +116,8 @@ fn routes() -> Router<Arc<Shared>> {
         .route("/v1/tenants/{name}/resume", post(tenants::resume))
         .route("/v1/clients", get(clients::list).post(clients::add))
         .route("/v1/clients/{name}", delete(clients::remove))
+        .route("/v1/key", get(keys::show))
+        .route("/v1/key/rotate", post(keys::rotate))
         .route("/v1/events", get(events::stream))
 }
 

@@ -9,6 +9,7 @@ pub mod check;
 pub mod client;
 mod console;
 pub mod demo;
+pub mod key;
 pub mod keygen;
 mod progress;
 pub mod sandbox;
@@ -68,6 +69,9 @@ pub enum Command {
     /// Manage the clients of a running proxy
     #[command(subcommand)]
     Client(client::ClientCommand),
+    /// Show or rotate the encryption key of a running proxy
+    #[command(subcommand)]
+    Key(key::KeyCommand),
     /// Look into a token
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -101,6 +105,7 @@ fn dispatch(command: &Command, console: &mut Console<'_>) -> anyhow::Result<u8> 
         Command::Status(args) => block_on(status::run(args, console)).map(|()| OK),
         Command::Tenant(command) => block_on(tenant::run(command, console)),
         Command::Client(command) => block_on(client::run(command, console)),
+        Command::Key(command) => block_on(key::run(command, console)),
         Command::Token(command) => token::run(command, console, Clock::system().now().unix),
         Command::Keygen => keygen::run(console),
     }

@@ -5,6 +5,7 @@
 //! only in the answer that creates them; all else holds their digest.
 
 mod client_key;
+mod key_ring;
 mod seal;
 mod token_digest;
 
@@ -13,7 +14,8 @@ use std::fmt;
 use zeroize::{Zeroize, Zeroizing};
 
 pub use client_key::{ClientKey, ClientKeyDigest};
-pub use seal::{KeyError, KeyId, SealError, Sealer};
+pub use key_ring::KeyRing;
+pub use seal::{KeyError, KeyId, SEALED_EXTRA, SealError, Sealer};
 pub use token_digest::TokenDigest;
 
 /// A value that is never printed and is wiped when dropped.

@@ -19,6 +19,7 @@
 
 mod measured;
 mod memory;
+mod rotating;
 mod sealed;
 mod sqlite;
 
@@ -30,11 +31,12 @@ use async_trait::async_trait;
 
 use crate::config::StoreUrl;
 use crate::engine::{ApiKeyName, ClientName, Day, TenantName, Unix};
-use crate::secret::{ClientKeyDigest, Secret, TokenDigest};
+use crate::secret::{ClientKeyDigest, KeyId, Secret, TokenDigest};
 
 pub use measured::Measured;
 pub use memory::MemoryStore;
-pub use sqlite::{KeySource, SqliteStore, sealer_for};
+pub use rotating::{KeyRotation, RotateError};
+pub use sqlite::{KeySource, SqliteStore, keys_for};
 
 /// Counted days of an API key that are kept: a call that was reserved before midnight can still be
 /// released, and a clock that was far ahead for a while finds the counts of before.
@@ -233,8 +235,8 @@ pub fn open(url: &StoreUrl, key_file: Option<&Path>) -> Result<Opened, StoreErro
     match url {
         StoreUrl::Memory => Ok(Opened { store: Arc::new(MemoryStore::default()), key: None }),
         StoreUrl::Sqlite(path) => {
-            let (sealer, key) = sealer_for(path, key_file)?;
-            let store = SqliteStore::open(path, sealer)?;
+            let (keys, key) = keys_for(path, key_file)?;
+            let store = SqliteStore::open(path, keys)?.with_key_file(&key);
             Ok(Opened { store: Arc::new(store), key: Some(key) })
         }
     }
@@ -327,6 +329,17 @@ pub trait Store: Send + Sync + 'static {
 
     /// Removes a client; `false` when there is none.
     async fn remove_client(&self, name: &ClientName) -> Result<bool, StoreError>;
+
+    /// The encryption keys, the current one first; none when nothing is sealed.
+    fn key_ids(&self) -> Vec<KeyId> {
+        Vec::new()
+    }
+
+    /// Makes a new encryption key, seals everything anew with it and gives the older ones up; or
+    /// finishes that where it was broken off. Everything else goes on meanwhile.
+    async fn rotate_key(&self) -> Result<KeyRotation, RotateError> {
+        Err(RotateError::NothingSealed)
+    }
 
     /// Whether the store can be written now.
     async fn ping(&self) -> Result<(), StoreError>;

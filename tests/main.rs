@@ -5,7 +5,7 @@
 //! | the five promises of the beginning | `promises`, `crashes`, `secrecy`, `sdk` |
 //! | what passes and is refused | `faithful`, `identity`, `refusals`, `raw_requests`, `bodies` |
 //! | what the upstream's refusals lead to | `repeats`, `trouble`, `tokens` |
-//! | many tenants in and out | `transfer` |
+//! | many tenants in and out, keys | `transfer`, `keys` |
 //! | waiting | `rates`, `queue`, `leaving`, `edges` |
 //! | the process | `life`, `reload`, `starting`, `full_disk`, `memory` |
 //!
@@ -29,6 +29,8 @@ mod faithful;
 mod full_disk;
 #[path = "main/identity.rs"]
 mod identity;
+#[path = "main/keys.rs"]
+mod keys;
 #[path = "main/leaving.rs"]
 mod leaving;
 #[path = "main/life.rs"]

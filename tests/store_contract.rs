@@ -6,6 +6,8 @@
 
 #[path = "store_contract/contract.rs"]
 mod contract;
+#[path = "store_contract/keys.rs"]
+mod keys;
 #[path = "store_contract/process.rs"]
 mod process;
 #[path = "store_contract/sqlite.rs"]

@@ -57,6 +57,7 @@ pub struct AdminClient {
     http: Client<HttpConnector, Full<Bytes>>,
     base: Uri,
     token: Option<Secret<String>>,
+    patience: Duration,
 }
 
 /// Why the admin API gave no answer of use.
@@ -101,7 +102,14 @@ impl AdminClient {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(ANSWER_TIMEOUT));
         let http = Client::builder(TokioExecutor::new()).build(connector);
-        Ok(Self { http, base, token: access.token })
+        Ok(Self { http, base, token: access.token, patience: ANSWER_TIMEOUT })
+    }
+
+    /// The same for a question whose answer may take longer.
+    #[must_use]
+    pub const fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// Asks for `path_and_query` and gives the JSON of the answer, `null` when it has none.
@@ -130,12 +138,12 @@ impl AdminClient {
         body: Option<Bytes>,
     ) -> Result<(StatusCode, Value), AdminError> {
         let exchange = self.exchange(method, path_and_query, body);
-        match tokio::time::timeout(ANSWER_TIMEOUT, exchange).await {
+        match tokio::time::timeout(self.patience, exchange).await {
             Ok(answer) => answer,
             Err(_) => Err(AdminError::NoAnswer(format!(
                 "the proxy at {} did not answer within {} s",
                 self.url(),
-                ANSWER_TIMEOUT.as_secs()
+                self.patience.as_secs()
             ))),
         }
     }

@@ -8,9 +8,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-
 use super::effective::Effective;
 use super::file;
 use super::flags::ServeFlags;
@@ -18,7 +15,7 @@ use super::mistakes::{Mistakes, Origin};
 use super::reader::{Env, Reader, secret_from_file};
 use super::settings::{self, ENV_PREFIX};
 use super::{Admin, Config, Log, OAuth, Queue, Server, Store, Upstream, api_keys, values};
-use crate::secret::Secret;
+use crate::secret::{KeyError, KeyRing, Secret};
 
 /// What a configuration is read from.
 #[derive(Clone, Copy)]
@@ -260,11 +257,13 @@ fn admin_token(path: &str) -> Result<Secret<String>, String> {
 }
 
 fn encryption_key(path: &str) -> Result<PathBuf, String> {
-    let key = secret_from_file(path)?;
-    match STANDARD.decode(key.expose().trim()).map(Secret::new) {
-        Ok(bytes) if bytes.expose().len() == 32 => Ok(PathBuf::from(path)),
-        Ok(_) | Err(_) => {
-            Err("the file does not hold 32 bytes in base64 (keygen makes them)".into())
+    let text = std::fs::read_to_string(path)
+        .map(Secret::new)
+        .map_err(|error| format!("the file cannot be read: {}", error.kind()))?;
+    match KeyRing::read(text.expose()) {
+        Ok(_) => Ok(PathBuf::from(path)),
+        Err(KeyError) => {
+            Err("the file does not hold 32 bytes in base64 in each line (keygen makes them)".into())
         }
     }
 }

@@ -21,7 +21,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 use super::Secret;
 
 /// The one format that there is.
-const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 1;
 /// Bytes of a key.
 const KEY_LEN: usize = 32;
 /// Bytes of a key id: enough to tell the keys of one installation apart.
@@ -29,7 +29,9 @@ const KEY_ID_LEN: usize = 4;
 /// Bytes of an `XChaCha20` nonce (draft-irtf-cfrg-xchacha section 2).
 const NONCE_LEN: usize = 24;
 /// Bytes before the nonce.
-const HEAD_LEN: usize = 1 + KEY_ID_LEN;
+pub(super) const HEAD_LEN: usize = 1 + KEY_ID_LEN;
+/// Bytes by which a sealed value is longer than the plain one; the last are the tag (RFC 8439).
+pub const SEALED_EXTRA: usize = HEAD_LEN + NONCE_LEN + 16;
 /// Separates the digest for the key id from any other use of the key.
 const KEY_ID_DOMAIN: &[u8] = b"ctct-proxy encryption key id\0";
 /// Keys are read with or without padding, since people copy them by hand.
@@ -66,6 +68,15 @@ pub enum SealError {
 pub struct KeyId([u8; KEY_ID_LEN]);
 
 impl KeyId {
+    /// The key that sealed a value, as the value itself says.
+    #[must_use]
+    pub fn of_sealed(sealed: &[u8]) -> Option<Self> {
+        match sealed.get(..HEAD_LEN)? {
+            [VERSION, id @ ..] => id.try_into().ok().map(Self),
+            _ => None,
+        }
+    }
+
     /// Its bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; KEY_ID_LEN] {
@@ -111,23 +122,32 @@ impl Sealer {
     /// # Errors
     /// [`KeyError`] when `text` is not that.
     pub fn from_base64(text: &str) -> Result<Self, KeyError> {
-        let text = text.trim();
-        let mut bytes = Zeroizing::new(vec![0; base64::decoded_len_estimate(text.len())]);
-        let len = READ_BASE64.decode_slice(text, &mut bytes).map_err(|_| KeyError)?;
-        let key: [u8; KEY_LEN] =
-            bytes.get(..len).and_then(|key| key.try_into().ok()).ok_or(KeyError)?;
-        Ok(Self::new(Secret::new(key)))
+        Self::key_from_base64(text.trim()).map(Self::new)
     }
 
-    /// A new key from the operating system's randomness, as [`Sealer::from_base64`] reads it.
-    #[must_use]
+    /// The key in `text`, which is nothing but the key.
+    pub(super) fn key_from_base64(text: &str) -> Result<Secret<[u8; KEY_LEN]>, KeyError> {
+        let mut bytes = Zeroizing::new(vec![0; base64::decoded_len_estimate(text.len())]);
+        let len = READ_BASE64.decode_slice(text, &mut bytes).map_err(|_| KeyError)?;
+        let mut key = Zeroizing::new([0; KEY_LEN]);
+        let read = bytes.get(..len).filter(|read| read.len() == KEY_LEN).ok_or(KeyError)?;
+        key.copy_from_slice(read);
+        Ok(Secret::new(*key))
+    }
+
+    /// A new key from the operating system's randomness.
     #[expect(
         clippy::disallowed_methods,
         reason = "keys are one of the places where chance is made"
     )]
+    pub(super) fn random_key() -> Secret<[u8; KEY_LEN]> {
+        Secret::new(rand::random())
+    }
+
+    /// A new key, as [`Sealer::from_base64`] reads it.
+    #[must_use]
     pub fn generate_key() -> Secret<String> {
-        let key: Zeroizing<[u8; KEY_LEN]> = Zeroizing::new(rand::random());
-        Secret::new(STANDARD.encode(*key))
+        Secret::new(STANDARD.encode(Self::random_key().expose()))
     }
 
     /// Which key this is.
@@ -164,14 +184,9 @@ impl Sealer {
     /// # Errors [`SealError::OtherKey`] when another key sealed it, [`SealError::Damaged`] when it
     /// is not as it was sealed.
     pub fn open(&self, aad: &[u8], sealed: &[u8]) -> Result<Secret<Vec<u8>>, SealError> {
+        let sealed_with = KeyId::of_sealed(sealed).ok_or(SealError::Damaged)?;
         let (head, rest) = sealed.split_at_checked(HEAD_LEN).ok_or(SealError::Damaged)?;
         let (nonce, cipher_text) = rest.split_at_checked(NONCE_LEN).ok_or(SealError::Damaged)?;
-        let sealed_with = match head {
-            [VERSION, key_id @ ..] => {
-                key_id.try_into().map(KeyId).map_err(|_| SealError::Damaged)?
-            }
-            _ => return Err(SealError::Damaged),
-        };
         if sealed_with != self.key_id {
             return Err(SealError::OtherKey { sealed_with, given: self.key_id });
         }

@@ -6,7 +6,7 @@
 //! leaves the process uses this form.
 
 use crate::engine::TenantName;
-use crate::secret::{SealError, Sealer, Secret};
+use crate::secret::{KeyRing, SEALED_EXTRA, SealError, Secret};
 use crate::store::Tokens;
 
 /// The table of the places below, the same in every store.
@@ -22,9 +22,9 @@ pub(super) struct SealedTokens {
 
 impl SealedTokens {
     /// Seals the tokens of `tenant`.
-    pub(super) fn seal(sealer: &Sealer, tenant: &TenantName, tokens: &Tokens) -> Self {
+    pub(super) fn seal(keys: &KeyRing, tenant: &TenantName, tokens: &Tokens) -> Self {
         let seal = |field, token: &Secret<String>| {
-            sealer.seal(&place(tenant, field), token.expose().as_bytes())
+            keys.seal(&place(tenant, field), token.expose().as_bytes())
         };
         Self {
             access: tokens.access.as_ref().map(|token| seal("access", token)),
@@ -32,19 +32,20 @@ impl SealedTokens {
         }
     }
 
-    /// Bytes that both take.
-    pub(super) fn len(&self) -> usize {
-        self.refresh.len() + self.access.as_ref().map_or(0, Vec::len)
+    /// Bytes that `tokens` take when they are sealed.
+    pub(super) fn len_of(tokens: &Tokens) -> usize {
+        let access = tokens.access.as_ref().map_or(0, |token| token.expose().len() + SEALED_EXTRA);
+        tokens.refresh.expose().len() + SEALED_EXTRA + access
     }
 
     /// Opens the access and the refresh token of `tenant`.
     pub(super) fn open(
         &self,
-        sealer: &Sealer,
+        keys: &KeyRing,
         tenant: &TenantName,
     ) -> Result<(Option<Secret<String>>, Secret<String>), SealError> {
         let open = |field, sealed: &[u8]| {
-            let plain = sealer.open(&place(tenant, field), sealed)?;
+            let plain = keys.open(&place(tenant, field), sealed)?;
             let text = std::str::from_utf8(plain.expose()).map_err(|_| SealError::Damaged)?;
             Ok(Secret::from(text))
         };

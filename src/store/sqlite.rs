@@ -13,24 +13,27 @@ mod grants;
 mod key_file;
 mod opening;
 mod room;
+mod rotation;
 mod worker;
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use tokio::sync::Mutex;
 
-use self::grants::SealedGrant;
 use self::worker::{Jobs, Kind};
 use crate::engine::{ApiKeyName, ClientName, Day, TenantName, Unix};
-use crate::secret::{Sealer, TokenDigest};
+use crate::secret::{KeyId, KeyRing};
 use crate::store::sealed::SealedTokens;
 use crate::store::{
-    Client, DayCount, Grant, NewGrant, Put, Store, StoreError, TenantScope, Tokens,
+    Client, DayCount, Grant, KeyRotation, NewGrant, Put, RotateError, Store, StoreError,
+    TenantScope, Tokens,
 };
 
-pub use key_file::{KeySource, sealer_for};
+pub use key_file::{KeySource, keys_for};
 
 /// A write of a few rows.
 const SMALL: Kind = Kind::Write(0);
@@ -45,7 +48,13 @@ const CLIENT_TENANT_LEN: u64 = 1024;
 /// A store in a SQLite database.
 pub struct SqliteStore {
     jobs: Jobs,
-    sealer: Arc<Sealer>,
+    /// Loaded by each job when it runs: when a rotation has changed them, no later job seals with
+    /// an older one.
+    keys: Arc<ArcSwap<KeyRing>>,
+    /// Where the keys are kept, so that a rotation can change them there too.
+    key_file: Option<PathBuf>,
+    /// Held while keys are rotated.
+    rotating: Mutex<()>,
 }
 
 impl SqliteStore {
@@ -55,10 +64,18 @@ impl SqliteStore {
     /// # Errors [`StoreError::Unavailable`] when the file cannot be made or written or another
     /// process has it, [`StoreError::Corrupt`] when it is damaged, of another program or version,
     /// or sealed with another key. Nothing has been overwritten then.
-    pub fn open(path: &Path, sealer: Sealer) -> Result<Self, StoreError> {
-        let db = opening::open(path, &sealer)?;
+    pub fn open(path: &Path, keys: KeyRing) -> Result<Self, StoreError> {
+        let db = opening::open(path, &keys)?;
         let jobs = Jobs::start(db, path).map_err(|fault| fault.into_error("start the store"))?;
-        Ok(Self { jobs, sealer: Arc::new(sealer) })
+        let keys = Arc::new(ArcSwap::from_pointee(keys));
+        Ok(Self { jobs, keys, key_file: None, rotating: Mutex::default() })
+    }
+
+    /// The same, whose keys are in the file of `source` and can be rotated there.
+    #[must_use]
+    pub fn with_key_file(mut self, source: &KeySource) -> Self {
+        self.key_file = Some(source.path.clone());
+        self
     }
 }
 
@@ -84,28 +101,21 @@ impl Store for SqliteStore {
     }
 
     async fn grants(&self) -> Result<Vec<Grant>, StoreError> {
-        let sealer = Arc::clone(&self.sealer);
-        self.jobs.run("read the grants", Kind::Read, move |db| grants::all(db, &sealer)).await
+        let keys = Arc::clone(&self.keys);
+        self.jobs.run("read the grants", Kind::Read, move |db| grants::all(db, &keys.load())).await
     }
 
     async fn grant(&self, tenant: &TenantName) -> Result<Option<Grant>, StoreError> {
-        let (sealer, tenant) = (Arc::clone(&self.sealer), tenant.clone());
-        let work = move |db: &_| grants::one(db, &sealer, &tenant);
+        let (keys, tenant) = (Arc::clone(&self.keys), tenant.clone());
+        let work = move |db: &_| grants::one(db, &keys.load(), &tenant);
         self.jobs.run("read a grant", Kind::Read, work).await
     }
 
     async fn put_grant(&self, grant: NewGrant) -> Result<(Put, Grant), StoreError> {
-        let sealer = Arc::clone(&self.sealer);
-        let new = SealedGrant {
-            tokens: SealedTokens::seal(&sealer, &grant.tenant, &grant.tokens),
-            tenant: grant.tenant,
-            api_key: grant.api_key,
-            handed_in: TokenDigest::of(&grant.tokens.refresh),
-            access_expires_at: grant.tokens.access_expires_at,
-            weight: grant.weight,
-        };
-        let kind = Kind::Write(2 * new.tokens.len() as u64);
-        self.jobs.run("store a grant", kind, move |db| grants::put(db, &sealer, &new)).await
+        let keys = Arc::clone(&self.keys);
+        let kind = Kind::Write(2 * SealedTokens::len_of(&grant.tokens) as u64);
+        let work = move |db: &_| grants::put(db, &keys.load(), &grant);
+        self.jobs.run("store a grant", kind, work).await
     }
 
     async fn remove_grant(&self, tenant: &TenantName) -> Result<bool, StoreError> {
@@ -137,8 +147,9 @@ impl Store for SqliteStore {
         tokens: &Tokens,
         at: Unix,
     ) -> Result<u64, StoreError> {
-        let (sealer, tenant, tokens) = (Arc::clone(&self.sealer), tenant.clone(), tokens.clone());
-        let work = move |db: &_| grants::finish_refresh(db, &sealer, &tenant, version, &tokens, at);
+        let (keys, tenant, tokens) = (Arc::clone(&self.keys), tenant.clone(), tokens.clone());
+        let work =
+            move |db: &_| grants::finish_refresh(db, &keys.load(), &tenant, version, &tokens, at);
         self.jobs.run("store refreshed tokens", Kind::EndRefresh, work).await
     }
 
@@ -193,6 +204,15 @@ impl Store for SqliteStore {
     async fn remove_client(&self, name: &ClientName) -> Result<bool, StoreError> {
         let name = name.clone();
         self.jobs.run("remove a client", SMALL, move |db| clients::remove(db, &name)).await
+    }
+
+    fn key_ids(&self) -> Vec<KeyId> {
+        let keys = self.keys.load();
+        std::iter::once(keys.key_id()).chain(keys.older()).collect()
+    }
+
+    async fn rotate_key(&self) -> Result<KeyRotation, RotateError> {
+        rotation::rotate(self).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use ctct_proxy::engine::Day;
-use ctct_proxy::secret::{Sealer, Secret};
+use ctct_proxy::secret::{KeyRing, Secret};
 use ctct_proxy::store::{SqliteStore, Store, StoreError};
 
 use crate::support::{Place, api_key, long_tokens, new_grant, open_at, secs, tenant, tokens};
@@ -141,7 +141,7 @@ async fn a_killed_process_loses_nothing_that_it_was_told() {
 fn wrong_key_changes_nothing(place: &Place) {
     let before = place.files();
     assert!(before.iter().any(|(path, _)| path.ends_with("store.db-wal")));
-    let error = SqliteStore::open(&place.db(), Sealer::new(Secret::new([1; 32]))).err();
+    let error = SqliteStore::open(&place.db(), KeyRing::new(Secret::new([1; 32]))).err();
     assert!(matches!(error, Some(StoreError::Corrupt { .. })), "{error:?}");
     assert_eq!(place.files(), before);
 }
@@ -169,7 +169,7 @@ async fn exhaust(store: &dyn Store) {
 /// Begins a refresh, lets `fill` and [`exhaust`] take all room, and finishes the refresh.
 async fn refresh_on_a_full_disk(db: &Path, fill: impl AsyncFnOnce()) -> SqliteStore {
     let key = Secret::new([7; 32]);
-    let store = SqliteStore::open(db, Sealer::new(key)).expect("opens");
+    let store = SqliteStore::open(db, KeyRing::new(key)).expect("opens");
     for name in ["acme", "bolt", "cone"] {
         store.put_grant(new_grant(name, tokens("1"))).await.expect("stored");
     }
@@ -187,7 +187,7 @@ async fn refresh_on_a_full_disk(db: &Path, fill: impl AsyncFnOnce()) -> SqliteSt
 }
 
 async fn check_after_full_disk(db: &Path) {
-    let store = SqliteStore::open(db, Sealer::new(Secret::new([7; 32]))).expect("opens");
+    let store = SqliteStore::open(db, KeyRing::new(Secret::new([7; 32]))).expect("opens");
     for name in ["acme", "bolt"] {
         let grant = store.grant(&tenant(name)).await.expect("reads").expect("is there");
         assert_eq!((grant.version, grant.tokens.refresh.expose().len()), (2, PROMISED / 2));

@@ -13,8 +13,8 @@ use rusqlite::Connection;
 use tokio::task::JoinSet;
 
 use ctct_proxy::engine::Day;
-use ctct_proxy::secret::{Sealer, Secret};
-use ctct_proxy::store::{GrantState, SqliteStore, StoreError, sealer_for};
+use ctct_proxy::secret::{KeyRing, Sealer, Secret};
+use ctct_proxy::store::{GrantState, SqliteStore, StoreError, keys_for};
 
 use crate::support::{Place, api_key, new_grant, secs, tenant, tokens};
 
@@ -97,7 +97,7 @@ async fn another_key_refuses_the_start() {
     let place = Place::new();
     fill(&place).await;
     let before = place.files();
-    let other = Sealer::new(Secret::new([7; 32]));
+    let other = KeyRing::new(Secret::new([7; 32]));
     let other_id = other.key_id().to_string();
     let error = SqliteStore::open(&place.db(), other).err().expect("refused");
     assert!(matches!(error, StoreError::Corrupt { .. }));
@@ -121,18 +121,18 @@ async fn a_database_without_its_key_file_is_refused() {
 fn key_files_are_read_strictly_and_open_ones_are_warned_of() {
     let place = Place::new();
     let file = place.path().join("given.key");
-    let missing = sealer_for(&place.db(), Some(&file)).expect_err("missing").to_string();
+    let missing = keys_for(&place.db(), Some(&file)).expect_err("missing").to_string();
     assert!(missing.contains("given.key") && missing.contains("ctct-proxy keygen"), "{missing}");
     fs::write(&file, "hunter2").expect("written");
-    let wrong = sealer_for(&place.db(), Some(&file)).expect_err("no key").to_string();
+    let wrong = keys_for(&place.db(), Some(&file)).expect_err("no key").to_string();
     assert!(wrong.contains("32 bytes in base64") && !wrong.contains("hunter2"), "{wrong}");
     fs::write(&file, format!("  {}\n\n", Sealer::generate_key().expose())).expect("written");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).expect("set");
-    let (_, source) = sealer_for(&place.db(), Some(&file)).expect("reads");
+    let (_, source) = keys_for(&place.db(), Some(&file)).expect("reads");
     let warning = source.warning().expect("a warning");
     assert!(warning.contains("given.key") && warning.contains("0640"), "{warning}");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o400)).expect("set");
-    let (_, source) = sealer_for(&place.db(), Some(&file)).expect("reads");
+    let (_, source) = keys_for(&place.db(), Some(&file)).expect("reads");
     assert_eq!((source.warning(), source.made), (None, false));
 }
 
@@ -182,7 +182,7 @@ async fn databases_of_other_programs_and_versions_are_refused() {
 fn places_where_no_database_can_be_are_named() {
     let place = Place::new();
     let open = |path: &Path| {
-        let error = SqliteStore::open(path, Sealer::new(Secret::new([7; 32]))).err();
+        let error = SqliteStore::open(path, KeyRing::new(Secret::new([7; 32]))).err();
         let error = error.expect("refused");
         assert!(matches!(error, StoreError::Unavailable { .. } | StoreError::Corrupt { .. }));
         error.to_string()

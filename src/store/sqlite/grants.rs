@@ -7,10 +7,10 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::convert::{millis, moment, name, signed, unsigned};
 use super::fault::Fault;
-use crate::engine::{ApiKeyName, TenantName, Unix};
-use crate::secret::{Sealer, TokenDigest};
+use crate::engine::{TenantName, Unix};
+use crate::secret::{KeyRing, TokenDigest};
 use crate::store::sealed::SealedTokens;
-use crate::store::{Grant, GrantState, Put, StoreError, Tokens};
+use crate::store::{Grant, GrantState, NewGrant, Put, StoreError, Tokens};
 
 const SELECT_ONE: &str = "
     SELECT tenant, api_key, weight, paused, last_used_at, version, access, access_expires_at,
@@ -23,23 +23,13 @@ const SELECT_ALL: &str = "
     FROM tenants JOIN tokens USING (tenant) LEFT JOIN refreshes USING (tenant)
     ORDER BY tenant";
 
-/// A grant to be stored, its tokens sealed.
-pub(super) struct SealedGrant {
-    pub(super) tenant: TenantName,
-    pub(super) api_key: ApiKeyName,
-    pub(super) tokens: SealedTokens,
-    pub(super) access_expires_at: Option<Unix>,
-    pub(super) handed_in: TokenDigest,
-    pub(super) weight: Option<u32>,
-}
-
 /// All grants by tenant.
-pub(super) fn all(db: &Connection, sealer: &Sealer) -> Result<Vec<Grant>, Fault> {
+pub(super) fn all(db: &Connection, keys: &KeyRing) -> Result<Vec<Grant>, Fault> {
     let mut query = db.prepare_cached(SELECT_ALL)?;
     let mut rows = query.query([])?;
     let mut grants = Vec::new();
     while let Some(row) = rows.next()? {
-        grants.push(grant(row, sealer)?);
+        grants.push(grant(row, keys)?);
     }
     Ok(grants)
 }
@@ -47,19 +37,19 @@ pub(super) fn all(db: &Connection, sealer: &Sealer) -> Result<Vec<Grant>, Fault>
 /// The grant of `tenant`.
 pub(super) fn one(
     db: &Connection,
-    sealer: &Sealer,
+    keys: &KeyRing,
     tenant: &TenantName,
 ) -> Result<Option<Grant>, Fault> {
     let mut query = db.prepare_cached(SELECT_ONE)?;
     let mut rows = query.query([tenant.as_str()])?;
-    rows.next()?.map(|row| grant(row, sealer)).transpose()
+    rows.next()?.map(|row| grant(row, keys)).transpose()
 }
 
-fn grant(row: &Row<'_>, sealer: &Sealer) -> Result<Grant, Fault> {
+fn grant(row: &Row<'_>, keys: &KeyRing) -> Result<Grant, Fault> {
     let moment_at = |column| row.get::<_, Option<i64>>(column)?.map(moment).transpose();
     let tenant: TenantName = name(&row.get::<_, String>(0)?)?;
     let (access, refresh) = SealedTokens { access: row.get(6)?, refresh: row.get(8)? }
-        .open(sealer, &tenant)
+        .open(keys, &tenant)
         .map_err(|e| Fault::Damaged(format!("the tokens of tenant {tenant}: {e}")))?;
     let state = match row.get::<_, Option<String>>(9)? {
         None => GrantState::Ready,
@@ -81,12 +71,9 @@ fn grant(row: &Row<'_>, sealer: &Sealer) -> Result<Grant, Fault> {
 }
 
 /// Makes or replaces a grant.
-pub(super) fn put(
-    db: &Connection,
-    sealer: &Sealer,
-    new: &SealedGrant,
-) -> Result<(Put, Grant), Fault> {
+pub(super) fn put(db: &Connection, keys: &KeyRing, new: &NewGrant) -> Result<(Put, Grant), Fault> {
     let tenant = new.tenant.as_str();
+    let sealed = SealedTokens::seal(keys, &new.tenant, &new.tokens);
     let current: Option<i64> = db
         .prepare_cached("SELECT version FROM tokens WHERE tenant = ?1")?
         .query_row([tenant], |row| row.get(0))
@@ -114,12 +101,12 @@ pub(super) fn put(
     .execute((
         tenant,
         version.saturating_add(1),
-        &new.tokens.access,
-        new.access_expires_at.map(millis),
-        &new.tokens.refresh,
-        new.handed_in.as_bytes(),
+        &sealed.access,
+        new.tokens.access_expires_at.map(millis),
+        &sealed.refresh,
+        TokenDigest::of(&new.tokens.refresh).as_bytes(),
     ))?;
-    let grant = one(db, sealer, &new.tenant)?
+    let grant = one(db, keys, &new.tenant)?
         .ok_or_else(|| Fault::Damaged(format!("tenant {tenant} was stored but is not there")))?;
     Ok((put, grant))
 }
@@ -163,7 +150,7 @@ pub(super) fn end_refresh(db: &Connection, tenant: &TenantName, version: u64) ->
 /// Stores the tokens that a refresh of `version` brought.
 pub(super) fn finish_refresh(
     db: &Connection,
-    sealer: &Sealer,
+    keys: &KeyRing,
     tenant: &TenantName,
     version: u64,
     tokens: &Tokens,
@@ -171,12 +158,12 @@ pub(super) fn finish_refresh(
 ) -> Result<u64, Fault> {
     let next = version.saturating_add(1);
     if let Err(conflict) = guard(db, tenant, version) {
-        let stored = one(db, sealer, tenant)?;
+        let stored = one(db, keys, tenant)?;
         let repeated =
             stored.is_some_and(|grant| grant.version == next && grant.tokens.same_as(tokens));
         return if repeated { Ok(next) } else { Err(conflict) };
     }
-    let written = SealedTokens::seal(sealer, tenant, tokens);
+    let written = SealedTokens::seal(keys, tenant, tokens);
     db.prepare_cached("DELETE FROM refreshes WHERE tenant = ?1")?.execute([tenant.as_str()])?;
     db.prepare_cached(
         "UPDATE tokens

@@ -1,9 +1,10 @@
-//! Where the encryption key of a database comes from.
+//! Where the encryption keys of a database come from, and how they are written down.
 //!
 //! Either the operator names a file, or `<db>.key` beside the database is used and made together
 //! with it. A key is never made for a database that exists: its tokens would be lost without a
-//! word. A file that others may read is used, but [`KeySource::warning`] says so. Keys pass through
-//! memory that is wiped.
+//! word. A file that others may read is used, but [`KeySource::warning`] says so. A file is changed
+//! in one step: whoever reads it finds the old keys or the new ones, also after a power cut. Keys
+//! pass through memory that is wiped.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -13,11 +14,11 @@ use std::{fmt, str};
 
 use zeroize::Zeroizing;
 
-use crate::secret::{KeyError, KeyId, Sealer};
+use crate::secret::{KeyError, KeyId, KeyRing};
 use crate::store::StoreError;
 
-/// Longest key file that is read: a key and much white space.
-const KEY_FILE_LEN_MAX: u64 = 4096;
+/// Longest key file that is read: some keys and much white space.
+const KEY_FILE_LEN_MAX: u64 = 16 * 1024;
 /// Mode bits of group and others.
 const OPEN_TO_OTHERS: u32 = 0o077;
 
@@ -26,8 +27,10 @@ const OPEN_TO_OTHERS: u32 = 0o077;
 pub struct KeySource {
     /// The file that holds it.
     pub path: PathBuf,
-    /// Which key it is.
+    /// Which key seals.
     pub key_id: KeyId,
+    /// The keys that only open what is not sealed anew yet.
+    pub older: Vec<KeyId>,
     /// It was made just now, and whoever loses it loses all tokens.
     pub made: bool,
     /// The file's mode, when group or others may use the file.
@@ -56,18 +59,28 @@ impl fmt::Display for KeySource {
                 "made encryption key {id} in {path}; keep a copy: without it all tokens are lost"
             )
         } else {
-            write!(f, "encryption key {id} from {path}")
+            write!(f, "encryption key {id} from {path}")?;
+            if !self.older.is_empty() {
+                let older: Vec<String> = self.older.iter().map(ToString::to_string).collect();
+                write!(
+                    f,
+                    ", and older keys: {}; `ctct-proxy key rotate` seals anew what needs them and \
+                     gives them up",
+                    older.join(", ")
+                )?;
+            }
+            Ok(())
         }
     }
 }
 
-/// The key of the database at `db`: the one in `key_file`, or else in `<db>.key`, which is made
-/// with mode 0600 when there is no database yet.
+/// The keys of the database at `db`: those in `key_file`, or else in `<db>.key`, which is
+/// made with mode 0600 when there is no database yet.
 ///
 /// # Errors [`StoreError::Unavailable`] when the key cannot be read or made,
 /// [`StoreError::Corrupt`] when the file holds none or when the database is there but `<db>.key` is
 /// not.
-pub fn sealer_for(db: &Path, key_file: Option<&Path>) -> Result<(Sealer, KeySource), StoreError> {
+pub fn keys_for(db: &Path, key_file: Option<&Path>) -> Result<(KeyRing, KeySource), StoreError> {
     if let Some(path) = key_file {
         return read(path);
     }
@@ -92,46 +105,67 @@ pub fn sealer_for(db: &Path, key_file: Option<&Path>) -> Result<(Sealer, KeySour
     make(&path)
 }
 
-fn read(path: &Path) -> Result<(Sealer, KeySource), StoreError> {
+pub(super) fn read(path: &Path) -> Result<(KeyRing, KeySource), StoreError> {
     let explain = |e: io::Error| unavailable(path, &e);
     let file = File::open(path).map_err(explain)?;
     let mode = file.metadata().map_err(explain)?.permissions().mode() & 0o7777;
-    let mut bytes = Zeroizing::new(Vec::with_capacity(256));
+    let mut bytes = Zeroizing::new(Vec::with_capacity(KEY_FILE_LEN_MAX as usize + 1));
     file.take(KEY_FILE_LEN_MAX).read_to_end(&mut bytes).map_err(explain)?;
-    let sealer = str::from_utf8(&bytes).ok().and_then(|text| Sealer::from_base64(text).ok());
-    let Some(sealer) = sealer else {
+    let keys = str::from_utf8(&bytes).ok().and_then(|text| KeyRing::read(text).ok());
+    let Some(keys) = keys else {
         return Err(StoreError::Corrupt {
             attempt: "read the encryption key",
-            cause: format!("{} does not hold a key: {}", path.display(), KeyError),
+            cause: format!("{} does not hold a key in each line: {}", path.display(), KeyError),
         });
     };
     let open_mode = (mode & OPEN_TO_OTHERS != 0).then_some(mode);
-    let key_id = sealer.key_id();
-    Ok((sealer, KeySource { path: path.to_owned(), key_id, made: false, open_mode }))
+    let source = KeySource {
+        path: path.to_owned(),
+        key_id: keys.key_id(),
+        older: keys.older(),
+        made: false,
+        open_mode,
+    };
+    Ok((keys, source))
 }
 
 /// Makes a key file that is on the disk before the key is used, or is taken away again.
-fn make(path: &Path) -> Result<(Sealer, KeySource), StoreError> {
-    let text = Sealer::generate_key();
-    let sealer = Sealer::from_base64(text.expose()).expect("a generated key reads");
-    let explain = |e: io::Error| StoreError::Unavailable {
+fn make(path: &Path) -> Result<(KeyRing, KeySource), StoreError> {
+    let keys = KeyRing::generate();
+    write_new(path, &keys).map_err(|e| StoreError::Unavailable {
         attempt: "make the encryption key",
         cause: format!("{}: {e}", path.display()),
-    };
-    let mut file =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(explain)?;
+    })?;
+    let (key_id, older) = (keys.key_id(), Vec::new());
+    Ok((keys, KeySource { path: path.to_owned(), key_id, older, made: true, open_mode: None }))
+}
+
+/// Puts `keys` in the place of what is in the key file, and returns when that is durable.
+pub(super) fn replace(path: &Path, keys: &KeyRing) -> io::Result<()> {
+    // the file itself is replaced, not a link to it
+    let path = fs::canonicalize(path)?;
+    let mut new = path.clone().into_os_string();
+    new.push(".new");
+    let new = PathBuf::from(new);
+    // left behind by a process that was killed here
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    write_new(&new, keys)?;
+    fs::rename(&new, &path).inspect_err(|_| drop(fs::remove_file(&new)))?;
+    sync_directory(&path)
+}
+
+/// Writes a file for its owner alone, which is on the disk when this returns or is not there.
+fn write_new(path: &Path, keys: &KeyRing) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     let written = file
-        .write_all(text.expose().as_bytes())
-        .and_then(|()| file.write_all(b"\n"))
+        .write_all(keys.text().expose().as_bytes())
         .and_then(|()| file.sync_all())
         .and_then(|()| sync_directory(path));
-    if let Err(error) = written {
-        // Left behind, the half of a key would refuse every later start.
-        drop(fs::remove_file(path));
-        return Err(explain(error));
-    }
-    let key_id = sealer.key_id();
-    Ok((sealer, KeySource { path: path.to_owned(), key_id, made: true, open_mode: None }))
+    // Left behind, the half of a key would refuse every later start.
+    written.inspect_err(|_| drop(fs::remove_file(path)))
 }
 
 /// Makes the name of a new file durable.

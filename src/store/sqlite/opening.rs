@@ -17,15 +17,14 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
 
 use super::fault::is_damage;
-use crate::secret::{SealError, Sealer};
+use crate::secret::{KeyId, KeyRing, SealError};
 use crate::store::StoreError;
 
 /// `ctcp`: marks a database as one of this program.
 const APPLICATION_ID: i32 = 0x6374_6370;
 /// The schema in steps; step *n* leads to `user_version` *n*. Steps that were released never
 /// change.
-const MIGRATIONS: &[&str] =
-    &[include_str!("../sqlite_1.sql"), include_str!("../sqlite_2.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("../sqlite_1.sql"), include_str!("../sqlite_2.sql")];
 /// How long a process that is just ending may still hold the lock.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
 /// The place of the value that shows whether the key is the right one.
@@ -36,7 +35,7 @@ const KEY_CHECK: &[u8] = b"ctct-proxy";
 const ATTEMPT: &str = "open the database";
 
 /// Opens the database at `path`, making it when there is none.
-pub(super) fn open(path: &Path, sealer: &Sealer) -> Result<Connection, StoreError> {
+pub(super) fn open(path: &Path, keys: &KeyRing) -> Result<Connection, StoreError> {
     make_file(path)?;
     let explain = |error: rusqlite::Error| explain(path, &error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -53,9 +52,10 @@ pub(super) fn open(path: &Path, sealer: &Sealer) -> Result<Connection, StoreErro
     let version = version(&db, path)?;
     if version > 0 {
         check_sound(&db, path)?;
-        check_key(&db, path, sealer)?;
+        check_key(&db, path, keys)?;
+        check_keys_of_tokens(&db, path, keys)?;
     }
-    settle(&mut db, version, sealer).map_err(explain)?;
+    settle(&mut db, version, keys).map_err(explain)?;
     Ok(db)
 }
 
@@ -135,17 +135,17 @@ fn check_sound(db: &Connection, path: &Path) -> Result<(), StoreError> {
     Err(corrupt(path, &format!("is damaged ({verdict}); nothing was changed; restore a backup")))
 }
 
-fn check_key(db: &Connection, path: &Path, sealer: &Sealer) -> Result<(), StoreError> {
+fn check_key(db: &Connection, path: &Path, keys: &KeyRing) -> Result<(), StoreError> {
     let check: Option<Vec<u8>> = db
         .query_row("SELECT value FROM meta WHERE name = 'key_check'", [], |row| row.get(0))
         .optional()
         .map_err(|error| explain(path, &error))?;
-    match check.map(|check| sealer.open(KEY_CHECK_AAD, &check)) {
+    match check.map(|check| keys.open(KEY_CHECK_AAD, &check)) {
         Some(Ok(plain)) if plain.expose() == KEY_CHECK => Ok(()),
         Some(Err(SealError::OtherKey { sealed_with, given })) => {
             let cause = format!(
                 "holds tokens sealed with encryption key {sealed_with}, but was given key {given}; \
-                 use the key file that it was made with"
+                 use the key file that it was made with, or its copy"
             );
             Err(corrupt(path, &cause))
         }
@@ -155,8 +155,37 @@ fn check_key(db: &Connection, path: &Path, sealer: &Sealer) -> Result<(), StoreE
     }
 }
 
+/// Finds tokens whose key is missing, as after a rotation that was broken off and a key that was
+/// taken out of the key file by hand.
+fn check_keys_of_tokens(db: &Connection, path: &Path, keys: &KeyRing) -> Result<(), StoreError> {
+    let explain = |error: rusqlite::Error| explain(path, &error);
+    let sql = "SELECT substr(refresh, 1, 5) AS head, count(*) FROM tokens GROUP BY head
+               UNION ALL
+               SELECT substr(access, 1, 5) AS head, count(*) FROM tokens
+               WHERE access IS NOT NULL GROUP BY head";
+    let mut query = db.prepare(sql).map_err(explain)?;
+    let heads = query.query_map([], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)?)));
+    for head in heads.map_err(explain)? {
+        let (head, count) = head.map_err(explain)?;
+        // what is damaged is told when it is opened, with its tenant
+        let Some(missing) = KeyId::of_sealed(&head).filter(|id| !keys.holds(*id)) else { continue };
+        let cause = format!(
+            "holds {count} tokens sealed with encryption key {missing}, which is not in the key \
+             file: a rotation was broken off. Put that key back as a further line of the key file, \
+             start, and run `ctct-proxy key rotate`"
+        );
+        return Err(corrupt(path, &cause));
+    }
+    Ok(())
+}
+
+/// The value that shows whether the key is the right one, sealed with the current key.
+pub(super) fn key_check(keys: &KeyRing) -> Vec<u8> {
+    keys.seal(KEY_CHECK_AAD, KEY_CHECK)
+}
+
 /// Brings settings and schema to what this program needs.
-fn settle(db: &mut Connection, version: usize, sealer: &Sealer) -> Result<(), rusqlite::Error> {
+fn settle(db: &mut Connection, version: usize, keys: &KeyRing) -> Result<(), rusqlite::Error> {
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
@@ -174,7 +203,7 @@ fn settle(db: &mut Connection, version: usize, sealer: &Sealer) -> Result<(), ru
         change.execute_batch(step)?;
         if index == 0 {
             change.pragma_update(None, "application_id", APPLICATION_ID)?;
-            let check = sealer.seal(KEY_CHECK_AAD, KEY_CHECK);
+            let check = key_check(keys);
             change.execute("INSERT INTO meta (name, value) VALUES ('key_check', ?1)", [check])?;
         }
         let reached = i64::try_from(index + 1).expect("the steps are few");
