@@ -11,6 +11,7 @@ mod body;
 mod clients;
 mod errors;
 mod events;
+mod export;
 mod hand_in;
 mod health;
 mod keys;
@@ -116,6 +117,7 @@ fn routes() -> Router<Arc<Shared>> {
         .route("/v1/tenants/{name}/resume", post(tenants::resume))
         .route("/v1/clients", get(clients::list).post(clients::add))
         .route("/v1/clients/{name}", delete(clients::remove))
+        .route("/v1/export", post(export::export))
         .route("/v1/key", get(keys::show))
         .route("/v1/key/rotate", post(keys::rotate))
         .route("/v1/events", get(events::stream))

@@ -4,6 +4,7 @@
 //! way to its value, so that every use can be found by that word. Client keys exist in the clear
 //! only in the answer that creates them; all else holds their digest.
 
+pub mod age_file;
 mod client_key;
 mod key_ring;
 mod seal;

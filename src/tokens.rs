@@ -14,6 +14,7 @@ mod hand_in;
 pub mod oauth;
 mod record;
 mod table;
+mod take_out;
 mod work;
 
 #[cfg(test)]
@@ -37,6 +38,7 @@ use table::Table;
 pub use endpoint::{KeyAuth, Received, RefreshAnswer, TokenEndpoint};
 pub use hand_in::{HandedIn, OnConflict, Terms};
 pub use oauth::HttpTokenEndpoint;
+pub use take_out::{Afterwards, TakeOutError};
 
 /// Questions of operators that may wait for the task; more wait to be taken.
 const REQUESTS_MAX: usize = 64;
@@ -303,20 +305,6 @@ impl Tokens {
     pub async fn put(&self, grant: NewGrant) -> Result<(Put, TenantStatus), PutError> {
         let tenant = grant.tenant.clone();
         let ask = |reply| Request::Job(tenant, Job::Put { grant: Box::new(grant), reply });
-        self.ask(ask).await.unwrap_or(Err(PutError::Stopped))
-    }
-
-    /// Takes a grant whose tenant may be there already, on `terms`. Waits for a refresh of the
-    /// tenant that is under way.
-    ///
-    /// # Errors
-    /// [`PutError`] says what is wrong with the grant, or that it could not be stored.
-    pub async fn hand_in(&self, grant: NewGrant, terms: Terms) -> Result<HandedIn, PutError> {
-        let tenant = grant.tenant.clone();
-        let ask = |reply| {
-            let grant = Box::new(grant);
-            Request::Job(tenant, Job::HandIn { grant, terms, reply })
-        };
         self.ask(ask).await.unwrap_or(Err(PutError::Stopped))
     }
 

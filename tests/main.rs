@@ -5,7 +5,7 @@
 //! | the five promises of the beginning | `promises`, `crashes`, `secrecy`, `sdk` |
 //! | what passes and is refused | `faithful`, `identity`, `refusals`, `raw_requests`, `bodies` |
 //! | what the upstream's refusals lead to | `repeats`, `trouble`, `tokens` |
-//! | many tenants in and out, keys | `transfer`, `keys` |
+//! | many tenants in and out, keys | `transfer`, `exports`, `keys` |
 //! | waiting | `rates`, `queue`, `leaving`, `edges` |
 //! | the process | `life`, `reload`, `starting`, `full_disk`, `memory` |
 //!
@@ -23,6 +23,8 @@ mod bodies;
 mod crashes;
 #[path = "main/edges.rs"]
 mod edges;
+#[path = "main/exports.rs"]
+mod exports;
 #[path = "main/faithful.rs"]
 mod faithful;
 #[path = "main/full_disk.rs"]

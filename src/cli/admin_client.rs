@@ -11,8 +11,9 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -183,24 +184,47 @@ impl AdminClient {
         }
     }
 
+    /// `POST path` for an answer that is a file: gives its head, and each piece of its body to
+    /// `take` as it comes.
+    ///
+    /// # Errors
+    /// An [`AdminError`], or what `take` says.
+    pub async fn download(
+        &self,
+        path: &str,
+        body: &Value,
+        mut take: impl FnMut(&[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<HeaderMap> {
+        let asking = self.ask(Method::POST, path, Some(Bytes::from(body.to_string())));
+        let response = tokio::time::timeout(self.patience, asking).await.map_err(|_| {
+            self.no_answer(&anyhow!("no answer within {} s", self.patience.as_secs()))
+        })??;
+        if !response.status().is_success() {
+            let (status, _) = self.read(response).await?;
+            bail!("{} answered {status}", self.url());
+        }
+        let (head, mut body) = response.into_parts();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| self.no_answer(&anyhow!(error)))?;
+            if let Some(piece) = frame.data_ref() {
+                take(piece)?;
+            }
+        }
+        Ok(head.headers)
+    }
+
     async fn exchange(
         &self,
         method: Method,
         path_and_query: &str,
         body: Option<Bytes>,
     ) -> Result<(StatusCode, Value), AdminError> {
-        let request =
-            self.request(method, path_and_query, body).map_err(|error| self.no_answer(&error))?;
-        let response = self.http.request(request).await.map_err(|error| {
-            if error.is_connect() {
-                AdminError::NoAnswer(format!(
-                    "no proxy answers at {}: is it running, and is this its --admin-listen?",
-                    self.url()
-                ))
-            } else {
-                self.no_answer(&error.into())
-            }
-        })?;
+        let response = self.ask(method, path_and_query, body).await?;
+        self.read(response).await
+    }
+
+    /// Reads an answer that is JSON, or has no body.
+    async fn read(&self, response: Response<Incoming>) -> Result<(StatusCode, Value), AdminError> {
         let status = response.status();
         let body = Limited::new(response.into_body(), ANSWER_LEN_MAX)
             .collect()
@@ -220,6 +244,27 @@ impl AdminClient {
         });
         let message = message.unwrap_or_else(|| format!("{} answered {status}", self.url()));
         Err(AdminError::Refused { status, message })
+    }
+
+    /// Asks and gives the answer's head; its body is still to come.
+    async fn ask(
+        &self,
+        method: Method,
+        path_and_query: &str,
+        body: Option<Bytes>,
+    ) -> Result<Response<Incoming>, AdminError> {
+        let request =
+            self.request(method, path_and_query, body).map_err(|error| self.no_answer(&error))?;
+        self.http.request(request).await.map_err(|error| {
+            if error.is_connect() {
+                AdminError::NoAnswer(format!(
+                    "no proxy answers at {}: is it running, and is this its --admin-listen?",
+                    self.url()
+                ))
+            } else {
+                self.no_answer(&error.into())
+            }
+        })
     }
 
     fn request(

@@ -3,6 +3,7 @@
 //! Tokens come from files or the input, never from the command line, which `ps` shows to everybody
 //! on the machine.
 
+mod export;
 mod import;
 
 use anyhow::{Context as _, bail};
@@ -37,6 +38,14 @@ pub enum TenantCommand {
     /// started again with the same file: what is there already is left as it is, also when its
     /// tokens have been renewed since.
     Import(import::ImportArgs),
+    /// Take tenants to another place: their grants in a file that only its receivers can open
+    ///
+    /// The file is sealed by the proxy in the format of age; `tenant import --identity` reads it, or
+    /// `age -d`. A rotating refresh token works once: after an export whichever of the two places
+    /// refreshes first makes the other's copy useless. --and-pause holds the tenants here, so that
+    /// the other place is the one. A tenant that cannot be exported is named and left out; exit
+    /// code 1 if any was.
+    Export(export::ExportArgs),
 }
 
 /// The flags of `tenant add`.
@@ -109,6 +118,7 @@ pub async fn run(command: &TenantCommand, console: &mut Console<'_>) -> anyhow::
         TenantCommand::Show(args) => show(args, console).await,
         TenantCommand::Remove(args) => remove(args, console).await,
         TenantCommand::Import(args) => import::run(args, console).await,
+        TenantCommand::Export(args) => export::run(args, console).await,
     }
 }
 

@@ -122,6 +122,7 @@ impl TokenKeeper {
         let mut tenant = Tenant::new(known, &self.settings);
         if let Some(old) = old {
             tenant.demand = old.demand;
+            tenant.held = old.held;
             tenant.shown = old.shown;
         }
         self.lane_of(&tenant.api_key, now).tenants.insert(name.clone());
@@ -153,6 +154,15 @@ impl TokenKeeper {
         if let Some(tenant) = self.tenants.get_mut(name) {
             tenant.reserved = false;
         }
+        self.touch(name, now);
+        self.advance(now);
+    }
+
+    /// Nothing is begun for a tenant that is held, unless an operator asks for it; what is under way
+    /// goes on to its end.
+    pub fn hold(&mut self, name: &TenantName, held: bool, now: Now) {
+        let Some(tenant) = self.tenants.get_mut(name) else { return };
+        tenant.held = held;
         self.touch(name, now);
         self.advance(now);
     }

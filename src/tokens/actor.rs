@@ -20,7 +20,8 @@ use super::record::Record;
 use super::table::Table;
 use super::work::{Bench, Done};
 use super::{
-    ChangeError, Observer, Parts, PutError, RefreshError, TenantChange, TenantState, TenantStatus,
+    ChangeError, Observer, Parts, PutError, RefreshError, TakeOutError, TenantChange, TenantState,
+    TenantStatus,
 };
 use crate::clock::Clock;
 use crate::engine::token::{Readiness, Settings, TokenKeeper};
@@ -96,8 +97,10 @@ impl Actor {
         actor.set_keys(parts.keys, now);
         for grant in grants {
             let (tenant, known) = (grant.tenant.clone(), Record::known(&grant));
+            let paused = grant.paused;
             actor.records.insert(tenant.clone(), Record::new(grant));
             actor.keeper.put(&tenant, known, now);
+            actor.keeper.hold(&tenant, paused, now);
         }
         actor.turn();
         actor
@@ -198,6 +201,7 @@ impl Actor {
             match job {
                 Job::Put { reply, .. } => drop(reply.send(Err(PutError::Stopped))),
                 Job::HandIn { reply, .. } => drop(reply.send(Err(PutError::Stopped))),
+                Job::TakeOut { reply, .. } => drop(reply.send(Err(TakeOutError::Stopped))),
                 Job::Remove { reply } | Job::Pause { reply, .. } => {
                     drop(reply.send(Err(ChangeError::Stopped)));
                 }
@@ -209,7 +213,7 @@ impl Actor {
                 let key = self.keys.get(&grant.api_key);
                 check(grant, key.map(AsRef::as_ref))
             }
-            Job::Remove { .. } | Job::Pause { .. } => Ok(()),
+            Job::TakeOut { .. } | Job::Remove { .. } | Job::Pause { .. } => Ok(()),
         };
         match (checked, job) {
             (Err(refused), Job::Put { reply, .. }) => drop(reply.send(Err(refused))),

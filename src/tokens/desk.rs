@@ -1,7 +1,7 @@
 //! The desk: what operators want changed, one thing at a time for each tenant.
 //!
-//! A grant is put, handed in or removed only while the machine has nothing under way for the
-//! tenant, so that the answer to a refresh is never overtaken; until then the job waits here.
+//! A grant is put, handed in, taken out or removed only while the machine has nothing under way for
+//! the tenant, so that the answer to a refresh is never overtaken; until then the job waits here.
 //! Pauses touch no tokens and do not wait.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::claims::Claims;
 use super::endpoint::{KeyAuth, is_token};
 use super::hand_in::{HandedIn, Terms, hand_in};
+use super::take_out::{Afterwards, Taken, take_out};
 use super::work::{Bench, Done, guarded};
 use super::{ChangeError, PutError, TenantStatus};
 use crate::engine::token::TokenKeeper;
@@ -23,6 +24,7 @@ use crate::store::{Grant, NewGrant, Put, StoreError};
 pub(super) enum Job {
     Put { grant: Box<NewGrant>, reply: oneshot::Sender<Result<(Put, TenantStatus), PutError>> },
     HandIn { grant: Box<NewGrant>, terms: Terms, reply: oneshot::Sender<HandInReply> },
+    TakeOut { afterwards: Afterwards, reply: oneshot::Sender<Taken> },
     Remove { reply: oneshot::Sender<Result<bool, ChangeError>> },
     Pause { paused: bool, reply: oneshot::Sender<Result<bool, ChangeError>> },
 }
@@ -39,6 +41,11 @@ pub(super) enum Finished {
     HandIn {
         result: Result<(HandedIn, Option<Box<Grant>>), PutError>,
         reply: oneshot::Sender<HandInReply>,
+    },
+    TakeOut {
+        afterwards: Afterwards,
+        result: Taken,
+        reply: oneshot::Sender<Taken>,
     },
     Remove {
         result: Result<bool, StoreError>,
@@ -78,9 +85,9 @@ impl Desk {
                 return true;
             }
             let free = match jobs.front() {
-                Some(Job::Put { .. } | Job::HandIn { .. } | Job::Remove { .. }) => {
-                    keeper.reserve(tenant, now)
-                }
+                Some(
+                    Job::Put { .. } | Job::HandIn { .. } | Job::TakeOut { .. } | Job::Remove { .. },
+                ) => keeper.reserve(tenant, now),
                 Some(Job::Pause { .. }) => true,
                 None => return false,
             };
@@ -104,6 +111,11 @@ fn start(tenant: TenantName, job: Job, bench: &Bench) {
         Job::HandIn { grant, terms, reply } => bench.spawn(async move {
             let result = guarded("hand a grant in", hand_in(&store, *grant, terms)).await;
             Done::Job(tenant, Finished::HandIn { result, reply })
+        }),
+        Job::TakeOut { afterwards, reply } => bench.spawn(async move {
+            let work = take_out(&store, &tenant, afterwards, &reply);
+            let result = guarded("read a grant", work).await;
+            Done::Job(tenant, Finished::TakeOut { afterwards, result, reply })
         }),
         Job::Remove { reply } => bench.spawn(async move {
             let result = guarded("remove a grant", store.remove_grant(&tenant)).await;

@@ -8,7 +8,9 @@
 
 use std::sync::Arc;
 
-use super::PutError;
+use super::actor::Request;
+use super::desk::Job;
+use super::{PutError, Tokens};
 use crate::secret::TokenDigest;
 use crate::store::{Grant, NewGrant, Put, Store};
 
@@ -79,6 +81,22 @@ impl Standing {
             (true, false, false) => Self::Spent,
             (true, true, false) | (false, _, _) => Self::Other,
         }
+    }
+}
+
+impl Tokens {
+    /// Takes a grant whose tenant may be there already, on `terms`. Waits for a refresh of the
+    /// tenant that is under way.
+    ///
+    /// # Errors
+    /// [`PutError`] says what is wrong with the grant, or that it could not be stored.
+    pub async fn hand_in(&self, grant: NewGrant, terms: Terms) -> Result<HandedIn, PutError> {
+        let tenant = grant.tenant.clone();
+        let ask = |reply| {
+            let grant = Box::new(grant);
+            Request::Job(tenant, Job::HandIn { grant, terms, reply })
+        };
+        self.ask(ask).await.unwrap_or(Err(PutError::Stopped))
     }
 }
 

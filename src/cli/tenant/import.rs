@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 use crate::cli::admin_client::{AdminArgs, AdminClient, AdminError};
 use crate::cli::progress::{Progress, part};
 use crate::cli::{Console, FAILURE, OK};
+use crate::secret::age_file::{Identities, is_age_file};
 
 use rows::{Line, Row};
 
@@ -33,6 +34,9 @@ const AT_ONCE: &str = "16";
 pub struct ImportArgs {
     /// The file, `-` for standard input
     pub file: String,
+    /// File with the age identity that opens a sealed file
+    #[arg(long, value_name = "FILE")]
+    pub identity: Option<String>,
     /// Have every line checked by the running proxy, and change nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -90,7 +94,7 @@ enum Errors {
 pub(super) async fn run(args: &ImportArgs, console: &mut Console<'_>) -> anyhow::Result<u8> {
     let content =
         console.read_secret(&args.file).with_context(|| format!("could not read {}", args.file))?;
-    let lines = rows::parse(&content)?;
+    let lines = rows::parse(&opened(args, console, content)?)?;
     let client = AdminClient::new(&args.admin, console)?;
     let mut errors = Errors::open(args.errors.as_ref())?;
     let whole = lines.len() as u64;
@@ -132,6 +136,27 @@ pub(super) async fn run(args: &ImportArgs, console: &mut Console<'_>) -> anyhow:
     let what = if args.dry_run { "nothing was changed; it would be: " } else { "" };
     console.print(&format!("{what}{}", tally.text()))?;
     Ok(if tally.failed == 0 { OK } else { FAILURE })
+}
+
+/// What the file says, when it is sealed after opening it.
+fn opened(
+    args: &ImportArgs,
+    console: &mut Console<'_>,
+    content: Zeroizing<Vec<u8>>,
+) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+    let Some(name) = &args.identity else {
+        if is_age_file(&content) {
+            bail!("the file is sealed with age; name the identity that opens it with --identity");
+        }
+        return Ok(content);
+    };
+    if !is_age_file(&content) {
+        bail!("the file is not sealed, so --identity has nothing to open");
+    }
+    let text = console.read_secret(name).context("could not read the file of the identity")?;
+    let text = std::str::from_utf8(&text).context("the file of the identity is not UTF-8")?;
+    let identities = Identities::read(text).context("the file of the identity")?;
+    Ok(identities.open(&content)?)
 }
 
 /// Hands one row in and gives what the proxy did with it.

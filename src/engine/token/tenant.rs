@@ -164,6 +164,8 @@ pub(super) struct Tenant {
     pub(super) rejections: Option<Later>,
     /// An operation outside the machine (put, remove) has the tenant.
     pub(super) reserved: bool,
+    /// An operator holds its calls, perhaps because its tokens are used elsewhere.
+    pub(super) held: bool,
     pub(super) shown: Option<Readiness>,
     pub(super) expiry_timer: Option<Unix>,
     pub(super) wake_timer: Option<Mono>,
@@ -190,6 +192,7 @@ impl Tenant {
             rejected: false,
             rejections: None,
             reserved: false,
+            held: false,
             shown: None,
             expiry_timer: None,
             wake_timer: None,
@@ -269,6 +272,9 @@ impl Tenant {
     /// How urgent a request is now; `None` when none may or need be sent.
     pub(super) fn rank(&self, now: Now) -> Option<Rank> {
         if self.verdict.is_some() || self.reserved || self.step != Step::Rest {
+            return None;
+        }
+        if !self.asked && self.held {
             return None;
         }
         if !self.asked && self.hold.is_some_and(|hold| hold.until > now.mono) {

@@ -9,7 +9,7 @@ use crate::store::{Grant, StoreError};
 use crate::tokens::desk::Finished;
 use crate::tokens::record::Record;
 use crate::tokens::work::{About, Done};
-use crate::tokens::{ChangeError, PutError, RefreshAnswer};
+use crate::tokens::{Afterwards, ChangeError, PutError, RefreshAnswer};
 
 impl Actor {
     pub(super) fn settle(&mut self, done: Done) {
@@ -124,6 +124,14 @@ impl Actor {
                 }
                 let _ = reply.send(answer);
             }
+            Finished::TakeOut { afterwards, result, reply } => {
+                if result.is_ok() && afterwards == Afterwards::Held {
+                    // in this turn: nothing is begun between the copy and the hold
+                    self.set_paused(tenant, true, now);
+                }
+                self.keeper.release(tenant, now);
+                let _ = reply.send(result);
+            }
             Finished::Remove { result: Ok(existed), reply } => {
                 self.keeper.remove(tenant, now);
                 self.forget(tenant);
@@ -134,9 +142,8 @@ impl Actor {
                 let _ = reply.send(Err(ChangeError::Store(error)));
             }
             Finished::Pause { paused, result, reply } => {
-                if let (Ok(true), Some(record)) = (&result, self.records.get_mut(tenant)) {
-                    record.grant.paused = paused;
-                    self.refreshed_row(tenant);
+                if matches!(result, Ok(true)) {
+                    self.set_paused(tenant, paused, now);
                 }
                 let _ = reply.send(result.map_err(ChangeError::Store));
             }
@@ -150,6 +157,13 @@ impl Actor {
         self.records.insert(tenant.clone(), Record { told, ..Record::new(grant) });
         self.keeper.put(tenant, known, now);
         self.keeper.handle_timeout(now);
+        self.refreshed_row(tenant);
+    }
+
+    fn set_paused(&mut self, tenant: &TenantName, paused: bool, now: Now) {
+        let Some(record) = self.records.get_mut(tenant) else { return };
+        record.grant.paused = paused;
+        self.keeper.hold(tenant, paused, now);
         self.refreshed_row(tenant);
     }
 
