@@ -6,7 +6,7 @@
 //! | what passes and is refused | `faithful`, `identity`, `refusals`, `raw_requests`, `bodies` |
 //! | what the upstream's refusals lead to | `repeats`, `trouble`, `tokens` |
 //! | many tenants in and out, keys | `transfer`, `exports`, `keys` |
-//! | waiting | `rates`, `queue`, `leaving`, `edges` |
+//! | waiting | `pace`, `rates`, `queue`, `leaving`, `edges` |
 //! | the process | `life`, `reload`, `starting`, `full_disk`, `memory` |
 //!
 //! The sandbox's log is the judge. Ports are free ones, nothing depends on the time of day or on
@@ -39,6 +39,8 @@ mod leaving;
 mod life;
 #[path = "main/memory.rs"]
 mod memory;
+#[path = "main/pace.rs"]
+mod pace;
 #[path = "main/promises.rs"]
 mod promises;
 #[path = "main/queue.rs"]

@@ -40,8 +40,8 @@ pub enum TenantCommand {
     Import(import::ImportArgs),
     /// Take tenants to another place: their grants in a file that only its receivers can open
     ///
-    /// The file is sealed by the proxy in the format of age; `tenant import --identity` reads it, or
-    /// `age -d`. A rotating refresh token works once: after an export whichever of the two places
+    /// The file is sealed by the proxy in the format of age; `tenant import --identity` reads it,
+    /// or `age -d`. A rotating refresh token works once: after an export whichever of the two places
     /// refreshes first makes the other's copy useless. --and-pause holds the tenants here, so that
     /// the other place is the one. A tenant that cannot be exported is named and left out; exit
     /// code 1 if any was.

@@ -233,8 +233,8 @@ settings! {
         "What outlives the process: memory: (nothing) or sqlite:PATH";
     ENCRYPTION_KEY_FILE = "encryption-key-file", Some("store.encryption_key_file"),
         None, Kind::SecretFile,
-        "Seal the tokens: 32 bytes in base64 in each line, the first seals (see keygen); without one, \
-         sqlite: makes PATH.key";
+        "Seal the tokens: 32 bytes in base64 in each line, the first seals (see keygen); without \
+         one, sqlite: makes PATH.key";
     ADMIN_TOKEN_FILE = "admin-token-file", Some("admin.token_file"), None, Kind::SecretFile,
         "Holds the bearer token of the admin API; needed when admin-listen is not loopback";
     PLAN = "plan", Some("limits.plan"), Some("standard"), Kind::Plan,

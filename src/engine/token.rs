@@ -158,8 +158,8 @@ impl TokenKeeper {
         self.advance(now);
     }
 
-    /// Nothing is begun for a tenant that is held, unless an operator asks for it; what is under way
-    /// goes on to its end.
+    /// Nothing is begun for a tenant that is held, unless an operator asks for it; what is under
+    /// way goes on to its end.
     pub fn hold(&mut self, name: &TenantName, held: bool, now: Now) {
         let Some(tenant) = self.tenants.get_mut(name) else { return };
         tenant.held = held;

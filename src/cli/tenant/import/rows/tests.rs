@@ -96,7 +96,8 @@ fn a_file_without_a_good_header_is_refused_without_showing_its_values() {
 #[test]
 fn json_lines_are_read_one_by_one() {
     let (rows, problems) = read(
-        "\u{feff}{\"tenant\":\"a\",\"api_key\":\"k\",\"refresh_token\":\"s3cret1\",\"weight\":2}\r\n\
+        "\u{feff}{\"tenant\":\"a\",\"api_key\":\"k\",\"refresh_token\":\"s3cret1\",\"weight\":2}\r\
+         \n\
          \r\n\
          {\"tenant\":\"b\",\"api_key\":\"k\",\"refresh_token\":{\"s3cret\":1}}\n\
          {\"tenant\":\"c\",\"api_key\":\"k\",\"refresh\":\"s3cret2\"}\n\
