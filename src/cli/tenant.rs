@@ -34,17 +34,17 @@ pub enum TenantCommand {
     ///
     /// CSV with a header line, or one JSON object a line, with the fields
     /// `tenant,api_key,refresh_token[,access_token][,weight]`. A line that fails is reported with
-    /// its number and the rest goes on; exit code 1 if any failed. An import that was broken off is
-    /// started again with the same file: what is there already is left as it is, also when its
+    /// its number and the rest goes on; exit code 1 if any failed. An import that was broken off
+    /// is started again with the same file: what is there already is left as it is, also when its
     /// tokens have been renewed since.
     Import(import::ImportArgs),
     /// Take tenants to another place: their grants in a file that only its receivers can open
     ///
     /// The file is sealed by the proxy in the format of age; `tenant import --identity` reads it,
-    /// or `age -d`. A rotating refresh token works once: after an export whichever of the two places
-    /// refreshes first makes the other's copy useless. --and-pause holds the tenants here, so that
-    /// the other place is the one. A tenant that cannot be exported is named and left out; exit
-    /// code 1 if any was.
+    /// or `age -d`. A rotating refresh token works once: after an export whichever of the two
+    /// places refreshes first makes the other's copy useless. --and-pause holds the tenants here,
+    /// so that the other place is the one. A tenant that cannot be exported is named and left out;
+    /// exit code 1 if any was.
     Export(export::ExportArgs),
 }
 
