@@ -96,7 +96,8 @@ async fn tenants_that_move_are_held_here_and_good_there() {
     for tenant in ["a", "b", "c"] {
         let waits = here.call(Method::GET, &old_key, tenant, PATH).header("prefer", "wait=1");
         let reply = here.http.send(waits).await;
-        assert_eq!(reply.status, 429, "{reply:?}");
+        // the wait is over, or there is no token to wait for
+        assert!(["wait_expired", "token_unavailable"].contains(&reply.reason()), "{reply:?}");
     }
     assert_eq!(judge::token_requests(&sandbox).len(), before, "the old place asked for a token");
     for tenant in ["a", "b", "c"] {
