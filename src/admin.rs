@@ -8,7 +8,9 @@
 mod api_keys;
 mod auth;
 mod body;
+mod callback;
 mod clients;
+mod connect;
 mod errors;
 mod events;
 mod health;
@@ -30,7 +32,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, post};
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -40,6 +42,7 @@ use tracing::error;
 use crate::clients::Clients;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::connect::Connect;
 use crate::gate::Gate;
 use crate::phase::SharedPhase;
 use crate::secret::Secret;
@@ -59,6 +62,8 @@ pub struct Parts {
     pub tokens: Tokens,
     /// Clients.
     pub clients: Clients,
+    /// Connects accounts.
+    pub connect: Connect,
     /// The page that Prometheus reads.
     pub metrics: Metrics,
     /// What happens.
@@ -87,6 +92,8 @@ struct Shared {
     /// Held while an API key or a client is changed, so that store and memory see changes in the
     /// same order. Tenants have their own order, the token keeper's.
     order: Mutex<()>,
+    /// Browsers that come back, at a time.
+    callbacks: Semaphore,
 }
 
 /// How handlers get at it.
@@ -112,6 +119,8 @@ fn routes() -> Router<Arc<Shared>> {
         .route("/v1/tenants/{name}/refresh", post(tenants::refresh))
         .route("/v1/tenants/{name}/pause", post(tenants::pause))
         .route("/v1/tenants/{name}/resume", post(tenants::resume))
+        .route("/v1/tenants/{name}/connect", get(connect::standing).post(connect::begin))
+        .route("/oauth/callback", get(callback::come_back))
         .route("/v1/clients", get(clients::list).post(clients::add))
         .route("/v1/clients/{name}", delete(clients::remove))
         .route("/v1/events", get(events::stream))
@@ -142,7 +151,8 @@ impl Shared {
         let token = parts.admin_token.as_ref().map(AdminToken::new);
         let (feed, hub) = Feed::new(&parts);
         let tracker = parts.tracker.clone();
-        let shared = Arc::new(Self { parts, token, feed, order: Mutex::default() });
+        let callbacks = Semaphore::new(callback::AT_A_TIME);
+        let shared = Arc::new(Self { parts, token, feed, order: Mutex::default(), callbacks });
         tracker.spawn(hub.run(Arc::downgrade(&shared)));
         shared
     }

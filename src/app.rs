@@ -26,6 +26,7 @@ use crate::admin;
 use crate::clients::Clients;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::connect::{self, Connect};
 use crate::gate::{self, Gate};
 use crate::listen::{Bounds, Listener};
 use crate::phase::{Phase, SharedPhase};
@@ -87,7 +88,8 @@ impl App {
             stopped: CancellationToken::new(),
         };
         let tls = upstream::tls(config.upstream.ca_file.as_deref())?;
-        let (gate, tokens, bridge) = ground.shells(&config, tls.clone()).await?;
+        let endpoint = HttpTokenEndpoint::with_tls(tls.clone());
+        let (gate, tokens, bridge) = ground.shells(&config, endpoint.clone()).await?;
         let clients = Clients::load(ground.store.clone(), ground.clock.clone()).await?;
         let proxy = ground.proxy(&config, tls, (&gate, &tokens, &clients));
         let bounds = Bounds {
@@ -95,7 +97,7 @@ impl App {
             header_timeout: config.server.header_timeout,
         };
         let config = Arc::new(ArcSwap::from_pointee(config));
-        let router = ground.admin(&config, (&gate, &tokens, &clients));
+        let router = ground.admin(&config, (&gate, &tokens, &clients), endpoint);
         let (data_address, admin_address) = (data.address(), admin.address());
         let (tracker, unlisten) = (ground.tracker.clone(), CancellationToken::new());
         let serving = proxy.clone();
@@ -264,7 +266,7 @@ impl Ground {
     async fn shells(
         &self,
         config: &Config,
-        tls: ClientConfig,
+        endpoint: HttpTokenEndpoint,
     ) -> anyhow::Result<(Gate, Tokens, Bridge)> {
         let (demands, demanded) = mpsc::unbounded_channel();
         let (changes, news) = mpsc::unbounded_channel();
@@ -283,7 +285,7 @@ impl Ground {
         let tokens = tokens::Parts {
             store: self.store.clone(),
             clock: self.clock.clone(),
-            exchange: Arc::new(HttpTokenEndpoint::with_tls(tls)),
+            exchange: Arc::new(endpoint),
             keys: parts::key_auths(config),
             refresh_interval: config.oauth.refresh_interval,
             refresh_margin: config.oauth.refresh_margin,
@@ -328,8 +330,20 @@ impl Ground {
         &self,
         config: &Arc<ArcSwap<Config>>,
         (gate, tokens, clients): (&Gate, &Tokens, &Clients),
+        endpoint: HttpTokenEndpoint,
     ) -> axum::Router {
+        let connect = Connect::new(connect::Parts {
+            store: self.store.clone(),
+            tokens: tokens.clone(),
+            gate: gate.clone(),
+            endpoint,
+            config: config.clone(),
+            events: self.events.clone(),
+            clock: self.clock.clone(),
+            tracker: self.tracker.clone(),
+        });
         admin::router(admin::Parts {
+            connect,
             gate: gate.clone(),
             tokens: tokens.clone(),
             clients: clients.clone(),

@@ -8,6 +8,7 @@ mod api_keys;
 mod effective;
 mod file;
 mod flags;
+pub mod links;
 mod load;
 mod mistakes;
 mod reader;
@@ -89,6 +90,10 @@ pub struct Upstream {
 /// `[oauth]`
 #[derive(Clone, Debug)]
 pub struct OAuth {
+    /// The page where an account's owner consents.
+    pub authorize_url: Uri,
+    /// Where an owner may be sent after connecting an account.
+    pub return_to_origins: Vec<links::Origin>,
     /// Least time from a token answer to the next token request, per API key.
     pub refresh_interval: Duration,
     /// A token with less life than this is refreshed before use.
@@ -177,6 +182,13 @@ pub struct ApiKey {
     pub reserve: Reserve,
     /// Its token endpoint.
     pub token_url: Uri,
+    /// Where an owner's browser comes back to after the consent, byte for byte as the application
+    /// lists it; without one accounts cannot be connected in a browser.
+    pub redirect_uri: Option<String>,
+    /// What an owner is asked for.
+    pub scopes: String,
+    /// Whether codes are bound to the proxy by a challenge (RFC 7636).
+    pub pkce: bool,
 }
 
 /// How an API key authenticates at the token endpoint (RFC 6749 section 2.3.1).

@@ -9,6 +9,7 @@
 //! | base | [`clock`], [`secret`], [`rejection`], [`config`], [`phase`] |
 //! | ports | [`store`], [`upstream`], [`telemetry`], [`listen`] |
 //! | shells | [`clients`], [`gate`], [`tokens`] |
+//! | flows | [`connect`] |
 //! | faces | [`proxy`], [`admin`] |
 //! | roots | [`app`], [`lifecycle`], [`cli`] |
 //! | aside | [`sandbox`], the model of the upstream that tests and the demo run against |
@@ -29,6 +30,8 @@ pub mod upstream;
 pub mod clients;
 pub mod gate;
 pub mod tokens;
+
+pub mod connect;
 
 pub mod admin;
 pub mod proxy;

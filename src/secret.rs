@@ -6,6 +6,7 @@
 
 mod client_key;
 mod seal;
+mod state;
 
 use std::fmt;
 
@@ -13,6 +14,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 pub use client_key::{ClientKey, ClientKeyDigest};
 pub use seal::{KeyError, KeyId, SealError, Sealer};
+pub use state::{StateDigest, StateToken, Verifier};
 
 /// A value that is never printed and is wiped when dropped.
 #[derive(Clone, PartialEq, Eq)]

@@ -10,6 +10,7 @@ mod actor;
 pub mod claims;
 mod desk;
 mod endpoint;
+mod errand;
 pub mod oauth;
 mod record;
 mod table;
@@ -34,6 +35,7 @@ use desk::Job;
 use table::Table;
 
 pub use endpoint::{KeyAuth, Received, RefreshAnswer, TokenEndpoint};
+pub use errand::{Errand, NoTurn};
 pub use oauth::HttpTokenEndpoint;
 
 /// Questions of operators that may wait for the task; more wait to be taken.
@@ -254,7 +256,7 @@ impl Tokens {
         let table = Arc::new(Table::new(parts.clock.clone()));
         let (requests, inbox) = mpsc::channel(REQUESTS_MAX);
         let tracker = parts.tracker.clone();
-        let actor = Actor::new(parts, grants, Arc::clone(&table), inbox);
+        let actor = Actor::new(parts, grants, Arc::clone(&table), (requests.downgrade(), inbox));
         tracker.spawn(actor.run());
         Ok(Self { table, requests })
     }

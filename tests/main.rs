@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | the five promises of the beginning | `promises`, `crashes`, `secrecy`, `sdk` |
 //! | what passes and is refused | `faithful`, `identity`, `refusals`, `raw_requests`, `bodies` |
+//! | how accounts are connected | `connect`, `connecting` |
 //! | what the upstream's refusals lead to | `repeats`, `trouble`, `tokens` |
 //! | waiting | `rates`, `queue`, `leaving`, `edges` |
 //! | the process | `life`, `reload`, `starting`, `full_disk`, `memory` |
@@ -18,6 +19,10 @@ mod support;
 
 #[path = "main/bodies.rs"]
 mod bodies;
+#[path = "main/connect.rs"]
+mod connect;
+#[path = "main/connecting.rs"]
+mod connecting;
 #[path = "main/crashes.rs"]
 mod crashes;
 #[path = "main/edges.rs"]

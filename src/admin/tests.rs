@@ -30,6 +30,7 @@ use super::{Parts, Shared, dress, router, routes};
 use crate::clients::Clients;
 use crate::clock::Clock;
 use crate::config::{self, ApiKey, AuthStyle, Config, LogFormat, Plan, StoreUrl};
+use crate::connect::{self, Connect};
 use crate::engine::scheduler::Limits;
 use crate::engine::{ApiKeyName, DayReset, Guard, Reserve, TenantName, Unix};
 use crate::gate::{self, Gate};
@@ -38,7 +39,8 @@ use crate::secret::Secret;
 use crate::store::{MemoryStore, Store};
 use crate::telemetry::{Events, Metrics};
 use crate::tokens::{
-    self, KeyAuth, NoObserver, Received, RefreshAnswer, TenantChange, TokenEndpoint, Tokens,
+    self, HttpTokenEndpoint, KeyAuth, NoObserver, Received, RefreshAnswer, TenantChange,
+    TokenEndpoint, Tokens,
 };
 
 /// 2026-11-24T06:00:00Z
@@ -92,14 +94,26 @@ impl Bench {
         let tokens = tokens.await.unwrap();
         let clients = Clients::load(store.clone(), clock.clone()).await.unwrap();
         let phase = SharedPhase::new();
+        let config = Arc::new(ArcSwap::from_pointee(config));
+        let connect = Connect::new(connect::Parts {
+            store: store.clone(),
+            tokens: tokens.clone(),
+            gate: gate.clone(),
+            endpoint: HttpTokenEndpoint::with_system_roots().unwrap(),
+            config: config.clone(),
+            events: events.clone(),
+            clock: clock.clone(),
+            tracker: tracker.clone(),
+        });
         let router = build(Parts {
             gate: gate.clone(),
+            connect,
             tokens,
             clients: clients.clone(),
             metrics,
             events: events.clone(),
             clock: clock.clone(),
-            config: Arc::new(ArcSwap::from_pointee(config)),
+            config,
             store: store.clone(),
             admin_token: admin_token.map(Secret::from),
             phase: phase.clone(),
@@ -286,6 +300,9 @@ fn config() -> Config {
         day_reset: DayReset::default(),
         reserve: Reserve::default(),
         token_url: "https://127.0.0.1:1/token".parse().unwrap(),
+        redirect_uri: (name == "main").then(|| "https://proxy.example/oauth/callback".into()),
+        scopes: "contact_data offline_access".into(),
+        pkce: true,
     };
     Config {
         server: config::Server {
@@ -306,6 +323,8 @@ fn config() -> Config {
             ca_file: None,
         },
         oauth: config::OAuth {
+            authorize_url: "https://authz.example/authorize".parse().unwrap(),
+            return_to_origins: config::links::origins("https://app.example").unwrap(),
             refresh_interval: Duration::from_secs(1),
             refresh_margin: Duration::from_secs(300),
         },

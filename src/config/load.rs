@@ -17,7 +17,7 @@ use super::flags::ServeFlags;
 use super::mistakes::{Mistakes, Origin};
 use super::reader::{Env, Reader, secret_from_file};
 use super::settings::{self, ENV_PREFIX};
-use super::{Admin, Config, Log, OAuth, Queue, Server, Store, Upstream, api_keys, values};
+use super::{Admin, Config, Log, OAuth, Queue, Server, Store, Upstream, api_keys, links, values};
 use crate::secret::Secret;
 
 /// What a configuration is read from.
@@ -69,6 +69,10 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, Mistakes> {
         server,
         upstream: upstream(&mut reader),
         oauth: OAuth {
+            authorize_url: reader.value(&settings::AUTHORIZE_URL, values::url),
+            return_to_origins: reader
+                .optional(&settings::RETURN_TO_ORIGIN, links::origins)
+                .unwrap_or_default(),
             refresh_interval: reader.span(&settings::REFRESH_INTERVAL),
             refresh_margin: reader.span(&settings::REFRESH_MARGIN),
         },

@@ -72,6 +72,10 @@ pub enum Kind {
     SecretEnv,
     /// How an API key authenticates.
     AuthStyle,
+    /// Scopes of OAuth.
+    Scopes,
+    /// Origins of web pages; a list in the file.
+    Origins,
 }
 
 impl Setting {
@@ -132,6 +136,14 @@ impl Kind {
                 "the name of an environment variable that is set and not empty".into()
             }
             Self::AuthStyle => "basic, body or public".into(),
+            Self::Scopes => "scopes with spaces between them, offline_access among them, such as \
+                 \"contact_data offline_access\""
+                .into(),
+            Self::Origins => {
+                "origins such as https://app.example: scheme, host and perhaps a port, with \
+                 commas between several"
+                    .into()
+            }
         }
     }
 }
@@ -212,6 +224,11 @@ settings! {
     TOKEN_URL = "token-url", Some("oauth.token_url"),
         Some("https://authz.constantcontact.com/oauth2/default/v1/token"), Kind::Url,
         "The token endpoint";
+    AUTHORIZE_URL = "authorize-url", Some("oauth.authorize_url"),
+        Some("https://authz.constantcontact.com/oauth2/default/v1/authorize"), Kind::Url,
+        "The page where an account's owner consents";
+    RETURN_TO_ORIGIN = "return-to-origin", Some("oauth.return_to_origins"), None, Kind::Origins,
+        "Origins of pages to which the owner of an account may be sent after connecting it";
     REFRESH_INTERVAL = "refresh-interval", Some("oauth.refresh_interval"),
         Some("1s"), Kind::Duration(0, HOUR),
         "Least time from a token answer to the next token request, per API key";
@@ -273,4 +290,7 @@ pub static API_KEY_FIELDS: &[(&str, Kind)] = &[
     ("day_reset", Kind::TimeOfDay),
     ("reserve", Kind::Reserve),
     ("token_url", Kind::Url),
+    ("redirect_uri", Kind::Url),
+    ("scopes", Kind::Scopes),
+    ("pkce", Kind::Switch),
 ];

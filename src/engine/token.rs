@@ -21,6 +21,7 @@
 )]
 
 mod answers;
+mod errand;
 mod lane;
 mod tenant;
 mod terms;
@@ -205,12 +206,16 @@ impl TokenKeeper {
     /// Begins no further refresh; what is under way is finished and stored.
     pub fn drain(&mut self) {
         self.draining = true;
+        for lane in self.lanes.values_mut() {
+            lane.errands.clear();
+        }
     }
 
     /// Whether nothing is under way.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.tenants.values().all(|tenant| tenant.step == Step::Rest)
+            && self.lanes.values().all(|lane| lane.errand.is_none())
     }
 
     /// Time has passed; call it at [`TokenKeeper::poll_timeout`].
@@ -226,7 +231,7 @@ impl TokenKeeper {
     /// When [`TokenKeeper::handle_timeout`] is next due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Mono> {
-        if self.tenants.is_empty() {
+        if self.tenants.is_empty() && self.lanes.values().all(|lane| lane.errands.is_empty()) {
             return None;
         }
         let expiry = self
@@ -262,7 +267,7 @@ impl TokenKeeper {
     /// How many tenants of an API key are being refreshed or wait for it.
     #[must_use]
     pub fn depth(&self, api_key: &ApiKeyName) -> usize {
-        self.lanes.get(api_key).map_or(0, |lane| lane.wanting.len())
+        self.lanes.get(api_key).map_or(0, |lane| lane.wanting.len().saturating_add(lane.errands()))
     }
 
     /// The lane of an API key; a new one rests first, since what happened before is not known.

@@ -227,11 +227,31 @@ impl Model {
             Authorize::Answered(answer) => answer,
             Authorize::Consented { consent, state } => {
                 let redirect_uri = consent.redirect_uri.clone();
+                if let Some(fault) = self.faults.take(Target::Authorize, Some(&consent.account)) {
+                    return self.not_consented(now, parts, fault, &redirect_uri, &state);
+                }
                 let mut mint = Mint { options: &self.options, rng: &mut self.rng, now };
                 let code = self.grants.code(consent, &mut mint);
                 oauth::redirect(&redirect_uri, "code", &code, &state)
             }
         };
+        self.aside(now, parts, Verdict::Authorize, answer)
+    }
+
+    /// A consent that a fault keeps from being given.
+    fn not_consented(
+        &mut self,
+        now: Now,
+        parts: &Parts,
+        fault: FaultKind,
+        redirect_uri: &str,
+        state: &str,
+    ) -> Answer {
+        let error = match fault {
+            FaultKind::Denied => "access_denied",
+            _ => "server_error",
+        };
+        let answer = oauth::redirect(redirect_uri, "error", error, state);
         self.aside(now, parts, Verdict::Authorize, answer)
     }
 

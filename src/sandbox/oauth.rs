@@ -199,6 +199,11 @@ pub(super) fn too_many_requests() -> Answer {
     oauth_error(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", text)
 }
 
+pub(super) fn access_denied() -> Answer {
+    let text = "The resource owner denied the request.";
+    oauth_error(StatusCode::BAD_REQUEST, "access_denied", text)
+}
+
 fn invalid_request(text: &str) -> Answer {
     oauth_error(StatusCode::BAD_REQUEST, "invalid_request", text)
 }

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 
-use super::{Client, DayCount, Grant, NewGrant, Put, Store, StoreError, Tokens};
+use super::{Authorization, Client, DayCount, Grant, NewGrant, Put, Store, StoreError, Tokens};
 use crate::clock::Clock;
 use crate::engine::{ApiKeyName, ClientName, Day, Mono, TenantName, Unix};
+use crate::secret::StateDigest;
 use crate::telemetry::Metrics;
 
 /// A store that counts what it does; the operations are named as in [`Store`].
@@ -151,6 +152,17 @@ impl Store for Measured {
 
     async fn remove_client(&self, name: &ClientName) -> Result<bool, StoreError> {
         measured!(self, remove_client(name))
+    }
+
+    async fn begin_authorization(&self, new: Authorization, now: Unix) -> Result<(), StoreError> {
+        measured!(self, begin_authorization(new, now))
+    }
+
+    async fn take_authorization(
+        &self,
+        state: &StateDigest,
+    ) -> Result<Option<Authorization>, StoreError> {
+        measured!(self, take_authorization(state))
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -5,6 +5,7 @@
 //! keeps a full disk from losing tokens, the rest is SQL. WAL with `synchronous=FULL`: a job is
 //! answered after its commit is flushed.
 
+mod authorizations;
 mod clients;
 mod convert;
 mod days;
@@ -24,10 +25,10 @@ use async_trait::async_trait;
 use self::grants::SealedGrant;
 use self::worker::{Jobs, Kind};
 use crate::engine::{ApiKeyName, ClientName, Day, TenantName, Unix};
-use crate::secret::Sealer;
+use crate::secret::{Sealer, StateDigest};
 use crate::store::sealed::SealedTokens;
 use crate::store::{
-    Client, DayCount, Grant, NewGrant, Put, Store, StoreError, TenantScope, Tokens,
+    Authorization, Client, DayCount, Grant, NewGrant, Put, Store, StoreError, TenantScope, Tokens,
 };
 
 pub use key_file::{KeySource, sealer_for};
@@ -41,6 +42,10 @@ const USES_AT_ONCE: usize = 64;
 const USE_LEN: u64 = 5 * 1024;
 /// Log bytes for one tenant of a client: two names of at most 128 bytes in half-filled pages.
 const CLIENT_TENANT_LEN: u64 = 1024;
+
+/// Log bytes for an authorization and the late ones that go when it comes: a page for each of their
+/// states, which lie apart.
+const AUTHORIZATION_LEN: u64 = 64 * 1024;
 
 /// A store in a SQLite database.
 pub struct SqliteStore {
@@ -109,7 +114,11 @@ impl Store for SqliteStore {
 
     async fn remove_grant(&self, tenant: &TenantName) -> Result<bool, StoreError> {
         let tenant = tenant.clone();
-        self.jobs.run("remove a grant", SMALL, move |db| grants::remove(db, &tenant)).await
+        let work = move |db: &_| {
+            authorizations::forget(db, &tenant)?;
+            grants::remove(db, &tenant)
+        };
+        self.jobs.run("remove a grant", SMALL, work).await
     }
 
     async fn begin_refresh(
@@ -192,6 +201,23 @@ impl Store for SqliteStore {
     async fn remove_client(&self, name: &ClientName) -> Result<bool, StoreError> {
         let name = name.clone();
         self.jobs.run("remove a client", SMALL, move |db| clients::remove(db, &name)).await
+    }
+
+    async fn begin_authorization(&self, new: Authorization, now: Unix) -> Result<(), StoreError> {
+        let sealer = Arc::clone(&self.sealer);
+        let links = new.redirect_uri.len() + new.return_to.as_ref().map_or(0, String::len);
+        let kind = Kind::Write(2 * links as u64 + AUTHORIZATION_LEN);
+        let work = move |db: &_| authorizations::begin(db, &sealer, &new, now);
+        self.jobs.run("remember an authorization", kind, work).await
+    }
+
+    async fn take_authorization(
+        &self,
+        state: &StateDigest,
+    ) -> Result<Option<Authorization>, StoreError> {
+        let (sealer, state) = (Arc::clone(&self.sealer), *state);
+        let work = move |db: &_| authorizations::take(db, &sealer, &state);
+        self.jobs.run("take an authorization", SMALL, work).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -34,6 +34,20 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
+    /// Connecting an account has ended.
+    TenantConnect {
+        /// The tenant.
+        #[serde(serialize_with = "text")]
+        tenant: TenantName,
+        /// The API key that it was to be connected with.
+        #[serde(serialize_with = "text")]
+        api_key: ApiKeyName,
+        /// Whether it is connected.
+        connected: bool,
+        /// Why not, in words for an operator.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
     /// An API key is held or released by an operator.
     ApiKeyPaused {
         /// The API key.

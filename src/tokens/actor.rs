@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::desk::{Desk, Job, check};
 use super::endpoint::KeyAuth;
+use super::errand::{Errand, Errands};
 use super::record::Record;
 use super::table::Table;
 use super::work::{Bench, Done};
@@ -30,6 +31,13 @@ use crate::store::Grant;
 /// A question of a handle.
 pub(super) enum Request {
     Job(TenantName, Job),
+    /// A job that belongs to an errand under way: a stop waits for it.
+    Deliver(TenantName, Job),
+    Errand {
+        api_key: ApiKeyName,
+        deadline: Mono,
+        reply: oneshot::Sender<Errand>,
+    },
     Refresh(TenantName, oneshot::Sender<Result<(), RefreshError>>),
     List(oneshot::Sender<Vec<TenantStatus>>),
     Status(TenantName, oneshot::Sender<Option<TenantStatus>>),
@@ -53,6 +61,9 @@ pub(super) struct Actor {
     clock: Clock,
     results: mpsc::UnboundedReceiver<Done>,
     requests: mpsc::Receiver<Request>,
+    /// Weak, so that the task ends when no handle is left.
+    requests_in: mpsc::WeakSender<Request>,
+    errands: Errands,
     changes: mpsc::UnboundedSender<TenantChange>,
     observer: Arc<dyn Observer>,
     /// Those who wait for the end; also when the last handle is gone the task is to end.
@@ -68,7 +79,7 @@ impl Actor {
         parts: Parts,
         grants: Vec<Grant>,
         table: Arc<Table>,
-        requests: mpsc::Receiver<Request>,
+        (requests_in, requests): (mpsc::WeakSender<Request>, mpsc::Receiver<Request>),
     ) -> Self {
         let now = parts.clock.now();
         let settings = Settings {
@@ -87,6 +98,8 @@ impl Actor {
             clock: parts.clock,
             results,
             requests,
+            requests_in,
+            errands: Errands::default(),
             changes: parts.changes,
             observer: parts.observer,
             draining: None,
@@ -136,11 +149,13 @@ impl Actor {
     }
 
     fn is_done(&self) -> bool {
-        self.draining.is_some() && self.keeper.is_settled() && self.desk.is_clear()
+        let settled = self.keeper.is_settled() && self.errands.is_clear();
+        self.draining.is_some() && settled && self.desk.is_clear()
     }
 
     fn drain(&mut self, waiter: Option<oneshot::Sender<()>>) {
         self.keeper.drain();
+        self.errands.end_waiting();
         self.draining.get_or_insert_default().extend(waiter);
     }
 
@@ -166,6 +181,10 @@ impl Actor {
         // An answer that nobody waits for any more is dropped by its channel.
         match request {
             Request::Job(tenant, job) => self.take_job(tenant, job),
+            Request::Deliver(tenant, job) => self.add_job(tenant, job),
+            Request::Errand { api_key, deadline, reply } => {
+                self.errands.take(&mut self.keeper, &api_key, deadline, reply, now);
+            }
             Request::Refresh(tenant, reply) => {
                 let _ = reply.send(self.refresh(&tenant, now));
             }
@@ -193,7 +212,7 @@ impl Actor {
         }
     }
 
-    fn take_job(&mut self, tenant: TenantName, mut job: Job) {
+    fn take_job(&mut self, tenant: TenantName, job: Job) {
         if self.draining.is_some() {
             match job {
                 Job::Put { reply, .. } => drop(reply.send(Err(PutError::Stopped))),
@@ -203,6 +222,10 @@ impl Actor {
             }
             return;
         }
+        self.add_job(tenant, job);
+    }
+
+    fn add_job(&mut self, tenant: TenantName, mut job: Job) {
         if let Job::Put { grant, .. } = &mut job {
             let key = self.keys.get(&grant.api_key);
             if let Err(refused) = check(grant, key.map(AsRef::as_ref)) {

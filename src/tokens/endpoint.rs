@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use http::Uri;
 
 use crate::config::AuthStyle;
-use crate::engine::token::Trouble;
+use crate::engine::token::{RefreshResult, Trouble};
 use crate::secret::Secret;
 
 /// How an API key authenticates at its token endpoint.
@@ -92,6 +92,20 @@ impl RefreshAnswer {
             Self::Lost { .. } => "lost",
             Self::Trouble { trouble: Trouble::TooManyRequests, .. } => "throttled",
             Self::Trouble { .. } => "error",
+        }
+    }
+}
+
+impl RefreshAnswer {
+    /// What a token lane learns from it; when tokens end is of no interest there.
+    pub(super) const fn result(&self) -> RefreshResult {
+        match self {
+            Self::Received(_) => RefreshResult::Received { access_expires_at: None },
+            Self::InvalidGrant => RefreshResult::InvalidGrant,
+            Self::InvalidClient { .. } => RefreshResult::InvalidClient,
+            Self::NotSent { .. } => RefreshResult::NotSent,
+            Self::Lost { .. } => RefreshResult::Lost,
+            Self::Trouble { trouble, .. } => RefreshResult::Trouble(*trouble),
         }
     }
 }

@@ -15,8 +15,9 @@ use tokio_util::task::TaskTracker;
 
 use super::desk::Finished;
 use super::endpoint::{KeyAuth, RefreshAnswer, TokenEndpoint};
+use super::errand::ErrandNews;
 use super::record::Pending;
-use crate::engine::{TenantName, Unix};
+use crate::engine::{ApiKeyName, TenantName, Unix};
 use crate::secret::Secret;
 use crate::store::{Grant, Store, StoreError};
 
@@ -41,6 +42,7 @@ pub(super) enum Done {
     Reread(About, Result<Option<Box<Grant>>, StoreError>),
     Failed(About, Result<(), StoreError>),
     Job(TenantName, Finished),
+    Errand { api_key: ApiKeyName, id: u64, news: ErrandNews },
 }
 
 /// Where work is done.
@@ -49,7 +51,7 @@ pub(super) struct Bench {
     endpoint: Arc<dyn TokenEndpoint>,
     tracker: TaskTracker,
     /// Not bounded by itself: there is at most one result under way for each tenant.
-    results: mpsc::UnboundedSender<Done>,
+    pub(super) results: mpsc::UnboundedSender<Done>,
 }
 
 impl Bench {

@@ -43,6 +43,10 @@ pub(super) struct Lane {
     pub(super) wanting: BTreeSet<TenantName>,
     /// Who holds the lane: from journalling the intent to the answer.
     pub(super) busy: Option<TenantName>,
+    /// Errands that wait, by how long they may.
+    pub(super) errands: BTreeSet<(Mono, u64)>,
+    /// The errand that holds the lane.
+    pub(super) errand: Option<u64>,
     /// A look through `wanting` found nobody, and nothing has changed since.
     pub(super) exhausted: bool,
     /// The readiness of its tenants may have changed with it.
@@ -59,6 +63,8 @@ impl Lane {
             tenants: BTreeSet::new(),
             wanting: BTreeSet::new(),
             busy: None,
+            errands: BTreeSet::new(),
+            errand: None,
             exhausted: false,
             stale: false,
             not_before,
@@ -77,8 +83,9 @@ impl Lane {
 
     /// When a look for the next tenant is due; `None` while there is nothing to look for.
     pub(super) fn due(&self) -> Option<Mono> {
-        let idle = self.busy.is_none() && self.configured;
-        (idle && !self.exhausted && !self.wanting.is_empty()).then(|| self.gate())
+        let idle = self.busy.is_none() && self.errand.is_none() && self.configured;
+        let wanted = !self.exhausted && !self.wanting.is_empty();
+        (idle && (wanted || !self.errands.is_empty())).then(|| self.gate())
     }
 
     /// Notes whether a tenant wants something; its state may have changed.
@@ -134,6 +141,9 @@ impl Lane {
     /// Tries from anew, keeping the rest after the last answer: the API key was changed.
     pub(super) fn reset(&mut self, configured: bool) {
         self.configured = configured;
+        if !configured {
+            self.errands.clear();
+        }
         self.exhausted = false;
         self.trouble = None;
     }

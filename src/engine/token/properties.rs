@@ -214,6 +214,7 @@ impl World {
                 | Command::Reread { .. }
                 | Command::Fail { .. } => {}
                 Command::Forget { .. } => panic!("nothing is removed here"),
+                Command::Errand { .. } => panic!("nobody has an errand here"),
             }
             self.pending.push(command);
         }
@@ -268,7 +269,10 @@ impl World {
                 self.keeper.reread(&tenant, version, read, self.now);
             }
             Command::Refresh { tenant, version, .. } => self.token_answer(&tenant, version, how),
-            Command::Changed { .. } | Command::Alarm { .. } | Command::Forget { .. } => {}
+            Command::Changed { .. }
+            | Command::Alarm { .. }
+            | Command::Errand { .. }
+            | Command::Forget { .. } => {}
         }
     }
 

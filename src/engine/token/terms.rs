@@ -273,6 +273,13 @@ pub enum Command {
         /// Why, in words for an operator.
         reason: Arc<str>,
     },
+    /// It is the errand's turn; answered by `errand_ended`.
+    Errand {
+        /// In whose lane.
+        api_key: ApiKeyName,
+        /// Which.
+        id: u64,
+    },
     /// A tenant's readiness has changed.
     Changed {
         /// Whose.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 
+mod errands;
 mod failures;
 
 pub(super) const START: u64 = 1_800_000_000;
@@ -91,6 +92,7 @@ impl World {
                 | Command::Abort { .. }
                 | Command::Reread { .. }
                 | Command::Fail { .. }
+                | Command::Errand { .. }
                 | Command::Forget { .. } => orders.push(command),
             }
         }

@@ -88,7 +88,7 @@ impl TokenKeeper {
             return;
         }
         let mut picked = Vec::new();
-        for lane in self.lanes.values_mut() {
+        for (api_key, lane) in &mut self.lanes {
             if lane.due().is_none_or(|at| at > now.mono) {
                 continue;
             }
@@ -96,7 +96,12 @@ impl TokenKeeper {
                 let rank = self.tenants.get(name)?.rank(now)?;
                 Some((rank, name))
             });
-            match ranks.min().map(|(_, name)| name.clone()) {
+            let tenant = ranks.min().map(|(rank, name)| (rank, name.clone()));
+            if let Some(id) = lane.take_errand(tenant.as_ref().map(|(rank, _)| *rank)) {
+                self.commands.push_back(Command::Errand { api_key: api_key.clone(), id });
+                continue;
+            }
+            match tenant.map(|(_, name)| name) {
                 Some(name) => {
                     lane.busy = Some(name.clone());
                     picked.push(name);

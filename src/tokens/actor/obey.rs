@@ -3,8 +3,8 @@
 use tracing::{error, warn};
 
 use super::Actor;
-use crate::engine::TenantName;
 use crate::engine::token::{Alarm, Command, Readiness};
+use crate::engine::{ApiKeyName, TenantName};
 use crate::store::GrantState;
 use crate::tokens::table::{Row, Usable};
 use crate::tokens::work::{About, Done};
@@ -47,8 +47,17 @@ impl Actor {
                 self.publish(&tenant);
                 self.announce(&tenant, readiness);
             }
+            Command::Errand { api_key, id } => self.lend(&api_key, id),
             Command::Forget { tenant } => self.forget(&tenant),
             Command::Alarm { tenant, alarm } => self.alarm(&tenant, alarm),
+        }
+    }
+
+    /// Lends the lane to an errand.
+    fn lend(&mut self, api_key: &ApiKeyName, id: u64) {
+        let (key, requests) = (self.keys.get(api_key), self.requests_in.upgrade());
+        if !self.errands.lend(id, api_key, key, requests, self.bench.results.clone()) {
+            self.keeper.errand_ended(api_key, id, None, self.clock.now());
         }
     }
 

@@ -3,10 +3,11 @@
 use tracing::{debug, error, info, warn};
 
 use super::Actor;
-use crate::engine::token::{Read, RefreshResult, Write};
-use crate::engine::{Now, TenantName};
+use crate::engine::token::{Read, RefreshResult, Trouble, Write};
+use crate::engine::{ApiKeyName, Now, TenantName};
 use crate::store::{Grant, StoreError};
 use crate::tokens::desk::Finished;
+use crate::tokens::errand::ErrandNews;
 use crate::tokens::record::Record;
 use crate::tokens::work::{About, Done};
 use crate::tokens::{ChangeError, PutError, RefreshAnswer};
@@ -36,6 +37,22 @@ impl Actor {
                 self.keeper.failed(&tenant, version, write(&tenant, result), now);
             }
             Done::Job(tenant, finished) => self.finish_job(&tenant, finished, now),
+            Done::Errand { api_key, id, news } => self.errand_news(&api_key, id, &news, now),
+        }
+    }
+
+    fn errand_news(&mut self, api_key: &ApiKeyName, id: u64, news: &ErrandNews, now: Now) {
+        match news {
+            ErrandNews::Answered(result, outcome) => {
+                self.observer.refreshed(api_key, outcome);
+                self.keeper.errand_ended(api_key, id, Some(*result), now);
+            }
+            ErrandNews::Over => {
+                // one that ends without a word may have asked: the lane rests, and learns nothing
+                let quiet = RefreshResult::Trouble(Trouble::Unexpected);
+                self.keeper.errand_ended(api_key, id, Some(quiet), now);
+                self.errands.over(id);
+            }
         }
     }
 

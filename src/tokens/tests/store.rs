@@ -255,6 +255,21 @@ impl Store for FakeStore {
         Ok(false)
     }
 
+    async fn begin_authorization(
+        &self,
+        _: crate::store::Authorization,
+        _: Unix,
+    ) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn take_authorization(
+        &self,
+        _: &crate::secret::StateDigest,
+    ) -> Result<Option<crate::store::Authorization>, StoreError> {
+        Ok(None)
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
         Ok(())
     }

@@ -49,6 +49,7 @@ impl Program {
             .flag("admin-listen", "127.0.0.1:0")
             .flag("upstream-url", sandbox.url())
             .flag("token-url", sandbox.token_url())
+            .flag("authorize-url", sandbox.authorize_url())
             .flag("store", store)
             .flag("client-id", "app")
     }

@@ -37,6 +37,7 @@ pub(crate) struct RigBuilder {
     fresh: usize,
     expired: usize,
     upstream: Option<String>,
+    clock: Clock,
 }
 
 fn tenant_name(name: &str) -> TenantName {
@@ -72,7 +73,15 @@ impl Rig {
             .with(&settings::ADMIN_LISTEN, "127.0.0.1:0")
             .with(&settings::STORE, "memory:")
             .with(&settings::PER_DAY, "1000000");
-        RigBuilder { options, flags, file: None, fresh: 1, expired: 0, upstream: None }
+        RigBuilder {
+            options,
+            flags,
+            file: None,
+            fresh: 1,
+            expired: 0,
+            upstream: None,
+            clock: Clock::system(),
+        }
     }
 
     /// The usual one: one tenant.
@@ -189,6 +198,12 @@ impl RigBuilder {
         self
     }
 
+    /// Another clock, which the test can make step.
+    pub(crate) fn clock(mut self, clock: &Clock) -> Self {
+        self.clock = clock.clone();
+        self
+    }
+
     /// Calls go there; tokens still come from the sandbox.
     pub(crate) fn upstream(mut self, url: String) -> Self {
         self.upstream = Some(url);
@@ -196,13 +211,14 @@ impl RigBuilder {
     }
 
     pub(crate) async fn start(self) -> Rig {
-        let clock = Clock::system();
+        let clock = self.clock;
         let per_second = self.options.per_second.to_string();
         let sandbox = Sandbox::start(self.options, clock.clone()).await.expect("a sandbox");
         let mut flags = self
             .flags
             .with(&settings::UPSTREAM_URL, self.upstream.unwrap_or_else(|| sandbox.url()))
-            .with(&settings::TOKEN_URL, sandbox.token_url());
+            .with(&settings::TOKEN_URL, sandbox.token_url())
+            .with(&settings::AUTHORIZE_URL, sandbox.authorize_url());
         if flags.value(&settings::PER_SECOND).is_none() {
             flags = flags.with(&settings::PER_SECOND, per_second);
         }
