@@ -28,6 +28,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::connect::{self, Connect};
 use crate::gate::{self, Gate};
+use crate::issuer::{self, Issuer};
 use crate::listen::{Bounds, Listener};
 use crate::phase::{Phase, SharedPhase};
 use crate::proxy::{self, Proxy};
@@ -305,6 +306,14 @@ impl Ground {
         tls: ClientConfig,
         (gate, tokens, clients): (&Gate, &Tokens, &Clients),
     ) -> Proxy {
+        let issuer = Issuer::new(issuer::Parts {
+            jwks_url: config.oauth.jwks_url.clone(),
+            issuer: config.oauth.issuer.clone(),
+            audience: config.oauth.audience.clone(),
+            tls: tls.clone(),
+            clock: self.clock.clone(),
+            tracker: self.tracker.clone(),
+        });
         let upstream = Upstream::new(upstream::Parts {
             url: config.upstream.url.clone(),
             connector: Connector::new(tls),
@@ -319,6 +328,7 @@ impl Ground {
             gate: gate.clone(),
             tokens: tokens.clone(),
             upstream,
+            issuer,
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
             phase: self.phase.clone(),

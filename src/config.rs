@@ -60,6 +60,8 @@ pub struct Server {
     pub admin_listen: SocketAddr,
     /// Serve callers without a client key.
     pub allow_anonymous: bool,
+    /// Forward callers' own access tokens.
+    pub passthrough: Passthrough,
     /// Longest request body, in bytes.
     pub max_body: u64,
     /// Bodies up to this many bytes are kept so that a call can be sent again.
@@ -70,6 +72,18 @@ pub struct Server {
     pub header_timeout: Duration,
     /// Longest time that a stop takes.
     pub drain_timeout: Duration,
+}
+
+/// `server.passthrough`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Passthrough {
+    /// Callers' own access tokens are not looked at.
+    #[default]
+    No,
+    /// Those of configured API keys are forwarded; the API judges them.
+    Unverified,
+    /// The same, once their signature is verified.
+    Verified,
 }
 
 /// `[upstream]`
@@ -92,6 +106,12 @@ pub struct Upstream {
 pub struct OAuth {
     /// The page where an account's owner consents.
     pub authorize_url: Uri,
+    /// Where the keys are that sign access tokens.
+    pub jwks_url: Uri,
+    /// `iss` of access tokens.
+    pub issuer: String,
+    /// `aud` of access tokens.
+    pub audience: String,
     /// Where an owner may be sent after connecting an account.
     pub return_to_origins: Vec<links::Origin>,
     /// Least time from a token answer to the next token request, per API key.

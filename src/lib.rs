@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | pure machines | [`engine`] |
 //! | base | [`clock`], [`secret`], [`rejection`], [`config`], [`phase`] |
-//! | ports | [`store`], [`upstream`], [`telemetry`], [`listen`] |
+//! | ports | [`store`], [`upstream`], [`telemetry`], [`listen`], [`issuer`] |
 //! | shells | [`clients`], [`gate`], [`tokens`] |
 //! | flows | [`connect`] |
 //! | faces | [`proxy`], [`admin`] |
@@ -22,6 +22,7 @@ pub mod phase;
 pub mod rejection;
 pub mod secret;
 
+pub mod issuer;
 pub mod listen;
 pub mod store;
 pub mod telemetry;

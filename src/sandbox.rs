@@ -106,6 +106,12 @@ impl Sandbox {
         format!("{}{}", self.url(), oauth::AUTHORIZE_PATH)
     }
 
+    /// The URL of the keys that its access tokens are signed with.
+    #[must_use]
+    pub fn keys_url(&self) -> String {
+        format!("{}{}", self.url(), oauth::KEYS_PATH)
+    }
+
     /// Connects a tenant, as if the account's owner had just consented.
     #[must_use]
     pub fn connect_tenant(&self, client_id: &str, account: &str) -> IssuedGrant {

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | the five promises of the beginning | `promises`, `crashes`, `secrecy`, `sdk` |
 //! | what passes and is refused | `faithful`, `identity`, `refusals`, `raw_requests`, `bodies` |
+//! | callers with tokens of their own | `passthrough` |
 //! | how accounts are connected | `connect`, `connecting` |
 //! | what the upstream's refusals lead to | `repeats`, `trouble`, `tokens` |
 //! | waiting | `rates`, `queue`, `leaving`, `edges` |
@@ -39,6 +40,8 @@ mod leaving;
 mod life;
 #[path = "main/memory.rs"]
 mod memory;
+#[path = "main/passthrough.rs"]
+mod passthrough;
 #[path = "main/promises.rs"]
 mod promises;
 #[path = "main/queue.rs"]

@@ -13,7 +13,7 @@ const LINE_COLUMNS_MAX: usize = 100;
 
 const PURE: &[&str] = &["engine"];
 const BASE: &[&str] = &["clock", "config", "phase", "rejection", "secret"];
-const PORTS: &[&str] = &["listen", "store", "telemetry", "upstream"];
+const PORTS: &[&str] = &["issuer", "listen", "store", "telemetry", "upstream"];
 const SHELLS: &[&str] = &["clients", "gate", "tokens"];
 const FLOWS: &[&str] = &["connect"];
 const FACES: &[&str] = &["admin", "proxy"];

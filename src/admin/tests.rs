@@ -309,6 +309,7 @@ fn config() -> Config {
             listen: loopback(8080),
             admin_listen: loopback(9090),
             allow_anonymous: false,
+            passthrough: config::Passthrough::No,
             max_body: 1_024,
             replay_buffer: 1_024,
             max_connections: 100,
@@ -324,6 +325,9 @@ fn config() -> Config {
         },
         oauth: config::OAuth {
             authorize_url: "https://authz.example/authorize".parse().unwrap(),
+            jwks_url: "https://127.0.0.1:1/keys".parse().unwrap(),
+            issuer: "https://issuer.example".into(),
+            audience: "https://api.example".into(),
             return_to_origins: config::links::origins("https://app.example").unwrap(),
             refresh_interval: Duration::from_secs(1),
             refresh_margin: Duration::from_secs(300),

@@ -168,8 +168,7 @@ impl Entry<'_, '_> {
         let reserve = self.field("reserve", reserve).unwrap_or(limits.reserve);
         let token_url =
             self.field("token_url", values::url).unwrap_or_else(|| limits.token_url.clone());
-        let redirect_uri =
-            self.field("redirect_uri", |text| values::url(text).map(|_| text.into()));
+        let redirect_uri = self.field("redirect_uri", links::url_text);
         let scopes =
             self.field("scopes", links::scopes).unwrap_or_else(|| DEFAULT_SCOPES.to_owned());
         let pkce = self.field("pkce", values::switch).unwrap_or(true);

@@ -98,7 +98,7 @@ fn argument(setting: &'static Setting) -> Arg {
         .value_name(value_name(setting.kind))
         .help(help)
         .help_heading(heading(setting));
-    if setting.kind == Kind::Switch {
+    if matches!(setting.kind, Kind::Switch | Kind::Passthrough) {
         // `--allow-anonymous` alone is true; a value needs `=`, so that it swallows nothing else
         return argument.num_args(0..=1).require_equals(true).default_missing_value("true");
     }
@@ -124,6 +124,7 @@ fn value_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Address => "ADDRESS",
         Kind::Switch => "BOOL",
+        Kind::Passthrough => "MODE",
         Kind::Duration(..) => "DURATION",
         Kind::Size(..) => "SIZE",
         Kind::Count(..) => "NUMBER",

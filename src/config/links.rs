@@ -1,5 +1,5 @@
-//! What links in and out of the proxy may be while an account is connected: origins that an owner
-//! is sent back to, and the scopes that are asked for.
+//! What has to do with OAuth beyond the token endpoint: origins that an owner is sent back to, the
+//! scopes that are asked for, and tokens that callers bring.
 //!
 //! Where a browser is sent is decided by comparing origins (RFC 6454 section 4), so a link is read
 //! strictly: what two readers could take for two hosts is no link.
@@ -8,7 +8,7 @@ use std::fmt;
 
 use http::Uri;
 
-use super::values;
+use super::{Passthrough, values};
 
 /// Characters of a URL (RFC 3986 section 2) beside letters and digits.
 const URL_MARKS: &[u8] = b"-._~:/?[]@!$&'()*+,;=%";
@@ -66,6 +66,29 @@ pub fn origins(text: &str) -> Result<Vec<Origin>, String> {
     };
     let origins: Vec<Origin> = parts.map(origin).collect::<Result<_, _>>()?;
     if origins.is_empty() { Err("is empty".into()) } else { Ok(origins) }
+}
+
+/// Whether callers' own access tokens are forwarded.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn passthrough(text: &str) -> Result<Passthrough, String> {
+    match text.trim() {
+        "verified" => Ok(Passthrough::Verified),
+        other => match values::switch(other) {
+            Ok(true) => Ok(Passthrough::Unverified),
+            Ok(false) => Ok(Passthrough::No),
+            Err(_) => Err("is neither true, false nor verified".into()),
+        },
+    }
+}
+
+/// A URL that stands for something by its very characters.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn url_text(text: &str) -> Result<String, String> {
+    values::url(text).map(|_| text.trim().to_owned())
 }
 
 /// Scopes with single spaces between them.

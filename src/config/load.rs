@@ -69,6 +69,9 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, Mistakes> {
         server,
         upstream: upstream(&mut reader),
         oauth: OAuth {
+            jwks_url: reader.value(&settings::JWKS_URL, values::url),
+            issuer: reader.value(&settings::ISSUER, links::url_text),
+            audience: reader.value(&settings::AUDIENCE, links::url_text),
             authorize_url: reader.value(&settings::AUTHORIZE_URL, values::url),
             return_to_origins: reader
                 .optional(&settings::RETURN_TO_ORIGIN, links::origins)
@@ -179,6 +182,7 @@ fn server(reader: &mut Reader<'_>) -> Server {
         listen,
         admin_listen,
         allow_anonymous,
+        passthrough: reader.value(&settings::PASSTHROUGH, links::passthrough),
         max_body,
         replay_buffer: reader.at_most(
             &settings::REPLAY_BUFFER,

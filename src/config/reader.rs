@@ -191,6 +191,7 @@ pub(super) fn number(kind: Kind, text: &str) -> Result<u64, String> {
         | Kind::SecretEnv
         | Kind::Reserve
         | Kind::AuthStyle
+        | Kind::Passthrough
         | Kind::Scopes
         | Kind::Origins => return Err("is no number".into()),
     };

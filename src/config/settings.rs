@@ -72,6 +72,8 @@ pub enum Kind {
     SecretEnv,
     /// How an API key authenticates.
     AuthStyle,
+    /// `true`, `false` or `verified`.
+    Passthrough,
     /// Scopes of OAuth.
     Scopes,
     /// Origins of web pages; a list in the file.
@@ -136,6 +138,7 @@ impl Kind {
                 "the name of an environment variable that is set and not empty".into()
             }
             Self::AuthStyle => "basic, body or public".into(),
+            Self::Passthrough => "false, true or verified".into(),
             Self::Scopes => "scopes with spaces between them, offline_access among them, such as \
                  \"contact_data offline_access\""
                 .into(),
@@ -193,6 +196,9 @@ settings! {
     I_KNOW_THIS_IS_OPEN = "i-know-this-is-open", Some("server.i_know_this_is_open"),
         Some("false"), Kind::Switch,
         "Confirm that callers without a client key may reach every tenant from the network";
+    PASSTHROUGH = "passthrough", Some("server.passthrough"), Some("false"), Kind::Passthrough,
+        "Forward callers' own access tokens of configured API keys: false, true or verified \
+         (signature, issuer and audience are checked first)";
     MAX_BODY = "max-body", Some("server.max_body"), Some("10MiB"), Kind::Size(1, BODY_MAX),
         "Longest request body";
     REPLAY_BUFFER = "replay-buffer", Some("server.replay_buffer"),
@@ -227,6 +233,14 @@ settings! {
     AUTHORIZE_URL = "authorize-url", Some("oauth.authorize_url"),
         Some("https://authz.constantcontact.com/oauth2/default/v1/authorize"), Kind::Url,
         "The page where an account's owner consents";
+    JWKS_URL = "jwks-url", Some("oauth.jwks_url"),
+        Some("https://identity.constantcontact.com/oauth2/aus1lm3ry9mF7x2Ja0h8/v1/keys"), Kind::Url,
+        "The keys that sign access tokens, for passthrough=verified";
+    ISSUER = "issuer", Some("oauth.issuer"),
+        Some("https://identity.constantcontact.com/oauth2/aus1lm3ry9mF7x2Ja0h8"), Kind::Url,
+        "Issuer that access tokens must name, for passthrough=verified";
+    AUDIENCE = "audience", Some("oauth.audience"), Some("https://api.cc.email/v3"), Kind::Url,
+        "Audience that access tokens must name, for passthrough=verified";
     RETURN_TO_ORIGIN = "return-to-origin", Some("oauth.return_to_origins"), None, Kind::Origins,
         "Origins of pages to which the owner of an account may be sent after connecting it";
     REFRESH_INTERVAL = "refresh-interval", Some("oauth.refresh_interval"),

@@ -74,6 +74,11 @@ impl Failure {
     #[must_use]
     pub const fn blame(&self) -> Blame {
         match self {
+            Self::NotTaken(PutError::Store(_) | PutError::Stopped)
+            | Self::Busy
+            | Self::Store(_)
+            | Self::Bug => Blame::Proxy,
+            Self::Endpoint(_) => Blame::Upstream,
             Self::NotAsked
             | Self::Late
             | Self::Denied
@@ -81,13 +86,8 @@ impl Failure {
             | Self::NoCode
             | Self::CodeRefused
             | Self::NoRefreshToken
+            | Self::NotTaken(_)
             | Self::Cancelled => Blame::Request,
-            Self::NotTaken(PutError::Store(_) | PutError::Stopped)
-            | Self::Busy
-            | Self::Store(_)
-            | Self::Bug => Blame::Proxy,
-            Self::NotTaken(_) => Blame::Request,
-            Self::Endpoint(_) => Blame::Upstream,
         }
     }
 }

@@ -391,3 +391,4 @@ fn a_day_that_turns_while_calls_wait_opens_a_new_count() {
 
 mod repeats;
 mod scope;
+mod visitors;

@@ -1,4 +1,4 @@
--- Schema 2. Consents that were asked for and not given yet. `state` is the SHA-256 of what the
+-- Consents that were asked for and not given yet. `state` is the SHA-256 of what the
 -- browser comes back with; the verifier is sealed as in src/store/sealed.rs. `number` tells the
 -- oldest.
 CREATE TABLE authorizations (
