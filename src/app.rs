@@ -351,6 +351,7 @@ impl Ground {
             events: self.events.clone(),
             clock: self.clock.clone(),
             tracker: self.tracker.clone(),
+            stopped: self.stopped.clone(),
         });
         admin::router(admin::Parts {
             connect,

@@ -106,6 +106,8 @@ pub struct Upstream {
 pub struct OAuth {
     /// The page where an account's owner consents.
     pub authorize_url: Uri,
+    /// Where codes for devices are asked for.
+    pub device_authorize_url: Uri,
     /// Where the keys are that sign access tokens.
     pub jwks_url: Uri,
     /// `iss` of access tokens.

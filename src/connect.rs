@@ -7,6 +7,7 @@
 //! that an operator hands in. Always true: an exchange runs to its end also when the browser
 //! leaves, and no code, verifier, state or token is in a log line, an event or an error.
 
+mod device;
 mod ledger;
 mod link;
 mod outcome;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
@@ -28,8 +30,10 @@ use crate::store::{Authorization, NewGrant, Store, StoreError, Tokens as StoredT
 use crate::telemetry::{Event, Events};
 use crate::tokens::{Errand, HttpTokenEndpoint, Received, RefreshAnswer, Tokens, claims};
 
+use device::Devices;
 use ledger::{FlowId, Ledger};
 
+pub use device::DeviceCode;
 pub use ledger::{Flow, Progress, Standing};
 pub use outcome::{Blame, Failure};
 
@@ -61,6 +65,8 @@ pub struct Parts {
     pub clock: Clock,
     /// Runs exchanges.
     pub tracker: TaskTracker,
+    /// Ends what waits for owners.
+    pub stopped: CancellationToken,
 }
 
 /// The handle; clones share everything.
@@ -70,6 +76,7 @@ pub struct Connect(Arc<Inner>);
 struct Inner {
     parts: Parts,
     ledger: Ledger,
+    devices: Devices,
 }
 
 /// What an owner opens in a browser.
@@ -90,12 +97,18 @@ pub enum BeginError {
     /// The API key has no address for browsers to come back to.
     #[error(
         "API key {0} has no redirect_uri: set api_keys.redirect_uri to the public address of \
-         /oauth/callback that the application lists"
+         /oauth/callback that the application lists, or ask with {{\"flow\": \"device\"}}"
     )]
     NoRedirectUri(ApiKeyName),
     /// The link back is none, or leads where nobody may be sent.
     #[error("return_to {0}")]
     ReturnTo(String),
+    /// The upstream gave no code for a device.
+    #[error("{0}")]
+    Upstream(Failure),
+    /// As many device flows of the API key are under way as may be.
+    #[error("{0} accounts of this API key are being connected by code; wait until one is done")]
+    TooMany(usize),
     /// The store did not take it.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -134,8 +147,8 @@ impl Connect {
     /// Nothing is under way.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let ledger = Ledger::default();
-        Self(Arc::new(Inner { parts, ledger }))
+        let (ledger, devices) = (Ledger::default(), Devices::default());
+        Self(Arc::new(Inner { parts, ledger, devices }))
     }
 
     /// A link for the owner of the account that is to be `tenant`.

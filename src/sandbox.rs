@@ -12,6 +12,7 @@ mod activities;
 mod answer;
 mod contacts;
 mod control;
+mod device;
 mod fault;
 mod grants;
 mod limit;
@@ -104,6 +105,12 @@ impl Sandbox {
     #[must_use]
     pub fn authorize_url(&self) -> String {
         format!("{}{}", self.url(), oauth::AUTHORIZE_PATH)
+    }
+
+    /// The URL at which devices ask for codes.
+    #[must_use]
+    pub fn device_authorize_url(&self) -> String {
+        format!("{}{}", self.url(), device::DEVICE_PATH)
     }
 
     /// The URL of the keys that its access tokens are signed with.

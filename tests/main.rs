@@ -5,7 +5,7 @@
 //! | the five promises of the beginning | `promises`, `crashes`, `secrecy`, `sdk` |
 //! | what passes and is refused | `faithful`, `identity`, `refusals`, `raw_requests`, `bodies` |
 //! | callers with tokens of their own | `passthrough` |
-//! | how accounts are connected | `connect`, `connecting` |
+//! | how accounts are connected | `connect`, `connecting`, `device` |
 //! | what the upstream's refusals lead to | `repeats`, `trouble`, `tokens` |
 //! | waiting | `rates`, `queue`, `leaving`, `edges` |
 //! | the process | `life`, `reload`, `starting`, `full_disk`, `memory` |
@@ -26,6 +26,8 @@ mod connect;
 mod connecting;
 #[path = "main/crashes.rs"]
 mod crashes;
+#[path = "main/device.rs"]
+mod device;
 #[path = "main/edges.rs"]
 mod edges;
 #[path = "main/faithful.rs"]

@@ -134,6 +134,7 @@ pub(super) async fn remove(
 ) -> Result<StatusCode, AdminError> {
     let whole = shared.clone();
     let change = async move {
+        shared.parts.connect.forget(&tenant);
         if !shared.parts.tokens.remove(&tenant).await? {
             return Err(AdminError::not_found("tenant", &tenant));
         }

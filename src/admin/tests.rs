@@ -104,6 +104,7 @@ impl Bench {
             events: events.clone(),
             clock: clock.clone(),
             tracker: tracker.clone(),
+            stopped: stopped.clone(),
         });
         let router = build(Parts {
             gate: gate.clone(),
@@ -325,6 +326,7 @@ fn config() -> Config {
         },
         oauth: config::OAuth {
             authorize_url: "https://authz.example/authorize".parse().unwrap(),
+            device_authorize_url: "https://127.0.0.1:1/device".parse().unwrap(),
             jwks_url: "https://127.0.0.1:1/keys".parse().unwrap(),
             issuer: "https://issuer.example".into(),
             audience: "https://api.example".into(),

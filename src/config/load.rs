@@ -69,6 +69,7 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, Mistakes> {
         server,
         upstream: upstream(&mut reader),
         oauth: OAuth {
+            device_authorize_url: reader.value(&settings::DEVICE_AUTHORIZE_URL, values::url),
             jwks_url: reader.value(&settings::JWKS_URL, values::url),
             issuer: reader.value(&settings::ISSUER, links::url_text),
             audience: reader.value(&settings::AUDIENCE, links::url_text),

@@ -233,6 +233,9 @@ settings! {
     AUTHORIZE_URL = "authorize-url", Some("oauth.authorize_url"),
         Some("https://authz.constantcontact.com/oauth2/default/v1/authorize"), Kind::Url,
         "The page where an account's owner consents";
+    DEVICE_AUTHORIZE_URL = "device-authorize-url", Some("oauth.device_authorize_url"),
+        Some("https://authz.constantcontact.com/oauth2/default/v1/device/authorize"), Kind::Url,
+        "Where codes are asked for that an owner types in elsewhere (device flow)";
     JWKS_URL = "jwks-url", Some("oauth.jwks_url"),
         Some("https://identity.constantcontact.com/oauth2/aus1lm3ry9mF7x2Ja0h8/v1/keys"), Kind::Url,
         "The keys that sign access tokens, for passthrough=verified";

@@ -65,6 +65,10 @@ pub struct Standing {
 pub(super) struct FlowId(u64);
 
 impl FlowId {
+    pub(super) const fn of_number(number: u64) -> Self {
+        Self(number)
+    }
+
     pub(super) fn of_state(state: &StateDigest) -> Self {
         let [a, b, c, d, e, f, g, h, ..] = *state.as_bytes();
         Self(u64::from_be_bytes([a, b, c, d, e, f, g, h]))

@@ -98,7 +98,8 @@ impl RefreshAnswer {
 
 impl RefreshAnswer {
     /// What a token lane learns from it; when tokens end is of no interest there.
-    pub(super) const fn result(&self) -> RefreshResult {
+    #[must_use]
+    pub const fn result(&self) -> RefreshResult {
         match self {
             Self::Received(_) => RefreshResult::Received { access_expires_at: None },
             Self::InvalidGrant => RefreshResult::InvalidGrant,

@@ -66,8 +66,13 @@ impl Errand {
 
     /// The request has ended so: the lane is free for the next one.
     pub fn answered(&mut self, answer: &RefreshAnswer) {
+        self.ended(answer.result(), answer.outcome());
+    }
+
+    /// The request has ended with this for the lane, and this for the metrics.
+    pub fn ended(&mut self, result: RefreshResult, outcome: &'static str) {
         if !std::mem::replace(&mut self.answered, true) {
-            self.tell(ErrandNews::Answered(answer.result(), answer.outcome()));
+            self.tell(ErrandNews::Answered(result, outcome));
         }
     }
 

@@ -79,13 +79,13 @@ async fn a_stop_waits_for_an_exchange_that_is_under_way_and_stores_it() {
 }
 
 /// The command line, waiting for an owner.
-struct Waiting {
+pub(crate) struct Waiting {
     child: tokio::process::Child,
     lines: tokio::io::Lines<tokio::io::BufReader<tokio::process::ChildStdout>>,
 }
 
 impl Waiting {
-    fn start(rig: &Rig, args: &[&str]) -> Self {
+    pub(crate) fn start(rig: &Rig, args: &[&str]) -> Self {
         let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_ctct-proxy"))
             .args(["tenant", "connect", "acme", "--admin-url", &rig.admin_url("")])
             .args(args)
@@ -98,11 +98,11 @@ impl Waiting {
         Self { child, lines: tokio::io::BufReader::new(out).lines() }
     }
 
-    async fn line(&mut self) -> String {
+    pub(crate) async fn line(&mut self) -> String {
         self.lines.next_line().await.expect("text").expect("a line")
     }
 
-    async fn end(&mut self) -> Option<i32> {
+    pub(crate) async fn end(&mut self) -> Option<i32> {
         self.child.wait().await.expect("a status").code()
     }
 }

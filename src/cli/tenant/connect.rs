@@ -1,4 +1,5 @@
-//! `tenant connect`: a link for the owner of an account, and waiting until it is connected.
+//! `tenant connect`: a link or a code for the owner of an account, and waiting until it is
+//! connected.
 
 use std::time::Duration;
 
@@ -22,9 +23,12 @@ pub struct ConnectArgs {
     /// The API key to connect the account with
     #[arg(long, value_name = "NAME")]
     pub api_key: ApiKeyName,
-    /// Where the owner is sent afterwards; its origin must be among oauth.return_to_origins
+    /// Where the owner is sent afterwards; the configuration must list its origin
     #[arg(long, value_name = "URL")]
     pub return_to: Option<String>,
+    /// Show a code that the owner types in elsewhere, for API keys without an address for browsers
+    #[arg(long, conflicts_with = "return_to")]
+    pub device: bool,
     /// Print the link and do not wait
     #[arg(long)]
     pub no_wait: bool,
@@ -44,10 +48,18 @@ pub(super) async fn run(args: &ConnectArgs, console: &mut Console<'_>) -> anyhow
     if let Some(link) = &args.return_to {
         wish["return_to"] = link.as_str().into();
     }
+    if args.device {
+        wish["flow"] = "device".into();
+    }
     let (_, begun) = client.call(Method::POST, &path, Some(&wish)).await?;
-    let link = begun["authorize_url"].as_str().context("the proxy gave no link")?;
+    let link = ["authorize_url", "verification_uri_complete", "verification_uri"];
+    let link = link.iter().find_map(|name| begun[*name].as_str());
+    let link = link.context("the proxy gave no link")?;
     console.remark(&format!("the owner of the account opens this link until {}:", until(&begun)));
     console.print(link)?;
+    if let Some(code) = begun["user_code"].as_str() {
+        console.print(&format!("code: {code}"))?;
+    }
     if args.no_wait {
         return Ok(OK);
     }

@@ -219,6 +219,7 @@ impl RigBuilder {
             .with(&settings::UPSTREAM_URL, self.upstream.unwrap_or_else(|| sandbox.url()))
             .with(&settings::TOKEN_URL, sandbox.token_url())
             .with(&settings::AUTHORIZE_URL, sandbox.authorize_url());
+        flags = flags.with(&settings::DEVICE_AUTHORIZE_URL, sandbox.device_authorize_url());
         if flags.value(&settings::JWKS_URL).is_none() {
             flags = flags.with(&settings::JWKS_URL, sandbox.keys_url());
         }
