@@ -23,6 +23,9 @@ cp "$root/tests/mutants/Cargo.toml" "$root/Cargo.lock" "$root/rust-toolchain.tom
 cp "$root/tests/mutants/mutants.toml" "$copy/.cargo/mutants.toml"
 printf '//! The engine alone.\n\npub mod engine;\n' >"$copy/src/lib.rs"
 
+# The same cases for every mutant, so that the list is the same at every run.
 cd "$copy"
-PROPTEST_CASES=${PROPTEST_CASES:-64} PROPTEST_MAX_SHRINK_ITERS=0 \
+PROPTEST_RNG_SEED=${PROPTEST_RNG_SEED:-1} \
+    PROPTEST_CASES=${PROPTEST_CASES:-64} \
+    PROPTEST_MAX_SHRINK_ITERS=0 \
     "$cargo" mutants --jobs "${JOBS:-2}" "$@"

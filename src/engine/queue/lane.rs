@@ -25,6 +25,12 @@ impl Member {
     fn within(self, turns: usize) -> usize {
         self.free.min(self.weight.saturating_mul(turns))
     }
+
+    /// Its calls that leave in a turn of which `turn_left` are left, and in `turns` more. They are
+    /// more than full turns have when its weight was lowered meanwhile.
+    fn after(self, turn_left: usize, turns: usize) -> usize {
+        self.free.min(self.weight.saturating_mul(turns).saturating_add(turn_left))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -128,18 +134,14 @@ impl Lane {
             (None, Some(asker)) => self.in_turn(asker.ix, turn),
             _ => 0,
         };
-        let started = if place == Some(0) { 0 } else { self.started(turn, turn_left) };
+        let begun = self.first().filter(|_| turn_left > 0 && place != Some(0));
+        let (full, rest) = begun.map_or((0, 0), |first| {
+            let member = self.member(first);
+            (member.within(turn.saturating_add(1)), member.after(turn_left, turn))
+        });
         let others = everybody.saturating_sub(free_own).saturating_add(before);
-        others.saturating_sub(own_before).saturating_sub(started).saturating_add(own)
-    }
-
-    /// By how much the first in the ring sends less in this and `turn` more turns, because part of
-    /// its turn is over.
-    fn started(&self, turn: usize, turn_left: usize) -> usize {
-        let Some(first) = self.first().filter(|_| turn_left > 0) else { return 0 };
-        let member = self.member(first);
-        let rest = member.weight.saturating_mul(turn).saturating_add(turn_left).min(member.free);
-        member.within(turn.saturating_add(1)).saturating_sub(rest)
+        let others = others.saturating_sub(own_before).saturating_add(rest).saturating_sub(full);
+        others.saturating_add(own)
     }
 
     fn place(&self, ticket: u64) -> Option<usize> {
