@@ -117,16 +117,18 @@ fn the_estimate_is_the_number_of_calls_that_leave_before() {
 }
 
 #[test]
-fn a_turn_under_way_keeps_its_length_when_the_weight_is_lowered() {
+fn a_lowered_weight_counts_from_the_next_turn() {
     let (mut queue, tenants) = queue(&[3, 1]);
-    for call in 0..4 {
+    for call in 0..5 {
         queue.push(tenants[0], Class::Normal, next(), call);
     }
     assert_eq!(queue.pop([true; 3]), Some(0));
     queue.set_weight(tenants[0], 1);
     assert_eq!(queue.ahead(Some(tenants[1]), Class::Normal), 2);
     queue.push(tenants[1], Class::Normal, next(), 10);
-    assert_eq!(drain(&mut queue), [1, 2, 10, 3]);
+    assert_eq!(queue.ahead(Some(tenants[1]), Class::Normal), 4);
+    queue.push(tenants[1], Class::Normal, next(), 11);
+    assert_eq!(drain(&mut queue), [1, 2, 10, 3, 11, 4]);
 }
 
 #[test]
