@@ -6,11 +6,9 @@
 //! the ring is found by ticket, and only the shorter side of the ring is looked at.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use super::TenantIx;
-
-/// `rounds` longer than this is shortened when its end is empty.
-const ROUNDS_KEPT: usize = 64;
 
 /// A tenant in one class.
 #[derive(Clone, Copy, Debug, Default)]
@@ -81,18 +79,22 @@ impl Lane {
         let before = std::mem::replace(&mut member.free, free);
         let weight = member.weight.max(1);
         self.free = self.free.saturating_sub(before).saturating_add(free);
-        for call in before.min(free)..before.max(free) {
+        self.change_rounds(before..free, weight, u32::saturating_add);
+        self.change_rounds(free..before, weight, u32::saturating_sub);
+        while self.rounds.last() == Some(&0) {
+            self.rounds.pop();
+        }
+    }
+
+    fn change_rounds(&mut self, calls: Range<usize>, weight: usize, by_one: fn(u32, u32) -> u32) {
+        for call in calls {
             let round = call.checked_div(weight).unwrap_or(call);
             if self.rounds.len() <= round {
                 self.rounds.resize(round.saturating_add(1), 0);
             }
             if let Some(calls) = self.rounds.get_mut(round) {
-                *calls =
-                    if free > before { calls.saturating_add(1) } else { calls.saturating_sub(1) };
+                *calls = by_one(*calls, 1);
             }
-        }
-        while self.rounds.len() > ROUNDS_KEPT && self.rounds.last() == Some(&0) {
-            self.rounds.pop();
         }
     }
 
