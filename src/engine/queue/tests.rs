@@ -85,6 +85,21 @@ fn a_held_tenant_gets_no_turn_and_loses_nothing() {
 }
 
 #[test]
+fn a_tenant_has_one_place_and_from_its_first_call_on() {
+    let (mut queue, tenants) = queue(&[1, 1]);
+    queue.push(tenants[1], Class::Normal, next(), 10);
+    queue.push(tenants[0], Class::Normal, next(), 0);
+    assert_eq!(drain(&mut queue), [10, 0]);
+    for call in 0..3 {
+        queue.push(tenants[0], Class::Normal, next(), call);
+        queue.push(tenants[1], Class::Normal, next(), 10 + call);
+    }
+    queue.hold(tenants[0]);
+    queue.unhold(tenants[0]);
+    assert_eq!(drain(&mut queue), [0, 10, 1, 11, 2, 12]);
+}
+
+#[test]
 fn a_repeat_goes_first_and_a_leaver_frees_its_place() {
     let (mut queue, tenants) = queue(&[1]);
     queue.push(tenants[0], Class::Normal, next(), 0);
