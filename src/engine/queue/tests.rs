@@ -160,6 +160,20 @@ fn a_removed_tenant_returns_its_calls() {
 }
 
 #[test]
+fn a_removed_tenant_leaves_no_place_to_its_successor() {
+    let (mut queue, tenants) = queue(&[1, 1, 1]);
+    for ix in &tenants {
+        queue.push(*ix, Class::Normal, next(), 0);
+    }
+    queue.remove_tenant(tenants[0]);
+    let again = queue.add_tenant(1);
+    queue.unhold(again);
+    queue.push(again, Class::Normal, next(), 0);
+    queue.push(again, Class::Normal, next(), 0);
+    assert_eq!(queue.ahead(Some(tenants[1]), Class::Normal), 3);
+}
+
+#[test]
 fn a_class_that_may_not_go_keeps_its_calls_its_order_and_its_credit() {
     let mut queue = FairQueue::default();
     let ix = queue.add_tenant(1);
