@@ -131,19 +131,13 @@ impl Lane {
             None => self.in_turns(turn, turn.saturating_add(1)),
             Some(place) => self.before(place, turn),
         };
-        // the own calls of that turn are not among those before its place, unless it has none
-        let own_before = match (place, asker) {
-            (None, Some(asker)) => self.in_turn(asker.ix, turn),
-            _ => 0,
-        };
         let begun = self.first().filter(|_| turn_left > 0 && place != Some(0));
         let (full, rest) = begun.map_or((0, 0), |first| {
             let member = self.member(first);
             (member.within(turn.saturating_add(1)), member.after(turn_left, turn))
         });
         let others = everybody.saturating_sub(free_own).saturating_add(before);
-        let others = others.saturating_sub(own_before).saturating_add(rest).saturating_sub(full);
-        others.saturating_add(own)
+        others.saturating_add(rest).saturating_sub(full).saturating_add(own)
     }
 
     fn place(&self, ticket: u64) -> Option<usize> {
