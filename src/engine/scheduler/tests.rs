@@ -2,6 +2,7 @@
 //! that is a number.
 
 mod days;
+mod edges;
 mod promises;
 mod random;
 
