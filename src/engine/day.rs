@@ -187,17 +187,13 @@ impl Ration {
 
     /// How long until `need` paced calls may have left.
     fn wait_in(&self, shares: Shares, need: u128) -> Duration {
-        let level = self.level.unwrap_or_default();
-        if shares.open > 0 && need <= level {
-            return Duration::ZERO;
-        }
+        let short = need.saturating_sub(self.level.unwrap_or_default());
         let nanos = if shares.open == 0 {
             // until what is kept has melted below what remains, and then as it melts on
             let melted = portion(shares.remaining, DAY, shares.kept_whole.max(1));
-            let then = portion(need.saturating_sub(level), DAY, shares.kept_whole.max(1));
+            let then = portion(short, DAY, shares.kept_whole.max(1));
             shares.left.saturating_sub(melted).saturating_add(then).max(1)
         } else {
-            let short = need.saturating_sub(level);
             portion(short, shares.left, shares.open)
         };
         let nanos = nanos.min(shares.left);
