@@ -5,7 +5,7 @@
 //! | the five promises of the beginning | `promises`, `crashes`, `secrecy`, `sdk` |
 //! | what passes and is refused | `faithful`, `identity`, `refusals`, `raw_requests`, `bodies` |
 //! | what the upstream's refusals lead to | `repeats`, `trouble`, `tokens` |
-//! | waiting | `rates`, `queue`, `leaving`, `edges` |
+//! | waiting | `pace`, `rates`, `queue`, `leaving`, `edges` |
 //! | the process | `life`, `reload`, `starting`, `full_disk`, `memory` |
 //!
 //! The sandbox's log is the judge. Ports are free ones, nothing depends on the time of day or on
@@ -34,6 +34,8 @@ mod leaving;
 mod life;
 #[path = "main/memory.rs"]
 mod memory;
+#[path = "main/pace.rs"]
+mod pace;
 #[path = "main/promises.rs"]
 mod promises;
 #[path = "main/queue.rs"]

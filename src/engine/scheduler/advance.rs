@@ -193,6 +193,14 @@ impl Scheduler {
         self.advance(now);
     }
 
+    /// The upstream's transport had the whole of a call at `at`, and its answer is not there yet.
+    pub fn acknowledged(&mut self, id: CallId, at: Mono, now: Now) {
+        let Some(call) = self.calls.find_mut(id) else { return };
+        let Stage::InFlight { slot, day } = call.stage else { return };
+        call.stage = Stage::InFlight { slot: self.pacer.acknowledged(slot, at), day };
+        self.advance(now);
+    }
+
     pub(super) fn give_back(&mut self, day: Day, now: Mono) {
         let count = self.budget.give_back(day, now);
         self.uncount(day, count);
