@@ -256,3 +256,25 @@ fn a_call_that_waited_in_vain_is_told_whether_the_day_held_it() {
     world.pass(MIN);
     assert_eq!(world.refused.pop().map(|(_, why)| why), Some(Refusal::DayKept));
 }
+
+#[test]
+fn bulk_counts_the_normal_calls_that_wait_only_when_the_day_paces_both() {
+    let mut world = World::new(Limits { per_day: 100, ..limits("4") }).ready(&["a"]);
+    for _ in 0..60 {
+        world.call_of("a", Class::Interactive, 60_000).unwrap();
+    }
+    world.serve(MIN);
+    world.scheduler.pause();
+    for (class, calls) in [(Class::Bulk, 10), (Class::Normal, 6)] {
+        for _ in 0..calls {
+            world.call_of("a", class, 86_400_000).unwrap();
+        }
+    }
+    let ix = world.scheduler.tenants.ix(&name("a"));
+    let wait = |world: &World| world.scheduler.day_wait(ix, Class::Bulk);
+    assert_eq!(wait(&world), world.scheduler.ration.wait(Class::Bulk, 11));
+    let reserve = Reserve::from_percent(90).unwrap();
+    world.scheduler.reconfigure(Limits { per_day: 100, reserve, ..limits("4") }, world.now);
+    assert_eq!(wait(&world), world.scheduler.ration.wait(Class::Bulk, 17));
+    assert_ne!(wait(&world), world.scheduler.ration.wait(Class::Bulk, 11));
+}

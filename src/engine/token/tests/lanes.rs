@@ -170,3 +170,108 @@ fn a_clock_that_is_apart_by_more_than_a_second_has_stepped() {
         assert_eq!(world.is_ready(0), ready, "{back:?}");
     }
 }
+
+#[test]
+fn a_refresh_that_changes_nothing_for_callers_is_not_told_and_moves_the_timer() {
+    let mut world = World::with_life(secs(1_000));
+    world.orders();
+    let told = world.changes.len();
+    assert!(world.keeper.refresh_now(&tenant(0), world.now));
+    world.receive(0, 1);
+    world.orders();
+    assert_eq!((world.changes.len(), world.keeper.expiries.len()), (told, 1));
+}
+
+#[test]
+fn who_has_been_served_wants_nothing_more() {
+    let mut world = World::with_life(secs(0));
+    world.demand(0, secs(300));
+    world.receive(0, 1);
+    assert_eq!(world.wanting(), 0);
+}
+
+#[test]
+fn a_token_of_two_seconds_is_of_use_and_a_shorter_one_is_not() {
+    for (life, alarms) in [(2_000, vec![]), (1_999, vec![Alarm::UselessToken])] {
+        let mut world = World::with_life(secs(0));
+        world.demand(0, secs(30));
+        let access_expires_at = Some(world.now.unix.plus(Duration::from_millis(life)));
+        world.exchange(0, RefreshResult::Received { access_expires_at });
+        world.orders();
+        world.keeper.persisted(&tenant(0), 1, Write::Done(2), world.now);
+        world.orders();
+        assert_eq!(world.alarms, alarms, "{life} ms");
+    }
+}
+
+#[test]
+fn an_answer_without_tokens_is_told_and_other_trouble_is_not() {
+    for (trouble, alarms) in
+        [(Trouble::NotTokens, vec![Alarm::NotTokens]), (Trouble::ServerError, vec![])]
+    {
+        let mut world = World::with_life(secs(0));
+        world.demand(0, secs(30));
+        world.exchange(0, RefreshResult::Trouble(trouble));
+        world.orders();
+        assert_eq!(world.alarms, alarms);
+    }
+}
+
+#[test]
+fn an_answer_that_fits_nothing_under_way_is_passed_over() {
+    let mut world = World::with_life(secs(0));
+    world.demand(0, secs(30));
+    assert_eq!(world.order(), Command::Begin { tenant: tenant(0), version: 1 });
+    world.keeper.begun(&tenant(0), 2, Write::Done(()), world.now);
+    world.keeper.refreshed(&tenant(0), 1, RefreshResult::InvalidGrant, world.now);
+    assert_eq!(world.orders(), []);
+    world.keeper.begun(&tenant(0), 1, Write::Done(()), world.now);
+    assert!(matches!(world.order(), Command::Refresh { .. }));
+}
+
+#[test]
+fn a_rejection_of_tokens_that_were_replaced_is_no_news_however_late() {
+    let mut world = World::with_life(DAY);
+    world.keeper.rejected(&tenant(0), 1, world.now);
+    world.receive(0, 1);
+    world.pass(secs(600));
+    world.keeper.rejected(&tenant(0), 1, world.now);
+    assert_eq!(world.orders(), []);
+}
+
+#[test]
+fn rejections_are_a_row_until_none_came_for_a_minute() {
+    let minute = secs(60);
+    let longer = Duration::from_millis(60_001);
+    for (after, rest) in [(secs(1), secs(2)), (minute, secs(2)), (longer, secs(1))] {
+        let mut world = World::with_life(DAY);
+        world.keeper.rejected(&tenant(0), 1, world.now);
+        world.receive(0, 1);
+        world.pass(after);
+        world.keeper.rejected(&tenant(0), 2, world.now);
+        world.receive(0, 2);
+        world.pass(rest - Duration::from_millis(1));
+        world.keeper.rejected(&tenant(0), 3, world.now);
+        assert_eq!(world.orders(), [], "{after:?}");
+        world.pass(Duration::from_millis(1));
+        world.keeper.rejected(&tenant(0), 3, world.now);
+        assert_eq!(world.order(), Command::Begin { tenant: tenant(0), version: 3 });
+    }
+}
+
+#[test]
+fn it_is_told_until_when_a_token_serves_and_whether_it_is_being_renewed() {
+    let mut world = World::with_life(secs(1_000));
+    let end = Unix::from_secs(START + 1_000);
+    let usable_until = Some((end.minus(secs(300)), end.minus(secs(30))));
+    assert_eq!(world.keeper.usable_until(&tenant(0)), usable_until);
+    let is_refreshing = |world: &World| world.keeper.is_refreshing(&tenant(0), world.now);
+    assert!(!is_refreshing(&world));
+    world.load(1, None);
+    world.demand(1, secs(30));
+    assert!(matches!(world.order(), Command::Begin { .. }));
+    world.keeper.refresh_now(&tenant(0), world.now);
+    assert!(is_refreshing(&world), "it waits for its turn");
+    assert_eq!(world.next_after(1), tenant(0));
+    assert!(is_refreshing(&world), "it is under way");
+}
