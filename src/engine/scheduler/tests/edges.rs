@@ -278,3 +278,15 @@ fn bulk_counts_the_normal_calls_that_wait_only_when_the_day_paces_both() {
     assert_eq!(wait(&world), world.scheduler.ration.wait(Class::Bulk, 17));
     assert_ne!(wait(&world), world.scheduler.ration.wait(Class::Bulk, 11));
 }
+
+#[test]
+fn an_acknowledged_call_lets_the_next_go_before_its_answer_is_there() {
+    let mut world = World::new(Limits { guard: Guard::Auto, ..limits("1") }).ready(&["a"]);
+    let first = world.call("a", 60_000).unwrap();
+    world.scheduler.sent(first, world.now);
+    world.call("a", 60_000).unwrap();
+    assert_eq!(world.wakes_after(), Some(Duration::from_millis(1_401)));
+    let at = world.now.mono.plus(Duration::from_millis(20));
+    world.scheduler.acknowledged(first, at, world.now);
+    assert_eq!(world.wakes_after(), Some(Duration::from_millis(1_021)));
+}
