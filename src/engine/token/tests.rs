@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 
 mod failures;
+mod lanes;
 
 pub(super) const START: u64 = 1_800_000_000;
 const DAY: Duration = Duration::from_hours(24);
