@@ -8,6 +8,7 @@
 mod body;
 mod connect;
 mod pool;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,8 @@ pub use body::{BodyError, OutBody};
 pub use connect::{ConnectError, Connector, TlsError, tls};
 pub use pool::Lease;
 use pool::Pool;
+use watch::Socket;
+pub use watch::Watch;
 
 /// What the connections are made with.
 pub struct Parts {
@@ -49,11 +52,15 @@ pub struct Upstream {
 
 /// A connection in hand: ready to send one request.
 pub struct Connection {
-    sender: Sender,
+    link: Link,
     pool: Arc<Pool>,
 }
 
-type Sender = http1::SendRequest<OutBody>;
+/// One end of a connection.
+struct Link {
+    sender: http1::SendRequest<OutBody>,
+    socket: Socket,
+}
 
 /// How long an idle connection may take to be ready. One that is not ready at once still sends the
 /// body of an earlier request, whose caller may never end it.
@@ -86,20 +93,28 @@ impl Upstream {
     /// # Errors
     /// When none can be made within the connect time-out; nothing was sent.
     pub async fn connection(&self) -> Result<Connection, ConnectError> {
-        while let Some(mut sender) = self.pool.take_idle() {
+        while let Some(mut link) = self.pool.take_idle() {
+            let sender = &mut link.sender;
             let ready = sender.is_ready()
                 || matches!(tokio::time::timeout(READY_MAX, sender.ready()).await, Ok(Ok(())));
             if ready {
-                return Ok(Connection { sender, pool: self.pool.clone() });
+                return Ok(Connection { link, pool: self.pool.clone() });
             }
         }
         // boxed: a handshake is large, and most calls need none
-        let sender = Box::pin(self.pool.connect()).await?;
-        Ok(Connection { sender, pool: self.pool.clone() })
+        let link = Box::pin(self.pool.connect()).await?;
+        Ok(Connection { link, pool: self.pool.clone() })
     }
 }
 
 impl Connection {
+    /// Watches for the acknowledgement of a request that is sent next; `None` where it is not to
+    /// be seen.
+    #[must_use]
+    pub fn watch(&self, request: &Request<OutBody>) -> Option<Watch> {
+        Watch::start(&self.link.socket, request)
+    }
+
     /// Sends the request and waits for the head of its answer. The lease gives the connection back
     /// when it is dropped, which is to be when the answer's body has been read or is not wanted.
     ///
@@ -110,8 +125,8 @@ impl Connection {
         mut request: Request<OutBody>,
     ) -> Result<(Response<Incoming>, Lease), SendError> {
         *request.version_mut() = http::Version::HTTP_11;
-        let answer = self.sender.try_send_request(request).await;
-        let lease = Lease::new(self.sender, self.pool);
+        let answer = self.link.sender.try_send_request(request).await;
+        let lease = Lease::new(self.link, self.pool);
         answer.map_or_else(|error| Err(send_error(error)), |answer| Ok((answer, lease)))
     }
 }

@@ -7,7 +7,7 @@
 //! | callers with tokens of their own | `passthrough` |
 //! | how accounts are connected | `connect`, `connecting`, `device` |
 //! | what the upstream's refusals lead to | `repeats`, `trouble`, `tokens` |
-//! | waiting | `rates`, `queue`, `leaving`, `edges` |
+//! | waiting | `pace`, `rates`, `queue`, `leaving`, `edges` |
 //! | the process | `life`, `reload`, `starting`, `full_disk`, `memory` |
 //!
 //! The sandbox's log is the judge. Ports are free ones, nothing depends on the time of day or on
@@ -42,6 +42,8 @@ mod leaving;
 mod life;
 #[path = "main/memory.rs"]
 mod memory;
+#[path = "main/pace.rs"]
+mod pace;
 #[path = "main/passthrough.rs"]
 mod passthrough;
 #[path = "main/promises.rs"]

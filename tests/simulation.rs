@@ -78,16 +78,26 @@ fn an_uneven_upstream_costs_little_where_acknowledgements_are_told() {
 
 #[test]
 fn a_token_bucket_is_found_out_and_used_whole() {
-    let bucket = Long { server: Server::Short, model: Model::TokenBucket }.measure(3);
+    let acknowledgements = Acknowledgements::Hidden;
+    let bucket =
+        Long { server: Server::Short, acknowledgements, model: Model::TokenBucket }.measure(3);
     assert!(bucket.worst() <= 20, "{bucket:?}");
     assert!(bucket.last_share() >= 99.0, "{bucket:?}");
 }
 
 #[test]
 fn a_sliding_log_refuses_a_handful_while_it_is_asked() {
-    let log = Long { server: Server::Short, model: Model::SlidingLog }.measure(3);
+    let acknowledgements = Acknowledgements::Hidden;
+    let log = Long { server: Server::Short, acknowledgements, model: Model::SlidingLog }.measure(3);
     assert!((1..=4).contains(&log.refused()), "asked, and not again soon: {log:?}");
     assert!(log.last_share() >= 97.0, "{log:?}");
+}
+
+#[test]
+fn acknowledgements_of_an_edge_are_soon_not_believed() {
+    let acknowledgements = Acknowledgements::OfEdge;
+    let log = Long { server: Server::Slow, acknowledgements, model: Model::SlidingLog }.measure(3);
+    assert!((1..=long::EDGE_REFUSED_MAX).contains(&log.refused()), "{log:?}");
 }
 
 #[test]

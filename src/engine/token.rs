@@ -132,7 +132,10 @@ impl TokenKeeper {
 
     /// The tenant is gone.
     pub fn remove(&mut self, name: &TenantName, now: Now) {
-        self.take(name);
+        if let Some(tenant) = self.take(name) {
+            // its request may have been under way, and the lane rests
+            self.touch_lane(&tenant.api_key, now);
+        }
         self.advance(now);
     }
 

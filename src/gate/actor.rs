@@ -57,6 +57,10 @@ pub(super) enum Message {
         id: CallId,
         at: Now,
     },
+    Acknowledged {
+        id: CallId,
+        at: Mono,
+    },
     Settle {
         id: CallId,
         outcome: Outcome,
@@ -166,6 +170,9 @@ impl Actor {
                 self.scheduler.cancel(id, self.clock.now());
             }
             Message::Sent { id, at } => self.scheduler.sent(id, at),
+            Message::Acknowledged { id, at } => {
+                self.scheduler.acknowledged(id, at, self.clock.now());
+            }
             Message::Settle { id, outcome, at } => self.settle(id, outcome, at),
             Message::SetTenant { tenant, readiness, paused, weight } => {
                 let now = self.clock.now();

@@ -140,6 +140,13 @@ impl Drop for Permit {
 }
 
 impl Spent {
+    /// The upstream's transport had the whole request so long ago.
+    pub fn acknowledged(&self, ago: std::time::Duration) {
+        let now = self.key.shared.clock.now();
+        let at = now.mono.minus(ago);
+        self.key.send(Message::Acknowledged { id: self.id, at });
+    }
+
     /// Tells what became of the call.
     pub fn settle(mut self, outcome: Outcome) {
         self.end(outcome);

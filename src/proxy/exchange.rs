@@ -3,7 +3,7 @@
 //! Once bytes have left, the exchange is carried on to the head of the answer even when the caller
 //! leaves, in a task of its own, so that what the upstream said of the limits is always learned.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,9 +13,16 @@ use tokio_util::task::TaskTracker;
 use super::answer::{AnswerBody, Patience};
 use super::classify;
 use crate::clock::Clock;
+use crate::engine::Mono;
 use crate::engine::outcome::{Health, Outcome};
-use crate::gate::{KeyGate, Permit};
-use crate::upstream::{Connection, OutBody, SendError};
+use crate::gate::{KeyGate, Permit, Spent};
+use crate::upstream::{Connection, OutBody, SendError, Watch};
+
+/// So long after a request left, its acknowledgement is first looked for; then after twice as long.
+/// The kernel says when it came, so looks may be few.
+const LOOK_FIRST: Duration = Duration::from_millis(25);
+/// A slot is free not much later, so that no look is made after this.
+const LOOK_LAST: Duration = Duration::from_millis(800);
 
 /// What came of a sending.
 pub(super) enum Sent {
@@ -47,9 +54,11 @@ impl Sending {
 
     async fn run(self) -> Sent {
         let Self { permit, connection, request, timeout, key, clock } = self;
+        let watch = connection.watch(&request);
         let started = clock.mono();
         let spent = permit.spend();
-        let Ok(reply) = tokio::time::timeout(timeout, connection.send(request)).await else {
+        let lookout = Lookout { watch, spent: &spent, clock: &clock, started };
+        let Some(reply) = lookout.wait(connection.send(request), timeout).await else {
             spent.settle(Outcome::Lost);
             return Sent::TimedOut;
         };
@@ -75,6 +84,38 @@ impl Sending {
             patience: Patience::new(timeout),
         });
         Sent::Answer { answer, outcome }
+    }
+}
+
+/// Looks for the acknowledgement of a request while its answer is awaited.
+struct Lookout<'a> {
+    watch: Option<Watch>,
+    spent: &'a Spent,
+    clock: &'a Clock,
+    started: Mono,
+}
+
+impl Lookout<'_> {
+    /// The reply; `None` when it took longer than `timeout`. One timer serves all looks and the
+    /// time-out, and no look is made for an upstream that is quick.
+    async fn wait<R>(mut self, reply: impl Future<Output = R>, timeout: Duration) -> Option<R> {
+        let mut reply = pin!(reply);
+        let mut look = Some(LOOK_FIRST);
+        loop {
+            look = look.filter(|after| self.watch.is_some() && *after <= LOOK_LAST.min(timeout));
+            let due = self.started.plus(look.unwrap_or(timeout));
+            tokio::select! {
+                biased;
+                reply = &mut reply => return Some(reply),
+                () = self.clock.sleep_until(due) => {}
+            }
+            let after = look?;
+            if let Some(ago) = self.watch.as_ref().and_then(Watch::acknowledged) {
+                self.spent.acknowledged(ago);
+                self.watch = None;
+            }
+            look = Some(after.saturating_mul(2));
+        }
     }
 }
 

@@ -11,7 +11,8 @@ use hyper::client::conn::http1;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use super::{ConnectError, Connector, Parts, Sender};
+use super::watch::Socket;
+use super::{ConnectError, Connector, Link, Parts};
 use crate::clock::Clock;
 use crate::engine::Mono;
 
@@ -28,25 +29,25 @@ pub(super) struct Pool {
     connect_timeout: Duration,
     clock: Clock,
     tracker: TaskTracker,
-    idle: Mutex<Vec<(Sender, Mono)>>,
+    idle: Mutex<Vec<(Link, Mono)>>,
 }
 
 /// A connection that is in use; it goes back when this is dropped.
-pub struct Lease(Option<(Sender, Arc<Pool>)>);
+pub struct Lease(Option<(Link, Arc<Pool>)>);
 
 impl Lease {
-    pub(super) fn new(sender: Sender, pool: Arc<Pool>) -> Self {
-        Self(Some((sender, pool)))
+    pub(super) fn new(link: Link, pool: Arc<Pool>) -> Self {
+        Self(Some((link, pool)))
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some((sender, pool)) = self.0.take()
-            && !sender.is_closed()
+        if let Some((link, pool)) = self.0.take()
+            && !link.sender.is_closed()
         {
             let at = pool.clock.mono();
-            pool.idle().push((sender, at));
+            pool.idle().push((link, at));
         }
     }
 }
@@ -82,17 +83,17 @@ impl Pool {
         pool
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<(Sender, Mono)>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<(Link, Mono)>> {
         // the guard is held for pushes and pops only, none of which leaves the list half changed
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn take_idle(&self) -> Option<Sender> {
+    pub(super) fn take_idle(&self) -> Option<Link> {
         let now = self.clock.now().mono;
         let mut idle = self.idle();
-        while let Some((sender, since)) = idle.pop() {
-            if !sender.is_closed() && now.since(since) < IDLE_MAX {
-                return Some(sender);
+        while let Some((link, since)) = idle.pop() {
+            if !link.sender.is_closed() && now.since(since) < IDLE_MAX {
+                return Some(link);
             }
         }
         None
@@ -101,18 +102,19 @@ impl Pool {
     fn sweep(&self) {
         let now = self.clock.now().mono;
         let mut idle = self.idle();
-        idle.retain(|(sender, since)| !sender.is_closed() && now.since(*since) < IDLE_MAX);
+        idle.retain(|(link, since)| !link.sender.is_closed() && now.since(*since) < IDLE_MAX);
         idle.shrink_to(16);
     }
 
-    pub(super) async fn connect(&self) -> Result<Sender, ConnectError> {
+    pub(super) async fn connect(&self) -> Result<Link, ConnectError> {
         tokio::time::timeout(self.connect_timeout, self.handshake())
             .await
             .map_err(|_| ConnectError::TimedOut(self.connect_timeout))?
     }
 
-    async fn handshake(&self) -> Result<Sender, ConnectError> {
+    async fn handshake(&self) -> Result<Link, ConnectError> {
         let io = self.connector.connect(self.url.clone()).await?;
+        let (socket, kept) = Socket::of(&io);
         let (mut sender, connection) =
             http1::Builder::new().handshake(io).await.map_err(ConnectError::Handshake)?;
         // not awaited by a stop: an idle connection ends when its sender is dropped
@@ -120,8 +122,9 @@ impl Pool {
             if let Err(error) = connection.await {
                 debug!(%error, "a connection to the upstream ended");
             }
+            drop(kept);
         });
         sender.ready().await.map_err(ConnectError::Handshake)?;
-        Ok(sender)
+        Ok(Link { sender, socket })
     }
 }

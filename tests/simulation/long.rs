@@ -5,13 +5,16 @@ use crate::network::{Network, Server};
 use crate::run::{Acknowledgements, Scene, run};
 use crate::upstream::Model;
 
+/// The most refusals in a long run behind an edge, until its acknowledgements are not believed.
+pub(crate) const EDGE_REFUSED_MAX: u32 = 10;
 /// Calls in a second.
 const CALLS: u32 = 4;
 
-/// Four calls a second over a wan, and no acknowledgements.
+/// Four calls a second over a wan.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Long {
     pub(crate) server: Server,
+    pub(crate) acknowledgements: Acknowledgements,
     pub(crate) model: Model,
 }
 
@@ -32,7 +35,7 @@ impl Long {
             calls: CALLS,
             network: Network::Wan,
             server: self.server,
-            acknowledgements: Acknowledgements::Hidden,
+            acknowledgements: self.acknowledgements,
             model: self.model,
             seed: SEED,
         };

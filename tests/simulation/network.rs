@@ -94,6 +94,12 @@ impl Network {
     }
 }
 
+/// From an edge in front of the upstream to what counts: 2 ms and an exponential of mean 20 ms, at
+/// most 100 ms.
+pub(crate) fn behind_edge(chance: &mut Chance) -> Duration {
+    ms(2.0 + chance.exponential_up_to(20.0, 98.0))
+}
+
 /// What the upstream takes for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Server {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ctct_proxy::engine::pacer::{Pacer, Slot};
 use ctct_proxy::engine::{Guard, Mono};
 
-use crate::network::{Chance, Network, Server, ms};
+use crate::network::{Chance, Network, Server, behind_edge, ms};
 use crate::upstream::{Model, Upstream};
 
 /// A timer fires up to this late, in milliseconds.
@@ -23,6 +23,9 @@ const UNDER_WAY_MAX: usize = 1_024;
 pub(crate) enum Acknowledgements {
     Told,
     Hidden,
+    /// They are told, and are an edge's: the upstream counts the call only when the edge has
+    /// passed it on.
+    OfEdge,
 }
 
 /// What is simulated.
@@ -164,6 +167,10 @@ impl Run {
         let server = if passed { self.scene.server } else { Server::Short };
         let takes = server.takes(&mut self.chance);
         let answered = now + takes + network.way(&mut self.chance);
+        let answered = match self.scene.acknowledgements {
+            Acknowledgements::OfEdge => answered + behind_edge(&mut self.chance),
+            Acknowledgements::Told | Acknowledgements::Hidden => answered,
+        };
         if self.scene.acknowledgements == Acknowledgements::Told {
             let delayed = ms(self.chance.between(0.0, DELAYED_ACK_MS));
             let alone = now + delayed + network.way(&mut self.chance);
@@ -171,6 +178,14 @@ impl Run {
             self.push(at, Event::Acknowledgement(call));
         }
         self.push(answered, Event::Answer { call, passed });
+    }
+
+    /// An edge has a call at `now` and acknowledges it; it takes so long to pass it on.
+    fn edge(&mut self, call: usize, now: Duration) -> Duration {
+        let delayed = ms(self.chance.between(0.0, DELAYED_ACK_MS));
+        let at = now + delayed + self.scene.network.way(&mut self.chance);
+        self.push(at, Event::Acknowledgement(call));
+        behind_edge(&mut self.chance)
     }
 
     /// Lets leave what may, and sets the timer for the next.
@@ -183,7 +198,11 @@ impl Run {
             assert!(self.slots[call].is_none(), "too many calls under way");
             self.slots[call] = Some(self.pacer.sent(slot, mono));
             let way = self.scene.network.way(&mut self.chance);
-            self.push(now + way, Event::Arrival(call));
+            let behind = match self.scene.acknowledgements {
+                Acknowledgements::OfEdge => self.edge(call, now + way),
+                Acknowledgements::Told | Acknowledgements::Hidden => Duration::ZERO,
+            };
+            self.push(now + way + behind, Event::Arrival(call));
         }
         let ready_at = self.pacer.ready_at();
         if ready_at != self.timer_for {

@@ -134,7 +134,7 @@ impl Scheduler {
     fn readmit(&self, ix: TenantIx, arrival: &Arrival, now: Mono) -> Result<(), Refusal> {
         let held_until = self.tenants.find(ix).map(|tenant| tenant.holds.until(arrival.class));
         match held_until {
-            Some(until) if until > now && until >= arrival.deadline => {
+            Some(until) if until > arrival.deadline => {
                 Err(Refusal::WaitTooLong { estimate: until.since(now) })
             }
             Some(_) | None => Ok(()),
@@ -190,6 +190,14 @@ impl Scheduler {
         if let Some(tenant) = self.tenants.find_mut(ix) {
             tenant.last_used = Some(now.unix);
         }
+        self.advance(now);
+    }
+
+    /// The upstream's transport had the whole of a call at `at`, and its answer is not there yet.
+    pub fn acknowledged(&mut self, id: CallId, at: Mono, now: Now) {
+        let Some(call) = self.calls.find_mut(id) else { return };
+        let Stage::InFlight { slot, day } = call.stage else { return };
+        call.stage = Stage::InFlight { slot: self.pacer.acknowledged(slot, at), day };
         self.advance(now);
     }
 

@@ -197,7 +197,6 @@ impl TokenKeeper {
             rejections: rejections.or(tenant.rejections),
             demand: tenant.demand.filter(|demand| useless && demand.live(hold_end).is_some()),
             hold: useless.then_some(Hold { until: hold_end, cause: Cause::UselessToken }),
-            reserved: tenant.reserved,
             shown: tenant.shown.take(),
             expiry_timer: tenant.expiry_timer,
             wake_timer: tenant.wake_timer,

@@ -108,7 +108,6 @@ impl Lane {
     pub(super) fn answered(&mut self, now: Mono, interval: Duration) {
         self.release();
         self.not_before = now.plus(interval);
-        self.stale |= self.trouble.is_some();
     }
 
     /// The endpoint works.

@@ -271,7 +271,7 @@ impl Tenant {
         if self.verdict.is_some() || self.reserved || self.step != Step::Rest {
             return None;
         }
-        if !self.asked && self.hold.is_some_and(|hold| hold.until > now.mono) {
+        if !self.asked && self.hold.is_some() {
             return None;
         }
         let wanted = self.demand.is_some() || self.rejected;

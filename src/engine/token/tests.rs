@@ -6,6 +6,7 @@ use super::*;
 
 mod errands;
 mod failures;
+mod lanes;
 
 pub(super) const START: u64 = 1_800_000_000;
 const DAY: Duration = Duration::from_hours(24);
