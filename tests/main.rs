@@ -5,6 +5,7 @@
 //! | the five promises of the beginning | `promises`, `crashes`, `secrecy`, `sdk` |
 //! | what passes and is refused | `faithful`, `identity`, `refusals`, `raw_requests`, `bodies` |
 //! | what the upstream's refusals lead to | `repeats`, `trouble`, `tokens` |
+//! | tokens kept through everything | `custody`, `custody_kills` |
 //! | waiting | `pace`, `rates`, `queue`, `leaving`, `edges` |
 //! | the process | `life`, `reload`, `starting`, `full_disk`, `memory` |
 //!
@@ -20,6 +21,10 @@ mod support;
 mod bodies;
 #[path = "main/crashes.rs"]
 mod crashes;
+#[path = "main/custody.rs"]
+mod custody;
+#[path = "main/custody_kills.rs"]
+mod custody_kills;
 #[path = "main/edges.rs"]
 mod edges;
 #[path = "main/faithful.rs"]
