@@ -179,13 +179,7 @@ impl App {
         }
         let config = parts::with_fixed_of(&before, config);
         self.gate.reconfigure(parts::limits(&config), &paused);
-        self.tokens
-            .reload_keys(
-                parts::key_auths(&config),
-                config.oauth.refresh_interval,
-                config.oauth.refresh_margin,
-            )
-            .await;
+        self.tokens.reload_keys(parts::key_auths(&config), parts::token_settings(&config)).await;
         self.proxy.reconfigure(parts::settings(&config));
         self.config.store(Arc::new(config));
         self.bridge.announce_all();
@@ -288,9 +282,7 @@ impl Ground {
             clock: self.clock.clone(),
             exchange: Arc::new(endpoint),
             keys: parts::key_auths(config),
-            refresh_interval: config.oauth.refresh_interval,
-            refresh_margin: config.oauth.refresh_margin,
-            seed: parts::seed(),
+            settings: parts::token_settings(config),
             changes,
             observer: observe::observer(&self.metrics, &self.events),
             tracker: self.tracker.clone(),

@@ -120,6 +120,10 @@ pub struct OAuth {
     pub refresh_interval: Duration,
     /// A token with less life than this is refreshed before use.
     pub refresh_margin: Duration,
+    /// Tokens of tenants in use are refreshed up to this long before they end; zero is never.
+    pub refresh_ahead: Duration,
+    /// Refresh tokens that were not used for so long are used; zero is never.
+    pub keep_alive_after: Duration,
 }
 
 /// `[queue]`

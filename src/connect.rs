@@ -251,6 +251,7 @@ impl Inner {
             RefreshAnswer::InvalidGrant => return Err(Failure::CodeRefused),
             RefreshAnswer::InvalidClient { .. }
             | RefreshAnswer::NotSent { .. }
+            | RefreshAnswer::NotJournalled { .. }
             | RefreshAnswer::Lost { .. }
             | RefreshAnswer::Trouble { .. } => return Err(Failure::Endpoint(answer.to_string())),
         };

@@ -17,6 +17,7 @@
 //!   clear.
 //! - Moments are kept to the millisecond at least.
 
+mod journal;
 mod measured;
 mod memory;
 mod sealed;
@@ -173,6 +174,45 @@ pub struct Grant {
     pub weight: u32,
 }
 
+/// How far a refresh had come when the process ended.
+#[derive(Clone, Debug)]
+pub enum RefreshStep {
+    /// Nothing was about to be sent.
+    Begun,
+    /// The request was about to be sent, or was.
+    Posted,
+    /// Tokens came at this moment and are not known to be stored.
+    Received {
+        /// What came.
+        tokens: Tokens,
+        /// When.
+        at: Unix,
+    },
+}
+
+impl RefreshStep {
+    /// Its name in the log.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Begun => "begun",
+            Self::Posted => "posted",
+            Self::Received { .. } => "received",
+        }
+    }
+}
+
+/// A refresh that a process before this one did not end.
+#[derive(Clone, Debug)]
+pub struct OpenRefresh {
+    /// The tenant.
+    pub tenant: TenantName,
+    /// The version that was to be refreshed.
+    pub version: u64,
+    /// How far it had come.
+    pub step: RefreshStep,
+}
+
 /// A grant as it is handed in by an operator.
 #[derive(Clone, Debug)]
 pub struct NewGrant {
@@ -304,6 +344,28 @@ pub trait Store: Send + Sync + 'static {
         version: u64,
         at: Unix,
     ) -> Result<(), StoreError>;
+
+    /// Records on this machine that the request of a refresh is about to be sent.
+    async fn post_refresh(
+        &self,
+        tenant: &TenantName,
+        version: u64,
+        at: Unix,
+    ) -> Result<(), StoreError>;
+
+    /// Records on this machine the tokens that a refresh brought, apart from where
+    /// [`Store::finish_refresh`] puts them: should that fail, a crash does not lose them.
+    async fn receive_refresh(
+        &self,
+        tenant: &TenantName,
+        version: u64,
+        tokens: &Tokens,
+        at: Unix,
+    ) -> Result<(), StoreError>;
+
+    /// The refreshes of current versions that a process before this one on this machine did not
+    /// end, as they were when the store was opened. Told once.
+    async fn open_refreshes(&self) -> Result<Vec<OpenRefresh>, StoreError>;
 
     /// Takes back [`Store::begin_refresh`]: the token endpoint certainly did not rotate the token.
     async fn abort_refresh(&self, tenant: &TenantName, version: u64) -> Result<(), StoreError>;

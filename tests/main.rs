@@ -7,6 +7,7 @@
 //! | callers with tokens of their own | `passthrough` |
 //! | how accounts are connected | `connect`, `connecting`, `device` |
 //! | what the upstream's refusals lead to | `repeats`, `trouble`, `tokens` |
+//! | tokens kept through everything | `custody`, `custody_kills` |
 //! | waiting | `pace`, `rates`, `queue`, `leaving`, `edges` |
 //! | the process | `life`, `reload`, `starting`, `full_disk`, `memory` |
 //!
@@ -26,6 +27,10 @@ mod connect;
 mod connecting;
 #[path = "main/crashes.rs"]
 mod crashes;
+#[path = "main/custody.rs"]
+mod custody;
+#[path = "main/custody_kills.rs"]
+mod custody_kills;
 #[path = "main/device.rs"]
 mod device;
 #[path = "main/edges.rs"]

@@ -1,13 +1,15 @@
 //! The contract of the store port (`src/store.rs`), held against every store.
 //!
-//! `contract` is the suite that all stores pass; `sqlite` and `process` add what only a store on a
-//! disk promises: files, keys, locks, a killed process, a full disk. A new store joins by one more
-//! module of `every_store!`.
+//! `contract` is the suite that all stores pass; `sqlite`, `journal` and `process` add what only a
+//! store on a disk promises: files, keys, locks, steps of refreshes, a killed process, a full disk.
+//! A new store joins by one more module of `every_store!`.
 
 #[path = "store_contract/authorizations.rs"]
 mod authorizations;
 #[path = "store_contract/contract.rs"]
 mod contract;
+#[path = "store_contract/journal.rs"]
+mod journal;
 #[path = "store_contract/process.rs"]
 mod process;
 #[path = "store_contract/sqlite.rs"]

@@ -32,6 +32,7 @@ use crate::clock::Clock;
 use crate::config::{self, ApiKey, AuthStyle, Config, LogFormat, Plan, StoreUrl};
 use crate::connect::{self, Connect};
 use crate::engine::scheduler::Limits;
+use crate::engine::token::Settings as TokenSettings;
 use crate::engine::{ApiKeyName, DayReset, Guard, Reserve, TenantName, Unix};
 use crate::gate::{self, Gate};
 use crate::phase::{Phase, SharedPhase};
@@ -84,9 +85,13 @@ impl Bench {
             clock: clock.clone(),
             exchange: Arc::new(Endpoint),
             keys: config.api_keys.iter().map(|key| (key.name.clone(), key_auth(key))).collect(),
-            refresh_interval: Duration::from_secs(1),
-            refresh_margin: Duration::from_secs(300),
-            seed: 1,
+            settings: TokenSettings {
+                refresh_interval: config.oauth.refresh_interval,
+                refresh_margin: config.oauth.refresh_margin,
+                refresh_ahead: config.oauth.refresh_ahead,
+                keep_alive_after: config.oauth.keep_alive_after,
+                seed: 1,
+            },
             changes: sender,
             observer: Arc::new(NoObserver),
             tracker: tracker.clone(),
@@ -333,6 +338,8 @@ fn config() -> Config {
             return_to_origins: config::links::origins("https://app.example").unwrap(),
             refresh_interval: Duration::from_secs(1),
             refresh_margin: Duration::from_secs(300),
+            refresh_ahead: Duration::ZERO,
+            keep_alive_after: Duration::ZERO,
         },
         queue: config::Queue {
             max_wait: Duration::from_secs(30),

@@ -14,8 +14,8 @@ use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::config::{Config, StoreUrl};
-use crate::engine::ApiKeyName;
 use crate::engine::scheduler::Limits;
+use crate::engine::{ApiKeyName, token};
 use crate::phase::{Phase, SharedPhase};
 use crate::proxy::Settings;
 use crate::store::{Measured, Store};
@@ -47,6 +47,16 @@ pub(super) fn key_auths(config: &Config) -> Vec<(ApiKeyName, KeyAuth)> {
         token_url: key.token_url.clone(),
     };
     config.api_keys.iter().map(|key| (key.name.clone(), auth(key))).collect()
+}
+
+pub(super) fn token_settings(config: &Config) -> token::Settings {
+    token::Settings {
+        refresh_interval: config.oauth.refresh_interval,
+        refresh_margin: config.oauth.refresh_margin,
+        refresh_ahead: config.oauth.refresh_ahead,
+        keep_alive_after: config.oauth.keep_alive_after,
+        seed: seed(),
+    }
 }
 
 pub(super) fn settings(config: &Config) -> Settings {

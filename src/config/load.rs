@@ -79,6 +79,8 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, Mistakes> {
                 .unwrap_or_default(),
             refresh_interval: reader.span(&settings::REFRESH_INTERVAL),
             refresh_margin: reader.span(&settings::REFRESH_MARGIN),
+            refresh_ahead: reader.span(&settings::REFRESH_AHEAD),
+            keep_alive_after: reader.span(&settings::KEEP_ALIVE_AFTER),
         },
         queue: queue(&mut reader),
         store: store(&mut reader),

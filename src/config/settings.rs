@@ -252,6 +252,14 @@ settings! {
     REFRESH_MARGIN = "refresh-margin", Some("oauth.refresh_margin"),
         Some("5m"), Kind::Duration(0, 12 * HOUR),
         "A token with less life than this is refreshed before use";
+    REFRESH_AHEAD = "refresh-ahead", Some("oauth.refresh_ahead"),
+        Some("2h"), Kind::Duration(0, 24 * HOUR),
+        "Tokens of tenants in use, and new grants, are refreshed up to this long before they end; \
+         0 is only when somebody waits";
+    KEEP_ALIVE_AFTER = "keep-alive-after", Some("oauth.keep_alive_after"),
+        Some("150d"), Kind::Duration(0, 175 * 24 * HOUR),
+        "A refresh token that was not used for so long is used, lest it die at 180 days; 0 is \
+         never";
     MAX_WAIT = "max-wait", Some("queue.max_wait"), Some("30s"), Kind::Duration(0, 24 * HOUR),
         "Longest stay in the queue when the caller states none; at most max-wait-limit";
     MAX_WAIT_LIMIT = "max-wait-limit", Some("queue.max_wait_limit"),

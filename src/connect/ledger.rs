@@ -70,8 +70,8 @@ impl FlowId {
     }
 
     pub(super) fn of_state(state: &StateDigest) -> Self {
-        let [a, b, c, d, e, f, g, h, ..] = *state.as_bytes();
-        Self(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
+        let (number, _) = state.as_bytes().split_first_chunk().expect("a digest has 32 bytes");
+        Self(u64::from_be_bytes(*number))
     }
 }
 

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 
-use super::{Authorization, Client, DayCount, Grant, NewGrant, Put, Store, StoreError, Tokens};
+use super::{
+    Authorization, Client, DayCount, Grant, NewGrant, OpenRefresh, Put, Store, StoreError, Tokens,
+};
 use crate::clock::Clock;
 use crate::engine::{ApiKeyName, ClientName, Day, Mono, TenantName, Unix};
 use crate::secret::StateDigest;
@@ -101,6 +103,29 @@ impl Store for Measured {
         at: Unix,
     ) -> Result<(), StoreError> {
         measured!(self, begin_refresh(tenant, version, at))
+    }
+
+    async fn post_refresh(
+        &self,
+        tenant: &TenantName,
+        version: u64,
+        at: Unix,
+    ) -> Result<(), StoreError> {
+        measured!(self, post_refresh(tenant, version, at))
+    }
+
+    async fn receive_refresh(
+        &self,
+        tenant: &TenantName,
+        version: u64,
+        tokens: &Tokens,
+        at: Unix,
+    ) -> Result<(), StoreError> {
+        measured!(self, receive_refresh(tenant, version, tokens, at))
+    }
+
+    async fn open_refreshes(&self) -> Result<Vec<OpenRefresh>, StoreError> {
+        measured!(self, open_refreshes())
     }
 
     async fn abort_refresh(&self, tenant: &TenantName, version: u64) -> Result<(), StoreError> {

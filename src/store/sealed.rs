@@ -66,9 +66,9 @@ pub(super) fn seal_verifier(
 pub(super) fn open_verifier(
     sealer: &Sealer,
     state: &StateDigest,
-    sealed: &[u8],
+    verifier: &[u8],
 ) -> Result<Secret<String>, SealError> {
-    let plain = sealer.open(&verifier_place(state), sealed)?;
+    let plain = sealer.open(&verifier_place(state), verifier)?;
     let text = std::str::from_utf8(plain.expose()).map_err(|_| SealError::Damaged)?;
     Ok(Secret::from(text))
 }

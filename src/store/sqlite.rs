@@ -2,8 +2,8 @@
 //!
 //! This file is the port's face; each method is one job for the thread in `worker`, which alone
 //! touches the connection. `opening` makes sure of the file before anything is written, `room`
-//! keeps a full disk from losing tokens, the rest is SQL. WAL with `synchronous=FULL`: a job is
-//! answered after its commit is flushed.
+//! keeps a full disk from losing tokens, `journal` holds refreshes under way, the rest is SQL. WAL
+//! with `synchronous=FULL`: a job is answered after its commit is flushed.
 
 mod authorizations;
 mod clients;
@@ -22,13 +22,16 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use self::fault::Fault;
 use self::grants::SealedGrant;
 use self::worker::{Jobs, Kind};
 use crate::engine::{ApiKeyName, ClientName, Day, TenantName, Unix};
 use crate::secret::{Sealer, StateDigest};
+use crate::store::journal::Journal;
 use crate::store::sealed::SealedTokens;
 use crate::store::{
-    Authorization, Client, DayCount, Grant, NewGrant, Put, Store, StoreError, TenantScope, Tokens,
+    Authorization, Client, DayCount, Grant, NewGrant, OpenRefresh, Put, Store, StoreError,
+    TenantScope, Tokens,
 };
 
 pub use key_file::{KeySource, sealer_for};
@@ -50,6 +53,7 @@ const AUTHORIZATION_LEN: u64 = 64 * 1024;
 /// A store in a SQLite database.
 pub struct SqliteStore {
     jobs: Jobs,
+    journal: Journal,
     sealer: Arc<Sealer>,
 }
 
@@ -62,8 +66,12 @@ impl SqliteStore {
     /// or sealed with another key. Nothing has been overwritten then.
     pub fn open(path: &Path, sealer: Sealer) -> Result<Self, StoreError> {
         let db = opening::open(path, &sealer)?;
-        let jobs = Jobs::start(db, path).map_err(|fault| fault.into_error("start the store"))?;
-        Ok(Self { jobs, sealer: Arc::new(sealer) })
+        let sealer = Arc::new(sealer);
+        let explain = |fault: Fault| fault.into_error("start the store");
+        let current = grants::versions(&db).map_err(explain)?;
+        let journal = Journal::open(path, Arc::clone(&sealer), &current)?;
+        let jobs = Jobs::start(db, path).map_err(explain)?;
+        Ok(Self { jobs, journal, sealer })
     }
 }
 
@@ -109,16 +117,21 @@ impl Store for SqliteStore {
             weight: grant.weight,
         };
         let kind = Kind::Write(2 * new.tokens.len() as u64);
-        self.jobs.run("store a grant", kind, move |db| grants::put(db, &sealer, &new)).await
+        let put =
+            self.jobs.run("store a grant", kind, move |db| grants::put(db, &sealer, &new)).await?;
+        self.journal.ended(&put.1.tenant).await;
+        Ok(put)
     }
 
     async fn remove_grant(&self, tenant: &TenantName) -> Result<bool, StoreError> {
-        let tenant = tenant.clone();
+        let name = tenant.clone();
         let work = move |db: &_| {
-            authorizations::forget(db, &tenant)?;
-            grants::remove(db, &tenant)
+            authorizations::forget(db, &name)?;
+            grants::remove(db, &name)
         };
-        self.jobs.run("remove a grant", SMALL, work).await
+        let removed = self.jobs.run("remove a grant", SMALL, work).await?;
+        self.journal.ended(tenant).await;
+        Ok(removed)
     }
 
     async fn begin_refresh(
@@ -127,15 +140,41 @@ impl Store for SqliteStore {
         version: u64,
         at: Unix,
     ) -> Result<(), StoreError> {
+        self.journal.begun(tenant, version, at).await?;
         let tenant = tenant.clone();
         let work = move |db: &_| grants::begin_refresh(db, &tenant, version, at);
         self.jobs.run("record the begin of a refresh", Kind::BeginRefresh, work).await
     }
 
+    async fn post_refresh(
+        &self,
+        tenant: &TenantName,
+        version: u64,
+        at: Unix,
+    ) -> Result<(), StoreError> {
+        self.journal.posted(tenant, version, at).await
+    }
+
+    async fn receive_refresh(
+        &self,
+        tenant: &TenantName,
+        version: u64,
+        tokens: &Tokens,
+        at: Unix,
+    ) -> Result<(), StoreError> {
+        self.journal.received(tenant, version, tokens, at).await
+    }
+
+    async fn open_refreshes(&self) -> Result<Vec<OpenRefresh>, StoreError> {
+        self.journal.take_left()
+    }
+
     async fn abort_refresh(&self, tenant: &TenantName, version: u64) -> Result<(), StoreError> {
-        let tenant = tenant.clone();
-        let work = move |db: &_| grants::end_refresh(db, &tenant, version);
-        self.jobs.run("take back the begin of a refresh", Kind::EndRefresh, work).await
+        let name = tenant.clone();
+        let work = move |db: &_| grants::end_refresh(db, &name, version);
+        self.jobs.run("take back the begin of a refresh", Kind::EndRefresh, work).await?;
+        self.journal.ended(tenant).await;
+        Ok(())
     }
 
     async fn finish_refresh(
@@ -145,9 +184,11 @@ impl Store for SqliteStore {
         tokens: &Tokens,
         at: Unix,
     ) -> Result<u64, StoreError> {
-        let (sealer, tenant, tokens) = (Arc::clone(&self.sealer), tenant.clone(), tokens.clone());
-        let work = move |db: &_| grants::finish_refresh(db, &sealer, &tenant, version, &tokens, at);
-        self.jobs.run("store refreshed tokens", Kind::EndRefresh, work).await
+        let (sealer, name, tokens) = (Arc::clone(&self.sealer), tenant.clone(), tokens.clone());
+        let work = move |db: &_| grants::finish_refresh(db, &sealer, &name, version, &tokens, at);
+        let new = self.jobs.run("store refreshed tokens", Kind::EndRefresh, work).await?;
+        self.journal.ended(tenant).await;
+        Ok(new)
     }
 
     async fn fail_grant(
@@ -156,9 +197,11 @@ impl Store for SqliteStore {
         version: u64,
         reason: &str,
     ) -> Result<(), StoreError> {
-        let (tenant, reason) = (tenant.clone(), reason.to_owned());
-        let work = move |db: &_| grants::fail(db, &tenant, version, &reason);
-        self.jobs.run("record a dead grant", Kind::EndRefresh, work).await
+        let (name, reason) = (tenant.clone(), reason.to_owned());
+        let work = move |db: &_| grants::fail(db, &name, version, &reason);
+        self.jobs.run("record a dead grant", Kind::EndRefresh, work).await?;
+        self.journal.ended(tenant).await;
+        Ok(())
     }
 
     async fn pause_tenant(&self, tenant: &TenantName, paused: bool) -> Result<bool, StoreError> {
@@ -230,6 +273,8 @@ impl Store for SqliteStore {
     }
 
     async fn close(&self) -> Result<(), StoreError> {
-        self.jobs.close().await
+        let closed = self.jobs.close().await;
+        self.journal.close();
+        closed
     }
 }

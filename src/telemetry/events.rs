@@ -48,6 +48,19 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
+    /// Something about a tenant's tokens that somebody should look at.
+    TokenAlarm {
+        /// The tenant that it was noticed at.
+        #[serde(serialize_with = "text")]
+        tenant: TenantName,
+        /// Its API key.
+        #[serde(serialize_with = "text")]
+        api_key: ApiKeyName,
+        /// What, as in the metric.
+        reason: &'static str,
+        /// The same in words for an operator.
+        message: String,
+    },
     /// An API key is held or released by an operator.
     ApiKeyPaused {
         /// The API key.

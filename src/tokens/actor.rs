@@ -10,7 +10,6 @@ mod settle;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -24,9 +23,9 @@ use super::{
     ChangeError, Observer, Parts, PutError, RefreshError, TenantChange, TenantState, TenantStatus,
 };
 use crate::clock::Clock;
-use crate::engine::token::{Readiness, Settings, TokenKeeper};
+use crate::engine::token::{LaneOutlook, Readiness, Settings, TokenKeeper};
 use crate::engine::{ApiKeyName, Mono, Now, TenantName};
-use crate::store::Grant;
+use crate::store::{Grant, OpenRefresh};
 
 /// A question of a handle.
 pub(super) enum Request {
@@ -41,11 +40,10 @@ pub(super) enum Request {
     Refresh(TenantName, oneshot::Sender<Result<(), RefreshError>>),
     List(oneshot::Sender<Vec<TenantStatus>>),
     Status(TenantName, oneshot::Sender<Option<TenantStatus>>),
-    Lanes(oneshot::Sender<Vec<(ApiKeyName, usize)>>),
+    Lanes(oneshot::Sender<Vec<(ApiKeyName, LaneOutlook)>>),
     Reload {
         keys: Vec<(ApiKeyName, KeyAuth)>,
-        refresh_interval: Duration,
-        refresh_margin: Duration,
+        settings: Settings,
         reply: oneshot::Sender<()>,
     },
     Drain(oneshot::Sender<()>),
@@ -78,18 +76,14 @@ impl Actor {
     pub(super) fn new(
         parts: Parts,
         grants: Vec<Grant>,
+        left: Vec<OpenRefresh>,
         table: Arc<Table>,
         (requests_in, requests): (mpsc::WeakSender<Request>, mpsc::Receiver<Request>),
     ) -> Self {
         let now = parts.clock.now();
-        let settings = Settings {
-            refresh_interval: parts.refresh_interval,
-            refresh_margin: parts.refresh_margin,
-            seed: parts.seed,
-        };
         let (sender, results) = mpsc::unbounded_channel();
         let mut actor = Self {
-            keeper: TokenKeeper::new(settings, now),
+            keeper: TokenKeeper::new(parts.settings, now),
             records: BTreeMap::new(),
             keys: BTreeMap::new(),
             desk: Desk::default(),
@@ -107,10 +101,14 @@ impl Actor {
             counts_stale: true,
         };
         actor.set_keys(parts.keys, now);
+        let mut left: BTreeMap<_, _> =
+            left.into_iter().map(|left| (left.tenant.clone(), left)).collect();
         for grant in grants {
-            let (tenant, known) = (grant.tenant.clone(), Record::known(&grant));
-            actor.records.insert(tenant.clone(), Record::new(grant));
-            actor.keeper.put(&tenant, known, now);
+            let left = left.remove(&grant.tenant);
+            let tenant = grant.tenant.clone();
+            let record = Record::recovered(grant, left);
+            actor.keeper.put(&tenant, record.known(), now);
+            actor.records.insert(tenant, record);
         }
         actor.turn();
         actor
@@ -165,6 +163,9 @@ impl Actor {
         for (tenant, version) in &wishes.rejected {
             self.keeper.rejected(tenant, *version, now);
         }
+        for (tenant, at) in &wishes.used {
+            self.keeper.used(tenant, *at, now);
+        }
         for (tenant, (earliest, latest)) in &wishes.demands {
             self.keeper.demand(tenant, *latest, now);
             self.keeper.demand(tenant, *earliest, now);
@@ -196,12 +197,12 @@ impl Actor {
                 let _ = reply.send(self.status(&tenant, now));
             }
             Request::Lanes(reply) => {
-                let depth = |key: &ApiKeyName| (key.clone(), self.keeper.depth(key));
-                let _ = reply.send(self.keys.keys().map(depth).collect());
+                let lane = |key: &ApiKeyName| (key.clone(), self.keeper.lane(key, now));
+                let _ = reply.send(self.keys.keys().map(lane).collect());
             }
-            Request::Reload { keys, refresh_interval, refresh_margin, reply } => {
+            Request::Reload { keys, settings, reply } => {
                 self.set_keys(keys, now);
-                self.keeper.set_times(refresh_interval, refresh_margin, now);
+                self.keeper.set_times(settings, now);
                 // how long a token may be sent depends on the margin
                 for tenant in self.records.keys() {
                     self.publish(tenant);
@@ -276,6 +277,7 @@ impl Actor {
             access_token_expires_at: grant.tokens.access_expires_at,
             last_refreshed_at: grant.last_refreshed_at,
             last_used_at: grant.last_used_at,
+            refresh_token_expires_at: self.keeper.refresh_token_ends(tenant, now).map(|(at, _)| at),
             weight: grant.weight,
             paused: grant.paused,
         })
@@ -301,8 +303,9 @@ impl Actor {
 
     /// Tells the observers what has changed in sum.
     fn report(&mut self) {
+        let now = self.clock.now();
         for key in self.keys.keys() {
-            let depth = self.keeper.depth(key);
+            let depth = self.keeper.lane(key, now).depth;
             if self.depths.insert(key.clone(), depth) != Some(depth) {
                 self.observer.lane_depth(key, depth);
             }
@@ -310,8 +313,8 @@ impl Actor {
         if !std::mem::take(&mut self.counts_stale) {
             return;
         }
-        let mut counts: BTreeMap<&ApiKeyName, (usize, usize)> =
-            self.keys.keys().map(|key| (key, (0, 0))).collect();
+        let mut counts: BTreeMap<&ApiKeyName, (usize, usize, usize)> =
+            self.keys.keys().map(|key| (key, (0, 0, 0))).collect();
         for (tenant, record) in &self.records {
             let count = counts.entry(&record.grant.api_key).or_default();
             match self.keeper.readiness(tenant) {
@@ -320,9 +323,12 @@ impl Actor {
                     count.0 += 1;
                 }
             }
+            let ends = self.keeper.refresh_token_ends(tenant, now);
+            count.2 += usize::from(ends.is_some_and(|(_, soon)| soon));
         }
-        for (key, (ready, dead)) in counts {
+        for (key, (ready, dead, ageing)) in counts {
             self.observer.tenants(key, ready, dead);
+            self.observer.ageing(key, ageing);
         }
     }
 }

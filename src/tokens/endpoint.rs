@@ -66,6 +66,11 @@ pub enum RefreshAnswer {
         /// Why.
         detail: String,
     },
+    /// That it is about to be sent could not be journalled; nothing was sent.
+    NotJournalled {
+        /// Why.
+        detail: String,
+    },
     /// Something was sent and no whole answer came.
     Lost {
         /// What happened.
@@ -89,6 +94,7 @@ impl RefreshAnswer {
             Self::InvalidGrant => "invalid_grant",
             Self::InvalidClient { .. } => "invalid_client",
             Self::NotSent { .. } => "unreachable",
+            Self::NotJournalled { .. } => "not_journalled",
             Self::Lost { .. } => "lost",
             Self::Trouble { trouble: Trouble::TooManyRequests, .. } => "throttled",
             Self::Trouble { .. } => "error",
@@ -105,6 +111,7 @@ impl RefreshAnswer {
             Self::InvalidGrant => RefreshResult::InvalidGrant,
             Self::InvalidClient { .. } => RefreshResult::InvalidClient,
             Self::NotSent { .. } => RefreshResult::NotSent,
+            Self::NotJournalled { .. } => RefreshResult::NotJournalled,
             Self::Lost { .. } => RefreshResult::Lost,
             Self::Trouble { trouble, .. } => RefreshResult::Trouble(*trouble),
         }
@@ -118,6 +125,7 @@ impl fmt::Display for RefreshAnswer {
             Self::InvalidGrant => f.write_str("the refresh token is not accepted"),
             Self::InvalidClient { detail }
             | Self::NotSent { detail }
+            | Self::NotJournalled { detail }
             | Self::Lost { detail }
             | Self::Trouble { detail, .. } => f.write_str(detail),
         }

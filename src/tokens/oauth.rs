@@ -31,8 +31,9 @@ use crate::secret::Secret;
 
 pub use answer::{classify, error_code};
 
-/// From the start of the connection to the end of the answer.
-const TIME_OUT: Duration = Duration::from_secs(30);
+/// From the start of the connection to the end of the answer. Long, because an answer that is not
+/// waited for may cost a customer's connection, while a slow one costs the lane some time.
+const TIME_OUT: Duration = Duration::from_secs(60);
 /// For a TCP connection alone.
 const CONNECT_TIME_OUT: Duration = Duration::from_secs(5);
 /// Token answers are about 2 KiB; a longer one is something else.

@@ -70,8 +70,12 @@ impl TokenKeeper {
                 lane.heal();
                 None
             }
-            // a refusal of this one request says nothing about the others
-            None | Some(RefreshResult::Trouble(Trouble::Unexpected)) => None,
+            // a refusal of this one request says nothing about the others, and a full disk nothing
+            // about the endpoint
+            None
+            | Some(RefreshResult::Trouble(Trouble::Unexpected) | RefreshResult::NotJournalled) => {
+                None
+            }
             Some(RefreshResult::InvalidClient) => Some(Cause::ClientRefused),
             Some(RefreshResult::NotSent) => Some(Cause::Unreachable),
             Some(RefreshResult::Lost) => Some(Cause::AnswerLost),

@@ -21,7 +21,7 @@ impl Model {
             Authorize::Consented { consent, state } => {
                 let redirect_uri = consent.redirect_uri.clone();
                 if let Some(fault) = self.faults.take(Target::Authorize, Some(&consent.account)) {
-                    return self.not_consented(now, parts, fault, &redirect_uri, &state);
+                    return self.not_consented(now, parts, &fault, &redirect_uri, &state);
                 }
                 let mut mint = Mint { options: &self.options, rng: &mut self.rng, now };
                 let code = self.grants.code(consent, &mut mint);
@@ -54,11 +54,11 @@ impl Model {
         &mut self,
         now: Now,
         parts: &Parts,
-        fault: FaultKind,
+        fault: &FaultKind,
         redirect_uri: &str,
         state: &str,
     ) -> Answer {
-        let denied = fault == FaultKind::Denied;
+        let denied = *fault == FaultKind::Denied;
         let error = if denied { "access_denied" } else { "server_error" };
         let answer = oauth::redirect(redirect_uri, "error", error, state);
         self.aside(now, parts, Verdict::Authorize, answer)

@@ -66,7 +66,8 @@ impl Actor {
         let record = self.records.get(&about.tenant);
         let key = record.and_then(|record| self.keys.get(&record.grant.api_key));
         if let (Some(record), Some(key)) = (record, key) {
-            self.bench.refresh(about, key.clone(), record.grant.tokens.refresh.clone());
+            let token = record.grant.tokens.refresh.clone();
+            self.bench.refresh(about, key.clone(), token, self.clock.now().unix);
         } else {
             let detail = "the API key is not configured".to_owned();
             let answer = RefreshAnswer::NotSent { detail };
@@ -79,10 +80,13 @@ impl Actor {
         let Some(record) = self.records.get(tenant) else { return };
         let Some(state) = self.keeper.readiness(tenant).cloned() else { return };
         let grant = &record.grant;
-        let usable = grant.tokens.access.as_ref().zip(self.keeper.usable_until(tenant));
-        let usable = usable.and_then(|(token, times)| Usable::new(token, grant.version, times));
+        let unstored = record.pending.as_ref().zip(self.keeper.serves_unstored(tenant));
+        let (tokens, version) = unstored
+            .map_or((&grant.tokens, grant.version), |(pending, new)| (&pending.tokens, new));
+        let usable = tokens.access.as_ref().zip(self.keeper.usable_until(tenant));
+        let usable = usable.and_then(|(token, times)| Usable::new(token, version, times));
         let view = TenantView { api_key: grant.api_key.clone(), state };
-        self.table.set(tenant, Row { view, usable });
+        self.table.set(tenant, Row::new(view, usable));
     }
 
     /// Tells those who listen.
@@ -129,8 +133,15 @@ impl Actor {
         let _ = self.changes.send(change);
     }
 
-    fn alarm(&self, tenant: &TenantName, alarm: Alarm) {
-        let api_key = self.records.get(tenant).map_or("", |r| r.grant.api_key.as_str());
-        error!(%tenant, api_key, "{alarm}");
+    fn alarm(&mut self, tenant: &TenantName, alarm: Alarm) {
+        self.counts_stale = true;
+        let Some(record) = self.records.get(tenant) else { return };
+        let api_key = &record.grant.api_key;
+        if alarm == Alarm::RefreshTokenAgeing {
+            warn!(%tenant, %api_key, "{alarm}");
+        } else {
+            error!(%tenant, %api_key, "{alarm}");
+        }
+        self.observer.alarm(tenant, api_key, alarm);
     }
 }

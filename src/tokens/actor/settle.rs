@@ -24,6 +24,7 @@ impl Actor {
                 let written = write(&tenant, result);
                 if let (Write::Done(new), Some(record)) = (written, self.records.get_mut(&tenant)) {
                     record.stored(new);
+                    self.counts_stale = true;
                     info!(%tenant, api_key = %record.grant.api_key, "refreshed");
                 }
                 self.keeper.persisted(&tenant, version, written, now);
@@ -66,6 +67,7 @@ impl Actor {
             RefreshAnswer::InvalidGrant
             | RefreshAnswer::InvalidClient { .. }
             | RefreshAnswer::NotSent { .. }
+            | RefreshAnswer::NotJournalled { .. }
             | RefreshAnswer::Lost { .. }
             | RefreshAnswer::Trouble { .. } => {
                 let outcome = answer.outcome();
@@ -77,11 +79,7 @@ impl Actor {
                 let access_expires_at = record.receive(received, now.unix);
                 RefreshResult::Received { access_expires_at }
             }
-            RefreshAnswer::InvalidGrant => RefreshResult::InvalidGrant,
-            RefreshAnswer::InvalidClient { .. } => RefreshResult::InvalidClient,
-            RefreshAnswer::NotSent { .. } => RefreshResult::NotSent,
-            RefreshAnswer::Lost { .. } => RefreshResult::Lost,
-            RefreshAnswer::Trouble { trouble, .. } => RefreshResult::Trouble(trouble),
+            failed => failed.result(),
         };
         self.keeper.refreshed(tenant, *version, result, now);
     }
@@ -90,7 +88,7 @@ impl Actor {
         let About { tenant, version } = about;
         let read = match result {
             Ok(Some(grant)) => {
-                let known = Record::known(&grant);
+                let known = Record::new((*grant).clone()).known();
                 let record = self.records.get_mut(tenant).filter(|_| grant.version > *version);
                 if let Some(record) = record {
                     // A write that failed may have happened: then these are the same tokens.
@@ -120,10 +118,10 @@ impl Actor {
         // Whoever asked may have left; what was done is done.
         match finished {
             Finished::Put { result: Ok((put, grant)), reply } => {
-                let known = Record::known(&grant);
                 let told = self.records.remove(tenant).and_then(|old| old.told);
-                self.records.insert(tenant.clone(), Record { told, ..Record::new(*grant) });
-                self.keeper.put(tenant, known, now);
+                let record = Record { told, ..Record::new(*grant) };
+                self.keeper.put(tenant, record.known(), now);
+                self.records.insert(tenant.clone(), record);
                 self.keeper.handle_timeout(now);
                 self.refreshed_row(tenant);
                 let status = self.status(tenant, now).ok_or(PutError::Stopped);

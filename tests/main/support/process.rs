@@ -52,6 +52,8 @@ impl Program {
             .flag("authorize-url", sandbox.authorize_url())
             .flag("store", store)
             .flag("client-id", "app")
+            // a test that wants refreshes that nobody waits for says so
+            .flag("refresh-ahead", "0")
     }
 
     /// The same with a flag; a later one wins.

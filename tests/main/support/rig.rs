@@ -72,7 +72,9 @@ impl Rig {
             .with(&settings::LISTEN, "127.0.0.1:0")
             .with(&settings::ADMIN_LISTEN, "127.0.0.1:0")
             .with(&settings::STORE, "memory:")
-            .with(&settings::PER_DAY, "1000000");
+            .with(&settings::PER_DAY, "1000000")
+            // a test that wants refreshes that nobody waits for says so
+            .with(&settings::REFRESH_AHEAD, "0");
         RigBuilder {
             options,
             flags,

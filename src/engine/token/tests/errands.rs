@@ -31,7 +31,7 @@ fn an_errand_has_its_turn_without_any_tenant_and_rests_after_its_answer() {
     world.pass(secs(5));
     assert_eq!(world.orders(), [], "one at a time");
     assert!(!world.keeper.is_settled());
-    assert_eq!(world.keeper.depth(&key()), 2);
+    assert_eq!(world.keeper.lane(&key(), world.now).depth, 2);
     world.errand_ends(2, RECEIVED);
     world.pass(Duration::from_millis(999));
     assert_eq!(world.orders(), []);
