@@ -192,14 +192,15 @@ impl TokenKeeper {
             refresh_begun: false,
             needs_authorization: None,
         };
-        let renewed = Tenant::new(known, &settings);
+        let mut renewed = Tenant::new(known, &settings);
+        // a timer that was forgotten would go off for ever
+        renewed.wake_timer = tenant.wake_timer;
         *tenant = Tenant {
             rejections: rejections.or(tenant.rejections),
             demand: tenant.demand.filter(|demand| useless && demand.live(hold_end).is_some()),
             hold: useless.then_some(Hold { until: hold_end, cause: Cause::UselessToken }),
             shown: tenant.shown.take(),
             expiry_timer: tenant.expiry_timer,
-            wake_timer: tenant.wake_timer,
             ..renewed
         };
         if useless {

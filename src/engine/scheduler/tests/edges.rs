@@ -106,7 +106,11 @@ fn no_more_calls_are_under_way_than_may_be() {
     }
     world.pass(SPACING * 4);
     assert_eq!(world.granted.len(), 2);
-    assert_eq!(world.wakes_after(), Some(MIN - SPACING * 4), "for the end of its wait alone");
+    assert_eq!(
+        world.wakes_after(),
+        Some(MIN.saturating_sub(SPACING * 4)),
+        "for the end of its wait alone"
+    );
     world.send(first, GOOD);
     world.pass(SPACING * 4);
     assert_eq!(world.granted.len(), 3);
@@ -229,7 +233,7 @@ fn the_forecast_is_looked_at_once_a_minute() {
     for _ in 0..300 {
         world.call_of("a", Class::Interactive, 120_000).unwrap();
     }
-    let nearly = Mono::new(MIN - Duration::from_nanos(1));
+    let nearly = Mono::new(MIN).minus(Duration::from_nanos(1));
     world.serve(nearly.since(world.now.mono));
     world.scheduler.handle_timeout(world.now);
     world.settle_commands();

@@ -250,7 +250,7 @@ fn rejections_are_a_row_until_none_came_for_a_minute() {
         world.pass(after);
         world.keeper.rejected(&tenant(0), 2, world.now);
         world.receive(0, 2);
-        world.pass(rest - Duration::from_millis(1));
+        world.pass(rest.saturating_sub(Duration::from_millis(1)));
         world.keeper.rejected(&tenant(0), 3, world.now);
         assert_eq!(world.orders(), [], "{after:?}");
         world.pass(Duration::from_millis(1));
