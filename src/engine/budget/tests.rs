@@ -97,7 +97,7 @@ fn soon_after_the_turn_a_spent_day_is_probed_at_once() {
     let turned = Unix::from_secs(20_000 * DAY);
     for (since, again) in [
         (Duration::ZERO, PROBE_NEAR_TURN),
-        (NEAR_TURN.saturating_sub(Duration::from_secs(1)), PROBE_NEAR_TURN),
+        (NEAR_TURN.mul_f64(0.99), PROBE_NEAR_TURN),
         (NEAR_TURN, PROBE_EVERY),
         (NEAR_TURN * 2, PROBE_EVERY),
     ] {

@@ -231,3 +231,14 @@ fn an_acknowledgement_is_leaned_on_while_it_tells_more_than_the_answer() {
     slow_call(&mut pacer, SOON, SOON * 2);
     assert_eq!(pacer.leaned_until, acknowledged_at.plus(W * 2).plus(EXCESS_MAX));
 }
+
+#[test]
+fn the_guard_that_is_told_follows_the_lateness_of_the_last_calls() {
+    let mut pacer = knowing();
+    assert!(pacer.guard_now() < TIMERS * 2);
+    for _ in 0..64 {
+        slow_call(&mut pacer, SOON * 3, SOON * 4);
+    }
+    let guard = pacer.guard_now();
+    assert!(guard > Duration::from_millis(39) && guard <= SOON * 2 + TIMERS, "{guard:?}");
+}

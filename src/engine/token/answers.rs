@@ -205,7 +205,9 @@ impl TokenKeeper {
             unstored: None,
             needs_authorization: None,
         };
-        let renewed = Tenant::new(name, known, &settings);
+        let mut renewed = Tenant::new(name, known, &settings);
+        // a timer that was forgotten would go off for ever
+        (renewed.wake_timer, renewed.idle_timer) = (tenant.wake_timer, tenant.idle_timer);
         *tenant = Tenant {
             rejected: tenant.serving == Serving::Neither,
             rejections: rejections.or(tenant.rejections),
@@ -213,8 +215,6 @@ impl TokenKeeper {
             hold: useless.then_some(Hold { until: hold_end, cause: Cause::UselessToken }),
             shown: tenant.shown.take(),
             expiry_timer: tenant.expiry_timer,
-            wake_timer: tenant.wake_timer,
-            idle_timer: tenant.idle_timer,
             ..renewed
         };
         if useless {

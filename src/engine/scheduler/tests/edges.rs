@@ -233,7 +233,7 @@ fn the_forecast_is_looked_at_once_a_minute() {
     for _ in 0..300 {
         world.call_of("a", Class::Interactive, 120_000).unwrap();
     }
-    let nearly = Mono::new(MIN.saturating_sub(Duration::from_nanos(1)));
+    let nearly = Mono::new(MIN).minus(Duration::from_nanos(1));
     world.serve(nearly.since(world.now.mono));
     world.scheduler.handle_timeout(world.now);
     world.settle_commands();
