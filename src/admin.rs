@@ -8,7 +8,9 @@
 mod api_keys;
 mod auth;
 mod body;
+mod callback;
 mod clients;
+mod connect;
 mod errors;
 mod events;
 mod export;
@@ -33,7 +35,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, post};
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -43,6 +45,7 @@ use tracing::error;
 use crate::clients::Clients;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::connect::Connect;
 use crate::gate::Gate;
 use crate::phase::SharedPhase;
 use crate::secret::Secret;
@@ -62,6 +65,8 @@ pub struct Parts {
     pub tokens: Tokens,
     /// Clients.
     pub clients: Clients,
+    /// Connects accounts.
+    pub connect: Connect,
     /// The page that Prometheus reads.
     pub metrics: Metrics,
     /// What happens.
@@ -90,6 +95,8 @@ struct Shared {
     /// Held while an API key or a client is changed, so that store and memory see changes in the
     /// same order. Tenants have their own order, the token keeper's.
     order: Mutex<()>,
+    /// Browsers that come back, at a time.
+    callbacks: Semaphore,
 }
 
 /// How handlers get at it.
@@ -115,6 +122,8 @@ fn routes() -> Router<Arc<Shared>> {
         .route("/v1/tenants/{name}/refresh", post(tenants::refresh))
         .route("/v1/tenants/{name}/pause", post(tenants::pause))
         .route("/v1/tenants/{name}/resume", post(tenants::resume))
+        .route("/v1/tenants/{name}/connect", get(connect::standing).post(connect::begin))
+        .route("/oauth/callback", get(callback::come_back))
         .route("/v1/clients", get(clients::list).post(clients::add))
         .route("/v1/clients/{name}", delete(clients::remove))
         .route("/v1/export", post(export::export))
@@ -148,7 +157,8 @@ impl Shared {
         let token = parts.admin_token.as_ref().map(AdminToken::new);
         let (feed, hub) = Feed::new(&parts);
         let tracker = parts.tracker.clone();
-        let shared = Arc::new(Self { parts, token, feed, order: Mutex::default() });
+        let callbacks = Semaphore::new(callback::AT_A_TIME);
+        let shared = Arc::new(Self { parts, token, feed, order: Mutex::default(), callbacks });
         tracker.spawn(hub.run(Arc::downgrade(&shared)));
         shared
     }

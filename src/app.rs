@@ -26,7 +26,9 @@ use crate::admin;
 use crate::clients::Clients;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::connect::{self, Connect};
 use crate::gate::{self, Gate};
+use crate::issuer::{self, Issuer};
 use crate::listen::{Bounds, Listener};
 use crate::phase::{Phase, SharedPhase};
 use crate::proxy::{self, Proxy};
@@ -87,7 +89,8 @@ impl App {
             stopped: CancellationToken::new(),
         };
         let tls = upstream::tls(config.upstream.ca_file.as_deref())?;
-        let (gate, tokens, bridge) = ground.shells(&config, tls.clone()).await?;
+        let endpoint = HttpTokenEndpoint::with_tls(tls.clone());
+        let (gate, tokens, bridge) = ground.shells(&config, endpoint.clone()).await?;
         let clients = Clients::load(ground.store.clone(), ground.clock.clone()).await?;
         let proxy = ground.proxy(&config, tls, (&gate, &tokens, &clients));
         let bounds = Bounds {
@@ -95,7 +98,7 @@ impl App {
             header_timeout: config.server.header_timeout,
         };
         let config = Arc::new(ArcSwap::from_pointee(config));
-        let router = ground.admin(&config, (&gate, &tokens, &clients));
+        let router = ground.admin(&config, (&gate, &tokens, &clients), endpoint);
         let (data_address, admin_address) = (data.address(), admin.address());
         let (tracker, unlisten) = (ground.tracker.clone(), CancellationToken::new());
         let serving = proxy.clone();
@@ -176,13 +179,7 @@ impl App {
         }
         let config = parts::with_fixed_of(&before, config);
         self.gate.reconfigure(parts::limits(&config), &paused);
-        self.tokens
-            .reload_keys(
-                parts::key_auths(&config),
-                config.oauth.refresh_interval,
-                config.oauth.refresh_margin,
-            )
-            .await;
+        self.tokens.reload_keys(parts::key_auths(&config), parts::token_settings(&config)).await;
         self.proxy.reconfigure(parts::settings(&config));
         self.config.store(Arc::new(config));
         self.bridge.announce_all();
@@ -264,7 +261,7 @@ impl Ground {
     async fn shells(
         &self,
         config: &Config,
-        tls: ClientConfig,
+        endpoint: HttpTokenEndpoint,
     ) -> anyhow::Result<(Gate, Tokens, Bridge)> {
         let (demands, demanded) = mpsc::unbounded_channel();
         let (changes, news) = mpsc::unbounded_channel();
@@ -283,11 +280,9 @@ impl Ground {
         let tokens = tokens::Parts {
             store: self.store.clone(),
             clock: self.clock.clone(),
-            exchange: Arc::new(HttpTokenEndpoint::with_tls(tls)),
+            exchange: Arc::new(endpoint),
             keys: parts::key_auths(config),
-            refresh_interval: config.oauth.refresh_interval,
-            refresh_margin: config.oauth.refresh_margin,
-            seed: parts::seed(),
+            settings: parts::token_settings(config),
             changes,
             observer: observe::observer(&self.metrics, &self.events),
             tracker: self.tracker.clone(),
@@ -303,6 +298,14 @@ impl Ground {
         tls: ClientConfig,
         (gate, tokens, clients): (&Gate, &Tokens, &Clients),
     ) -> Proxy {
+        let issuer = Issuer::new(issuer::Parts {
+            jwks_url: config.oauth.jwks_url.clone(),
+            issuer: config.oauth.issuer.clone(),
+            audience: config.oauth.audience.clone(),
+            tls: tls.clone(),
+            clock: self.clock.clone(),
+            tracker: self.tracker.clone(),
+        });
         let upstream = Upstream::new(upstream::Parts {
             url: config.upstream.url.clone(),
             connector: Connector::new(tls),
@@ -317,6 +320,7 @@ impl Ground {
             gate: gate.clone(),
             tokens: tokens.clone(),
             upstream,
+            issuer,
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
             phase: self.phase.clone(),
@@ -328,8 +332,21 @@ impl Ground {
         &self,
         config: &Arc<ArcSwap<Config>>,
         (gate, tokens, clients): (&Gate, &Tokens, &Clients),
+        endpoint: HttpTokenEndpoint,
     ) -> axum::Router {
+        let connect = Connect::new(connect::Parts {
+            store: self.store.clone(),
+            tokens: tokens.clone(),
+            gate: gate.clone(),
+            endpoint,
+            config: config.clone(),
+            events: self.events.clone(),
+            clock: self.clock.clone(),
+            tracker: self.tracker.clone(),
+            stopped: self.stopped.clone(),
+        });
         admin::router(admin::Parts {
+            connect,
             gate: gate.clone(),
             tokens: tokens.clone(),
             clients: clients.clone(),

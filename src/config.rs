@@ -8,6 +8,7 @@ mod api_keys;
 mod effective;
 mod file;
 mod flags;
+pub mod links;
 mod load;
 mod mistakes;
 mod reader;
@@ -59,6 +60,8 @@ pub struct Server {
     pub admin_listen: SocketAddr,
     /// Serve callers without a client key.
     pub allow_anonymous: bool,
+    /// Forward callers' own access tokens.
+    pub passthrough: Passthrough,
     /// Longest request body, in bytes.
     pub max_body: u64,
     /// Bodies up to this many bytes are kept so that a call can be sent again.
@@ -69,6 +72,18 @@ pub struct Server {
     pub header_timeout: Duration,
     /// Longest time that a stop takes.
     pub drain_timeout: Duration,
+}
+
+/// `server.passthrough`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Passthrough {
+    /// Callers' own access tokens are not looked at.
+    #[default]
+    No,
+    /// Those of configured API keys are forwarded; the API judges them.
+    Unverified,
+    /// The same, once their signature is verified.
+    Verified,
 }
 
 /// `[upstream]`
@@ -89,10 +104,26 @@ pub struct Upstream {
 /// `[oauth]`
 #[derive(Clone, Debug)]
 pub struct OAuth {
+    /// The page where an account's owner consents.
+    pub authorize_url: Uri,
+    /// Where codes for devices are asked for.
+    pub device_authorize_url: Uri,
+    /// Where the keys are that sign access tokens.
+    pub jwks_url: Uri,
+    /// `iss` of access tokens.
+    pub issuer: String,
+    /// `aud` of access tokens.
+    pub audience: String,
+    /// Where an owner may be sent after connecting an account.
+    pub return_to_origins: Vec<links::Origin>,
     /// Least time from a token answer to the next token request, per API key.
     pub refresh_interval: Duration,
     /// A token with less life than this is refreshed before use.
     pub refresh_margin: Duration,
+    /// Tokens of tenants in use are refreshed up to this long before they end; zero is never.
+    pub refresh_ahead: Duration,
+    /// Refresh tokens that were not used for so long are used; zero is never.
+    pub keep_alive_after: Duration,
 }
 
 /// `[queue]`
@@ -177,6 +208,13 @@ pub struct ApiKey {
     pub reserve: Reserve,
     /// Its token endpoint.
     pub token_url: Uri,
+    /// Where an owner's browser comes back to after the consent, byte for byte as the application
+    /// lists it; without one accounts cannot be connected in a browser.
+    pub redirect_uri: Option<String>,
+    /// What an owner is asked for.
+    pub scopes: String,
+    /// Whether codes are bound to the proxy by a challenge (RFC 7636).
+    pub pkce: bool,
 }
 
 /// How an API key authenticates at the token endpoint (RFC 6749 section 2.3.1).

@@ -269,6 +269,13 @@ impl KeyGate {
         Ticket::new(self.clone(), id, class, answer)
     }
 
+    /// Asks for a slot for a call that brings a good token of its own, whose tenant nobody has
+    /// connected. Dropping the ticket gives the place up.
+    pub fn enqueue_visitor(&self, arrival: Arrival) -> Ticket {
+        self.send(Message::Visit { tenant: arrival.tenant.clone() });
+        self.enqueue(arrival)
+    }
+
     /// Holds or releases the API key.
     pub fn pause(&self, paused: bool) {
         self.send(Message::Pause(paused));

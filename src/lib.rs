@@ -7,8 +7,9 @@
 //! | --- | --- |
 //! | pure machines | [`engine`] |
 //! | base | [`clock`], [`secret`], [`rejection`], [`config`], [`phase`] |
-//! | ports | [`store`], [`upstream`], [`telemetry`], [`listen`] |
+//! | ports | [`store`], [`upstream`], [`telemetry`], [`listen`], [`issuer`] |
 //! | shells | [`clients`], [`gate`], [`tokens`] |
+//! | flows | [`connect`] |
 //! | faces | [`proxy`], [`admin`] |
 //! | roots | [`app`], [`lifecycle`], [`cli`] |
 //! | aside | [`sandbox`], the model of the upstream that tests and the demo run against |
@@ -21,6 +22,7 @@ pub mod phase;
 pub mod rejection;
 pub mod secret;
 
+pub mod issuer;
 pub mod listen;
 pub mod store;
 pub mod telemetry;
@@ -29,6 +31,8 @@ pub mod upstream;
 pub mod clients;
 pub mod gate;
 pub mod tokens;
+
+pub mod connect;
 
 pub mod admin;
 pub mod proxy;

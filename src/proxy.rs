@@ -19,10 +19,12 @@ mod exchange;
 mod headers;
 mod identify;
 mod intake;
+mod passthrough;
 mod record;
 mod target;
 mod text;
 
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +37,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::clients::Clients;
 use crate::clock::Clock;
+use crate::config::Passthrough;
+use crate::engine::ApiKeyName;
 use crate::gate::Gate;
+use crate::issuer::Issuer;
 use crate::phase::SharedPhase;
 use crate::rejection::{Reason, Rejection};
 use crate::telemetry::Metrics;
@@ -51,6 +56,10 @@ use record::Record;
 pub struct Settings {
     /// Serve callers without a client key.
     pub allow_anonymous: bool,
+    /// Whether callers' own access tokens are forwarded.
+    pub passthrough: Passthrough,
+    /// The API keys by their client ids.
+    pub client_ids: HashMap<String, ApiKeyName>,
     /// Calls come over loopback only.
     pub on_loopback: bool,
     /// Longest wait when the caller states none.
@@ -77,6 +86,8 @@ pub struct Parts {
     pub tokens: Tokens,
     /// Connections to the API.
     pub upstream: Upstream,
+    /// Knows tokens that callers bring.
+    pub issuer: Issuer,
     /// Counts.
     pub metrics: Metrics,
     /// Reads time.
@@ -97,6 +108,7 @@ struct Inner {
     gate: Gate,
     tokens: Tokens,
     upstream: Upstream,
+    issuer: Issuer,
     metrics: Metrics,
     clock: Clock,
     phase: SharedPhase,
@@ -116,6 +128,7 @@ impl Proxy {
             gate: parts.gate,
             tokens: parts.tokens,
             upstream: parts.upstream,
+            issuer: parts.issuer,
             metrics: parts.metrics,
             clock: parts.clock,
             phase: parts.phase,

@@ -70,6 +70,9 @@ reasons! {
     /// The account's owner must connect it again.
     TenantNeedsAuthorization = "tenant_needs_authorization",
         UNAUTHORIZED, "unauthorized", "http_request_denied";
+    /// The access token that the caller brought has ended.
+    TokenExpired = "token_expired",
+        UNAUTHORIZED, "unauthorized", "http_request_denied";
     /// The client may not act for this tenant.
     TenantForbidden = "tenant_forbidden",
         FORBIDDEN, "proxy.tenant_forbidden", "http_request_denied";
@@ -140,6 +143,7 @@ impl Rejection {
             Reason::BadRequest
             | Reason::ClientUnauthenticated
             | Reason::TenantNeedsAuthorization
+            | Reason::TokenExpired
             | Reason::TenantForbidden
             | Reason::TenantUnknown
             | Reason::NotFound

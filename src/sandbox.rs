@@ -12,6 +12,7 @@ mod activities;
 mod answer;
 mod contacts;
 mod control;
+mod device;
 mod fault;
 mod grants;
 mod limit;
@@ -104,6 +105,18 @@ impl Sandbox {
     #[must_use]
     pub fn authorize_url(&self) -> String {
         format!("{}{}", self.url(), oauth::AUTHORIZE_PATH)
+    }
+
+    /// The URL at which devices ask for codes.
+    #[must_use]
+    pub fn device_authorize_url(&self) -> String {
+        format!("{}{}", self.url(), device::DEVICE_PATH)
+    }
+
+    /// The URL of the keys that its access tokens are signed with.
+    #[must_use]
+    pub fn keys_url(&self) -> String {
+        format!("{}{}", self.url(), oauth::KEYS_PATH)
     }
 
     /// Connects a tenant, as if the account's owner had just consented.

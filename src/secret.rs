@@ -8,6 +8,7 @@ pub mod age_file;
 mod client_key;
 mod key_ring;
 mod seal;
+mod state;
 mod token_digest;
 
 use std::fmt;
@@ -17,6 +18,7 @@ use zeroize::{Zeroize, Zeroizing};
 pub use client_key::{ClientKey, ClientKeyDigest};
 pub use key_ring::KeyRing;
 pub use seal::{KeyError, KeyId, SEALED_EXTRA, SealError, Sealer};
+pub use state::{StateDigest, StateToken, Verifier};
 pub use token_digest::TokenDigest;
 
 /// A value that is never printed and is wiped when dropped.

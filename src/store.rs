@@ -17,6 +17,7 @@
 //!   clear.
 //! - Moments are kept to the millisecond at least.
 
+mod journal;
 mod measured;
 mod memory;
 mod rotating;
@@ -31,7 +32,7 @@ use async_trait::async_trait;
 
 use crate::config::StoreUrl;
 use crate::engine::{ApiKeyName, ClientName, Day, TenantName, Unix};
-use crate::secret::{ClientKeyDigest, KeyId, Secret, TokenDigest};
+use crate::secret::{ClientKeyDigest, KeyId, Secret, StateDigest, TokenDigest};
 
 pub use measured::Measured;
 pub use memory::MemoryStore;
@@ -41,6 +42,12 @@ pub use sqlite::{KeySource, SqliteStore, keys_for};
 /// Counted days of an API key that are kept: a call that was reserved before midnight can still be
 /// released, and a clock that was far ahead for a while finds the counts of before.
 const DAYS_KEPT: usize = 4;
+
+/// Authorizations that are kept at a time, in all and of one tenant; asking for more forgets the
+/// oldest, so that a program that asks without end fills no disk.
+pub const AUTHORIZATIONS_KEPT: usize = 1_000;
+/// As above.
+pub const AUTHORIZATIONS_KEPT_PER_TENANT: usize = 10;
 
 /// Whether a `stored` day is the day for somebody who asks for `asked`, which is not later: clocks
 /// differ by hours, and one that is wrong by more must not hold an API key until its day has come.
@@ -172,6 +179,45 @@ pub struct Grant {
     pub weight: u32,
 }
 
+/// How far a refresh had come when the process ended.
+#[derive(Clone, Debug)]
+pub enum RefreshStep {
+    /// Nothing was about to be sent.
+    Begun,
+    /// The request was about to be sent, or was.
+    Posted,
+    /// Tokens came at this moment and are not known to be stored.
+    Received {
+        /// What came.
+        tokens: Tokens,
+        /// When.
+        at: Unix,
+    },
+}
+
+impl RefreshStep {
+    /// Its name in the log.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Begun => "begun",
+            Self::Posted => "posted",
+            Self::Received { .. } => "received",
+        }
+    }
+}
+
+/// A refresh that a process before this one did not end.
+#[derive(Clone, Debug)]
+pub struct OpenRefresh {
+    /// The tenant.
+    pub tenant: TenantName,
+    /// The version that was to be refreshed.
+    pub version: u64,
+    /// How far it had come.
+    pub step: RefreshStep,
+}
+
 /// A grant as it is handed in by an operator.
 #[derive(Clone, Debug)]
 pub struct NewGrant {
@@ -214,6 +260,25 @@ pub struct Client {
     pub tenants: TenantScope,
     /// When it was made.
     pub created_at: Unix,
+}
+
+/// A consent that an account's owner was asked for and has not given yet.
+#[derive(Clone, Debug)]
+pub struct Authorization {
+    /// What the browser comes back with, as a digest.
+    pub state: StateDigest,
+    /// Whose grant it is to become.
+    pub tenant: TenantName,
+    /// The API key that it is asked with.
+    pub api_key: ApiKeyName,
+    /// Where the browser was told to come back to; the exchange of the code repeats it.
+    pub redirect_uri: String,
+    /// What proves that the code was asked for here (RFC 7636).
+    pub verifier: Option<Secret<String>>,
+    /// Where the owner is sent in the end.
+    pub return_to: Option<String>,
+    /// From then on it is too late.
+    pub expires_at: Unix,
 }
 
 /// A store, ready for use, and what an operator should be told about its key.
@@ -271,7 +336,8 @@ pub trait Store: Send + Sync + 'static {
     /// begun refresh and was never refreshed; its version goes up by one. A new one is not paused.
     async fn put_grant(&self, grant: NewGrant) -> Result<(Put, Grant), StoreError>;
 
-    /// Removes a grant; `false` when there is none.
+    /// Removes a grant; `false` when there is none. Authorizations that were begun for the tenant
+    /// go with it.
     async fn remove_grant(&self, tenant: &TenantName) -> Result<bool, StoreError>;
 
     /// Records that a refresh with `version` is about to be sent, and makes sure that there is room
@@ -283,6 +349,28 @@ pub trait Store: Send + Sync + 'static {
         version: u64,
         at: Unix,
     ) -> Result<(), StoreError>;
+
+    /// Records on this machine that the request of a refresh is about to be sent.
+    async fn post_refresh(
+        &self,
+        tenant: &TenantName,
+        version: u64,
+        at: Unix,
+    ) -> Result<(), StoreError>;
+
+    /// Records on this machine the tokens that a refresh brought, apart from where
+    /// [`Store::finish_refresh`] puts them: should that fail, a crash does not lose them.
+    async fn receive_refresh(
+        &self,
+        tenant: &TenantName,
+        version: u64,
+        tokens: &Tokens,
+        at: Unix,
+    ) -> Result<(), StoreError>;
+
+    /// The refreshes of current versions that a process before this one on this machine did not
+    /// end, as they were when the store was opened. Told once.
+    async fn open_refreshes(&self) -> Result<Vec<OpenRefresh>, StoreError>;
 
     /// Takes back [`Store::begin_refresh`]: the token endpoint certainly did not rotate the token.
     async fn abort_refresh(&self, tenant: &TenantName, version: u64) -> Result<(), StoreError>;
@@ -340,6 +428,18 @@ pub trait Store: Send + Sync + 'static {
     async fn rotate_key(&self) -> Result<KeyRotation, RotateError> {
         Err(RotateError::NothingSealed)
     }
+
+    /// Remembers that a consent was asked for; those that are too late at `now` may be forgotten.
+    /// The newest [`AUTHORIZATIONS_KEPT`] are kept, and of a tenant the newest
+    /// [`AUTHORIZATIONS_KEPT_PER_TENANT`]. The verifier is sealed like tokens are.
+    async fn begin_authorization(&self, new: Authorization, now: Unix) -> Result<(), StoreError>;
+
+    /// Takes the authorization of `state`, which nobody gets again, however many ask at a time;
+    /// `None` when there is none. One that is too late is given too, as long as it is remembered.
+    async fn take_authorization(
+        &self,
+        state: &StateDigest,
+    ) -> Result<Option<Authorization>, StoreError>;
 
     /// Whether the store can be written now.
     async fn ping(&self) -> Result<(), StoreError>;

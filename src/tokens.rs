@@ -4,12 +4,13 @@
 //! handle and reads a table of what is usable. Store calls and token requests run in tasks of their
 //! own, so that a slow store stops nobody and a caller that leaves cancels nothing. Always true:
 //! journal the intent, ask, store, and only then is a token in the table; tokens that could not be
-//! stored stay in memory and the write is repeated for ever.
+//! stored stay in memory and in the journal, serve, and the write is repeated for ever.
 
 mod actor;
 pub mod claims;
 mod desk;
 mod endpoint;
+mod errand;
 mod hand_in;
 pub mod oauth;
 mod record;
@@ -21,14 +22,13 @@ mod work;
 mod tests;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::HeaderValue;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
-use crate::engine::token::Readiness;
+use crate::engine::token::{Alarm, LaneOutlook, Readiness, Settings};
 use crate::engine::{ApiKeyName, Mono, TenantName, Unix};
 use crate::store::{NewGrant, Put, Store, StoreError};
 use actor::{Actor, Request};
@@ -36,6 +36,7 @@ use desk::Job;
 use table::Table;
 
 pub use endpoint::{KeyAuth, Received, RefreshAnswer, TokenEndpoint};
+pub use errand::{Errand, NoTurn};
 pub use hand_in::{HandedIn, OnConflict, Terms};
 pub use oauth::HttpTokenEndpoint;
 pub use take_out::{Afterwards, TakeOutError};
@@ -119,6 +120,8 @@ pub struct TenantStatus {
     pub last_refreshed_at: Option<Unix>,
     /// When a call last left, as known at the start or when the grant was put.
     pub last_used_at: Option<Unix>,
+    /// When the refresh token dies if it is not used; `None` when its age is not known.
+    pub refresh_token_expires_at: Option<Unix>,
     /// Its share.
     pub weight: u32,
     /// Its calls are held.
@@ -203,8 +206,12 @@ pub enum RefreshError {
 pub trait Observer: Send + Sync + 'static {
     /// A token request has ended.
     fn refreshed(&self, api_key: &ApiKeyName, outcome: &'static str);
+    /// Somebody should look; of the tenant it was noticed at.
+    fn alarm(&self, tenant: &TenantName, api_key: &ApiKeyName, alarm: Alarm);
     /// How many tenants are being refreshed or wait for it.
     fn lane_depth(&self, api_key: &ApiKeyName, n: usize);
+    /// How many tenants have a refresh token that dies soon if it is not used.
+    fn ageing(&self, api_key: &ApiKeyName, n: usize);
     /// How many tenants have a live grant, and how many must be connected again.
     fn tenants(&self, api_key: &ApiKeyName, ready: usize, needs_authorization: usize);
     /// A tenant's state has changed.
@@ -223,7 +230,9 @@ pub struct NoObserver;
 
 impl Observer for NoObserver {
     fn refreshed(&self, _: &ApiKeyName, _: &'static str) {}
+    fn alarm(&self, _: &TenantName, _: &ApiKeyName, _: Alarm) {}
     fn lane_depth(&self, _: &ApiKeyName, _: usize) {}
+    fn ageing(&self, _: &ApiKeyName, _: usize) {}
     fn tenants(&self, _: &ApiKeyName, _: usize, _: usize) {}
     fn state_changed(&self, _: &TenantName, _: &ApiKeyName, _: &'static str, _: Option<&str>) {}
 }
@@ -238,12 +247,8 @@ pub struct Parts {
     pub exchange: Arc<dyn TokenEndpoint>,
     /// The configured API keys.
     pub keys: Vec<(ApiKeyName, KeyAuth)>,
-    /// Least time from a token answer to the next token request, per API key.
-    pub refresh_interval: Duration,
-    /// A token with less life than this is refreshed before use.
-    pub refresh_margin: Duration,
-    /// Spreads repeats; any number.
-    pub seed: u64,
+    /// When tokens are refreshed, and what spreads repeats.
+    pub settings: Settings,
     /// Told of every tenant at the start and of every change. The reader must keep up.
     pub changes: mpsc::UnboundedSender<TenantChange>,
     /// Told what happens.
@@ -267,10 +272,12 @@ impl Tokens {
     /// When the store cannot be read.
     pub async fn start(parts: Parts) -> Result<Self, StoreError> {
         let grants = parts.store.grants().await?;
+        let left = parts.store.open_refreshes().await?;
         let table = Arc::new(Table::new(parts.clock.clone()));
         let (requests, inbox) = mpsc::channel(REQUESTS_MAX);
         let tracker = parts.tracker.clone();
-        let actor = Actor::new(parts, grants, Arc::clone(&table), inbox);
+        let mailbox = (requests.downgrade(), inbox);
+        let actor = Actor::new(parts, grants, left, Arc::clone(&table), mailbox);
         tracker.spawn(actor.run());
         Ok(Self { table, requests })
     }
@@ -345,21 +352,15 @@ impl Tokens {
         self.ask(|reply| Request::Status(tenant.clone(), reply)).await.flatten()
     }
 
-    /// The API keys, and how many of their tenants are being refreshed or wait for it.
-    pub async fn lanes(&self) -> Vec<(ApiKeyName, usize)> {
+    /// The API keys, how many of their tenants are being refreshed or wait for it, and until when.
+    pub async fn lanes(&self) -> Vec<(ApiKeyName, LaneOutlook)> {
         self.ask(Request::Lanes).await.unwrap_or_default()
     }
 
     /// Takes changed settings: API keys that came, changed or went, and times. Nothing under way is
     /// lost.
-    pub async fn reload_keys(
-        &self,
-        keys: Vec<(ApiKeyName, KeyAuth)>,
-        refresh_interval: Duration,
-        refresh_margin: Duration,
-    ) {
-        let ask = |reply| Request::Reload { keys, refresh_interval, refresh_margin, reply };
-        self.ask(ask).await.unwrap_or_default();
+    pub async fn reload_keys(&self, keys: Vec<(ApiKeyName, KeyAuth)>, settings: Settings) {
+        self.ask(|reply| Request::Reload { keys, settings, reply }).await.unwrap_or_default();
     }
 
     /// Begins no further refresh, and returns when what is under way is finished and stored. The

@@ -302,7 +302,7 @@ fn check_ends_with_0_or_with_2_and_all_mistakes() {
 
 #[test]
 fn a_flag_that_does_not_exist_ends_with_2() {
-    for flag in ["--tls-cert=x", "--passthrough", "--otlp-endpoint=x", "--colour"] {
+    for flag in ["--tls-cert=x", "--no-passthrough", "--otlp-endpoint=x", "--colour"] {
         assert_eq!(program(&["serve", flag]).status.code(), Some(2), "{flag}");
     }
 }

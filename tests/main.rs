@@ -4,7 +4,10 @@
 //! | --- | --- |
 //! | the five promises of the beginning | `promises`, `crashes`, `secrecy`, `sdk` |
 //! | what passes and is refused | `faithful`, `identity`, `refusals`, `raw_requests`, `bodies` |
+//! | callers with tokens of their own | `passthrough` |
+//! | how accounts are connected | `connect`, `connecting`, `device` |
 //! | what the upstream's refusals lead to | `repeats`, `trouble`, `tokens` |
+//! | tokens kept through everything | `custody`, `custody_kills` |
 //! | many tenants in and out, keys | `transfer`, `exports`, `keys` |
 //! | waiting | `pace`, `rates`, `queue`, `leaving`, `edges` |
 //! | the process | `life`, `reload`, `starting`, `full_disk`, `memory` |
@@ -19,8 +22,18 @@ mod support;
 
 #[path = "main/bodies.rs"]
 mod bodies;
+#[path = "main/connect.rs"]
+mod connect;
+#[path = "main/connecting.rs"]
+mod connecting;
 #[path = "main/crashes.rs"]
 mod crashes;
+#[path = "main/custody.rs"]
+mod custody;
+#[path = "main/custody_kills.rs"]
+mod custody_kills;
+#[path = "main/device.rs"]
+mod device;
 #[path = "main/edges.rs"]
 mod edges;
 #[path = "main/exports.rs"]
@@ -41,6 +54,8 @@ mod life;
 mod memory;
 #[path = "main/pace.rs"]
 mod pace;
+#[path = "main/passthrough.rs"]
+mod passthrough;
 #[path = "main/promises.rs"]
 mod promises;
 #[path = "main/queue.rs"]

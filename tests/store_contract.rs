@@ -1,11 +1,15 @@
 //! The contract of the store port (`src/store.rs`), held against every store.
 //!
-//! `contract` is the suite that all stores pass; `sqlite` and `process` add what only a store on a
-//! disk promises: files, keys, locks, a killed process, a full disk. A new store joins by one more
-//! module of `every_store!`.
+//! `contract` is the suite that all stores pass; `sqlite`, `journal` and `process` add what only a
+//! store on a disk promises: files, keys, locks, steps of refreshes, a killed process, a full disk.
+//! A new store joins by one more module of `every_store!`.
 
+#[path = "store_contract/authorizations.rs"]
+mod authorizations;
 #[path = "store_contract/contract.rs"]
 mod contract;
+#[path = "store_contract/journal.rs"]
+mod journal;
 #[path = "store_contract/keys.rs"]
 mod keys;
 #[path = "store_contract/process.rs"]
@@ -16,22 +20,22 @@ mod sqlite_files;
 mod support;
 
 macro_rules! every_store {
-    ($($sentence:ident),* $(,)?) => {
-        mod memory {
+    ($suite:ident, $memory:ident, $sqlite:ident: $($sentence:ident),* $(,)?) => {
+        mod $memory {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $sentence() {
-                    super::contract::$sentence(super::support::memory()).await;
+                    super::$suite::$sentence(super::support::memory()).await;
                 }
             )*
         }
 
-        mod sqlite {
+        mod $sqlite {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $sentence() {
                     let place = super::support::Place::new();
-                    super::contract::$sentence(place.open()).await;
+                    super::$suite::$sentence(place.open()).await;
                 }
             )*
         }
@@ -39,6 +43,7 @@ macro_rules! every_store {
 }
 
 every_store![
+    contract, memory, sqlite:
     a_hundred_tasks_never_get_more_than_the_limit,
     a_reservation_grants_what_is_left_and_reads_without_taking,
     a_limit_that_falls_below_the_count_grants_nothing,
@@ -63,4 +68,13 @@ every_store![
     clients_are_unique_by_name_and_key,
     a_dropped_call_harms_nobody,
     a_closed_store_refuses_and_closes_twice,
+];
+
+every_store![
+    authorizations, memory_authorizations, sqlite_authorizations:
+    an_authorization_comes_back_as_it_was,
+    an_authorization_is_taken_once_however_many_ask,
+    a_late_authorization_is_told_from_none_and_then_forgotten,
+    a_removed_tenant_takes_its_authorizations_with_it,
+    authorizations_are_bounded,
 ];

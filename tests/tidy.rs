@@ -13,8 +13,9 @@ const LINE_COLUMNS_MAX: usize = 100;
 
 const PURE: &[&str] = &["engine"];
 const BASE: &[&str] = &["clock", "config", "phase", "rejection", "secret"];
-const PORTS: &[&str] = &["listen", "store", "telemetry", "upstream"];
+const PORTS: &[&str] = &["issuer", "listen", "store", "telemetry", "upstream"];
 const SHELLS: &[&str] = &["clients", "gate", "tokens"];
+const FLOWS: &[&str] = &["connect"];
 const FACES: &[&str] = &["admin", "proxy"];
 const ROOTS: &[&str] = &["app", "cli", "lifecycle", "main"];
 const ASIDE: &[&str] = &["sandbox"];
@@ -26,8 +27,9 @@ fn may_use(module: &str) -> Option<Vec<&'static str>> {
         _ if BASE.contains(&module) => &[PURE, BASE],
         _ if PORTS.contains(&module) => &[PURE, BASE, PORTS],
         _ if SHELLS.contains(&module) => &[PURE, BASE, PORTS],
-        _ if FACES.contains(&module) => &[PURE, BASE, PORTS, SHELLS],
-        _ if ROOTS.contains(&module) => &[PURE, BASE, PORTS, SHELLS, FACES, ROOTS, ASIDE],
+        _ if FLOWS.contains(&module) => &[PURE, BASE, PORTS, SHELLS],
+        _ if FACES.contains(&module) => &[PURE, BASE, PORTS, SHELLS, FLOWS],
+        _ if ROOTS.contains(&module) => &[PURE, BASE, PORTS, SHELLS, FLOWS, FACES, ROOTS, ASIDE],
         _ if ASIDE.contains(&module) => &[PURE, BASE],
         _ => return None,
     };

@@ -77,9 +77,11 @@ struct UpstreamView {
     guard_ms: u64,
 }
 
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Debug, Serialize)]
 struct LaneView {
     depth: usize,
+    /// When the last of them will be done.
+    done_at: Option<String>,
 }
 
 /// Tenants that can be used or are about to be, and those that must be connected again; tenants
@@ -160,7 +162,11 @@ pub(super) async fn views(shared: &Shared) -> Vec<ApiKeyView> {
         // A key that is configured and has no gate is being added or removed in this moment.
         let Some(gate) = parts.gate.api_key(&key.name) else { continue };
         let Some(snapshot) = gate.snapshot().await else { continue };
-        let lane = LaneView { depth: lanes.get(&key.name).copied().unwrap_or_default() };
+        let lane = lanes.get(&key.name);
+        let lane = LaneView {
+            depth: lane.map_or(0, |lane| lane.depth),
+            done_at: lane.and_then(|lane| lane.done_at).map(rfc3339),
+        };
         let tenants = tenants.get(&key.name).copied().unwrap_or_default();
         views.push(view(key, &snapshot, lane, tenants));
     }

@@ -3,7 +3,8 @@
 //! With a token configured, whoever shows it; it is compared in constant time. Without one the
 //! listener is on loopback, and a browser is the only stranger: a page that rebinds its name to
 //! 127.0.0.1 is found by its `Host`, one that posts across sites by `Sec-Fetch-Site` or `Origin`.
-//! What monitors ask (`/livez`, `/readyz`, `/metrics`) is open.
+//! What monitors ask (`/livez`, `/readyz`, `/metrics`) is open, and so is `/oauth/callback`, which
+//! is protected by a state that works once.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use crate::listen::origin;
 use crate::secret::Secret;
 
 /// Paths that need no token.
-const OPEN: [&str; 3] = ["/livez", "/readyz", "/metrics"];
+const OPEN: [&str; 4] = ["/livez", "/readyz", "/metrics", "/oauth/callback"];
 
 /// The digest of the admin token: what is compared has one length, whatever is shown.
 pub(super) struct AdminToken([u8; 32]);

@@ -29,6 +29,7 @@ pub(super) enum Kind {
     PayloadTooLarge,
     UnsupportedMediaType,
     StoreUnavailable,
+    UpstreamUnavailable,
     Internal,
 }
 
@@ -44,6 +45,7 @@ impl Kind {
             Self::PayloadTooLarge => "admin.payload_too_large",
             Self::UnsupportedMediaType => "admin.unsupported_media_type",
             Self::StoreUnavailable => "admin.store_unavailable",
+            Self::UpstreamUnavailable => "admin.upstream_unavailable",
             Self::Internal => "admin.internal",
         }
     }
@@ -59,6 +61,7 @@ impl Kind {
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::StoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::UpstreamUnavailable => StatusCode::BAD_GATEWAY,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -126,6 +129,7 @@ impl IntoResponse for AdminError {
             | Kind::Conflict
             | Kind::PayloadTooLarge
             | Kind::UnsupportedMediaType
+            | Kind::UpstreamUnavailable
             | Kind::Internal => {}
         }
         response

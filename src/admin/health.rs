@@ -57,7 +57,7 @@ pub(super) async fn metrics(
     }
     let lanes: BTreeMap<_, _> = parts.tokens.lanes().await.into_iter().collect();
     for key in parts.gate.api_keys() {
-        let depth = lanes.get(key.name()).copied().unwrap_or_default();
+        let depth = lanes.get(key.name()).map_or(0, |lane| lane.depth);
         key.metrics().token_lane_depth(depth);
         for state in TENANT_STATES {
             let count = tenants.get(&(key.name().clone(), state)).copied().unwrap_or_default();

@@ -6,6 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
@@ -21,6 +22,7 @@ use super::errors::AdminError;
 use super::health::TENANT_STATES;
 use super::page::{Page, Query};
 use super::{Desk, Shared, hand_in};
+use crate::config::values;
 use crate::engine::scheduler::{Hold, TenantSnapshot};
 use crate::engine::{ApiKeyName, TenantName, Unix};
 use crate::gate::hold_reason;
@@ -40,6 +42,8 @@ pub(super) struct TenantView {
     state: &'static str,
     state_reason: Option<String>,
     access_token_expires_at: Option<String>,
+    /// When the refresh token dies of disuse.
+    refresh_token_expires_at: Option<String>,
     last_refreshed_at: Option<String>,
     last_used_at: Option<String>,
     weight: u32,
@@ -68,16 +72,36 @@ impl FromStr for StateFilter {
     }
 }
 
+/// A span of time in a query.
+struct Span(Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let span = values::duration(text).map(Self);
+        span.map_err(|problem| format!("{problem}; a span is such as 30d or 12h"))
+    }
+}
+
 /// `GET /v1/tenants`
 pub(super) async fn list(
     State(shared): Desk,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Page<TenantView>>, AdminError> {
-    let query = Query::read(query.as_deref(), &["api_key", "state"])?;
+    let within = "refresh_token_expires_within";
+    let query = Query::read(query.as_deref(), &["api_key", "state", within])?;
     let api_key: Option<ApiKeyName> = query.filter("api_key")?;
     let state: Option<StateFilter> = query.filter("state")?;
+    let within: Option<Span> = query.filter(within)?;
+    let now = shared.parts.clock.now().unix;
+    let ageing = |status: &TenantStatus, Span(span): &Span| {
+        let alive = status.state != TenantState::NeedsAuthorization;
+        alive && status.refresh_token_expires_at.is_some_and(|at| at <= now.plus(*span))
+    };
     let wanted = shared.parts.tokens.list().await.into_iter().filter(|status| {
-        api_key.as_ref().is_none_or(|api_key| status.api_key == *api_key)
+        within.as_ref().is_none_or(|span| ageing(status, span))
+            && api_key.as_ref().is_none_or(|api_key| status.api_key == *api_key)
             && state.as_ref().is_none_or(|state| status.state == state.0)
     });
     let page = query.cut(wanted, |status| status.tenant.as_str());
@@ -139,6 +163,7 @@ pub(super) async fn remove(
 ) -> Result<StatusCode, AdminError> {
     let whole = shared.clone();
     let change = async move {
+        shared.parts.connect.forget(&tenant);
         if !shared.parts.tokens.remove(&tenant).await? {
             return Err(AdminError::not_found("tenant", &tenant));
         }
@@ -283,6 +308,7 @@ fn view(status: TenantStatus, snapshot: Option<TenantSnapshot>) -> TenantView {
         state: status.state.as_str(),
         state_reason: status.state_reason.or(held),
         access_token_expires_at: status.access_token_expires_at.map(rfc3339),
+        refresh_token_expires_at: status.refresh_token_expires_at.map(rfc3339),
         last_refreshed_at: status.last_refreshed_at.map(rfc3339),
         last_used_at: status.last_used_at.max(used_here).map(rfc3339),
         weight: status.weight,

@@ -30,7 +30,9 @@ use super::{Parts, Shared, dress, router, routes};
 use crate::clients::Clients;
 use crate::clock::Clock;
 use crate::config::{self, ApiKey, AuthStyle, Config, LogFormat, Plan, StoreUrl};
+use crate::connect::{self, Connect};
 use crate::engine::scheduler::Limits;
+use crate::engine::token::Settings as TokenSettings;
 use crate::engine::{ApiKeyName, DayReset, Guard, Reserve, TenantName, Unix};
 use crate::gate::{self, Gate};
 use crate::phase::{Phase, SharedPhase};
@@ -38,7 +40,8 @@ use crate::secret::Secret;
 use crate::store::{self, MemoryStore, Store};
 use crate::telemetry::{Events, Metrics};
 use crate::tokens::{
-    self, KeyAuth, NoObserver, Received, RefreshAnswer, TenantChange, TokenEndpoint, Tokens,
+    self, HttpTokenEndpoint, KeyAuth, NoObserver, Received, RefreshAnswer, TenantChange,
+    TokenEndpoint, Tokens,
 };
 
 /// 2026-11-24T06:00:00Z
@@ -82,9 +85,13 @@ impl Bench {
             clock: clock.clone(),
             exchange: Arc::new(Endpoint),
             keys: config.api_keys.iter().map(|key| (key.name.clone(), key_auth(key))).collect(),
-            refresh_interval: Duration::from_secs(1),
-            refresh_margin: Duration::from_secs(300),
-            seed: 1,
+            settings: TokenSettings {
+                refresh_interval: config.oauth.refresh_interval,
+                refresh_margin: config.oauth.refresh_margin,
+                refresh_ahead: config.oauth.refresh_ahead,
+                keep_alive_after: config.oauth.keep_alive_after,
+                seed: 1,
+            },
             changes: sender,
             observer: Arc::new(NoObserver),
             tracker: tracker.clone(),
@@ -92,14 +99,27 @@ impl Bench {
         let tokens = tokens.await.unwrap();
         let clients = Clients::load(store.clone(), clock.clone()).await.unwrap();
         let phase = SharedPhase::new();
+        let config = Arc::new(ArcSwap::from_pointee(config));
+        let connect = Connect::new(connect::Parts {
+            store: store.clone(),
+            tokens: tokens.clone(),
+            gate: gate.clone(),
+            endpoint: HttpTokenEndpoint::with_system_roots().unwrap(),
+            config: config.clone(),
+            events: events.clone(),
+            clock: clock.clone(),
+            tracker: tracker.clone(),
+            stopped: stopped.clone(),
+        });
         let router = build(Parts {
             gate: gate.clone(),
+            connect,
             tokens,
             clients: clients.clone(),
             metrics,
             events: events.clone(),
             clock: clock.clone(),
-            config: Arc::new(ArcSwap::from_pointee(config)),
+            config,
             store: store.clone(),
             admin_token: admin_token.map(Secret::from),
             phase: phase.clone(),
@@ -286,12 +306,16 @@ fn config() -> Config {
         day_reset: DayReset::default(),
         reserve: Reserve::default(),
         token_url: "https://127.0.0.1:1/token".parse().unwrap(),
+        redirect_uri: (name == "main").then(|| "https://proxy.example/oauth/callback".into()),
+        scopes: "contact_data offline_access".into(),
+        pkce: true,
     };
     Config {
         server: config::Server {
             listen: loopback(8080),
             admin_listen: loopback(9090),
             allow_anonymous: false,
+            passthrough: config::Passthrough::No,
             max_body: 1_024,
             replay_buffer: 1_024,
             max_connections: 100,
@@ -306,8 +330,16 @@ fn config() -> Config {
             ca_file: None,
         },
         oauth: config::OAuth {
+            authorize_url: "https://authz.example/authorize".parse().unwrap(),
+            device_authorize_url: "https://127.0.0.1:1/device".parse().unwrap(),
+            jwks_url: "https://127.0.0.1:1/keys".parse().unwrap(),
+            issuer: "https://issuer.example".into(),
+            audience: "https://api.example".into(),
+            return_to_origins: config::links::origins("https://app.example").unwrap(),
             refresh_interval: Duration::from_secs(1),
             refresh_margin: Duration::from_secs(300),
+            refresh_ahead: Duration::ZERO,
+            keep_alive_after: Duration::ZERO,
         },
         queue: config::Queue {
             max_wait: Duration::from_secs(30),

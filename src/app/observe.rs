@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::engine::token::Alarm;
 use crate::engine::{ApiKeyName, TenantName};
 use crate::telemetry::{Event, Events, Metrics};
 use crate::tokens::Observer;
@@ -18,6 +19,20 @@ pub(super) fn observer(metrics: &Metrics, events: &Events) -> Arc<dyn Observer> 
 impl Observer for Watcher {
     fn refreshed(&self, api_key: &ApiKeyName, outcome: &'static str) {
         self.metrics.api_key(api_key).token_refresh(outcome);
+    }
+
+    fn alarm(&self, tenant: &TenantName, api_key: &ApiKeyName, alarm: Alarm) {
+        self.metrics.api_key(api_key).token_alarm(alarm.as_str());
+        self.events.publish(Event::TokenAlarm {
+            tenant: tenant.clone(),
+            api_key: api_key.clone(),
+            reason: alarm.as_str(),
+            message: alarm.to_string(),
+        });
+    }
+
+    fn ageing(&self, api_key: &ApiKeyName, n: usize) {
+        self.metrics.api_key(api_key).refresh_tokens_ageing(n);
     }
 
     fn lane_depth(&self, api_key: &ApiKeyName, n: usize) {

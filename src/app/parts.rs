@@ -14,8 +14,8 @@ use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::config::{Config, StoreUrl};
-use crate::engine::ApiKeyName;
 use crate::engine::scheduler::Limits;
+use crate::engine::{ApiKeyName, token};
 use crate::phase::{Phase, SharedPhase};
 use crate::proxy::Settings;
 use crate::store::{Measured, Store};
@@ -49,9 +49,25 @@ pub(super) fn key_auths(config: &Config) -> Vec<(ApiKeyName, KeyAuth)> {
     config.api_keys.iter().map(|key| (key.name.clone(), auth(key))).collect()
 }
 
+pub(super) fn token_settings(config: &Config) -> token::Settings {
+    token::Settings {
+        refresh_interval: config.oauth.refresh_interval,
+        refresh_margin: config.oauth.refresh_margin,
+        refresh_ahead: config.oauth.refresh_ahead,
+        keep_alive_after: config.oauth.keep_alive_after,
+        seed: seed(),
+    }
+}
+
 pub(super) fn settings(config: &Config) -> Settings {
     Settings {
         allow_anonymous: config.server.allow_anonymous,
+        passthrough: config.server.passthrough,
+        client_ids: config
+            .api_keys
+            .iter()
+            .map(|key| (key.client_id.clone(), key.name.clone()))
+            .collect(),
         on_loopback: config.server.listen.ip().is_loopback(),
         max_wait: config.queue.max_wait,
         max_wait_limit: config.queue.max_wait_limit,
@@ -72,6 +88,9 @@ pub(super) fn fixed_differences(before: &Config, after: &Config) -> Vec<&'static
         ("upstream.url", a.upstream.url != b.upstream.url),
         ("upstream.connect_timeout", a.upstream.connect_timeout != b.upstream.connect_timeout),
         ("upstream.ca_file", a.upstream.ca_file != b.upstream.ca_file),
+        ("oauth.jwks_url", a.oauth.jwks_url != b.oauth.jwks_url),
+        ("oauth.issuer", a.oauth.issuer != b.oauth.issuer),
+        ("oauth.audience", a.oauth.audience != b.oauth.audience),
         ("store.url", a.store.url != b.store.url),
         ("store.encryption_key_file", a.store.encryption_key_file != b.store.encryption_key_file),
         ("admin.token_file", a.admin.token != b.admin.token),
@@ -88,6 +107,9 @@ pub(super) fn with_fixed_of(before: &Config, mut after: Config) -> Config {
     after.upstream.url = before.upstream.url.clone();
     after.upstream.connect_timeout = before.upstream.connect_timeout;
     after.upstream.ca_file.clone_from(&before.upstream.ca_file);
+    after.oauth.jwks_url = before.oauth.jwks_url.clone();
+    after.oauth.issuer.clone_from(&before.oauth.issuer);
+    after.oauth.audience.clone_from(&before.oauth.audience);
     after.store = before.store.clone();
     after.admin = before.admin.clone();
     after

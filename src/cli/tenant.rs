@@ -3,6 +3,7 @@
 //! Tokens come from files or the input, never from the command line, which `ps` shows to everybody
 //! on the machine.
 
+mod connect;
 mod export;
 mod import;
 
@@ -24,6 +25,11 @@ pub enum TenantCommand {
     /// Tokens are read from files or standard input (`-`): what stands on a command line is shown
     /// by `ps` and kept by shells.
     Add(AddArgs),
+    /// Have an account's owner connect it
+    ///
+    /// Prints what the owner opens in a browser, and waits until the account is connected; exit
+    /// code 1 if it was not.
+    Connect(connect::ConnectArgs),
     /// List tenants
     List(ListArgs),
     /// Show one tenant
@@ -114,6 +120,7 @@ pub struct RemoveArgs {
 pub async fn run(command: &TenantCommand, console: &mut Console<'_>) -> anyhow::Result<u8> {
     match command {
         TenantCommand::Add(args) => add(args, console).await,
+        TenantCommand::Connect(args) => connect::run(args, console).await,
         TenantCommand::List(args) => list(args, console).await,
         TenantCommand::Show(args) => show(args, console).await,
         TenantCommand::Remove(args) => remove(args, console).await,

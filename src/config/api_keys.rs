@@ -13,12 +13,14 @@ use super::file::{ApiKeyTable, Raw};
 use super::mistakes::Origin;
 use super::reader::{Reader, number, secret, secret_from_file};
 use super::settings::{self, API_KEY_FIELDS, Kind, PER_DAY_KIND};
-use super::{ApiKey, AuthStyle, Plan, values};
+use super::{ApiKey, AuthStyle, Plan, links, values};
 use crate::engine::{ApiKeyName, DayReset, Guard, Rate, Reserve};
 use crate::secret::Secret;
 
 /// The name of the API key that needs no file.
 const DEFAULT_NAME: &str = "default";
+/// What an owner is asked for when the configuration does not say.
+const DEFAULT_SCOPES: &str = "contact_data campaign_data account_read offline_access";
 
 impl Plan {
     /// As it is written in a configuration.
@@ -166,6 +168,13 @@ impl Entry<'_, '_> {
         let reserve = self.field("reserve", reserve).unwrap_or(limits.reserve);
         let token_url =
             self.field("token_url", values::url).unwrap_or_else(|| limits.token_url.clone());
+        let redirect_uri = self.field("redirect_uri", links::url_text);
+        let scopes =
+            self.field("scopes", links::scopes).unwrap_or_else(|| DEFAULT_SCOPES.to_owned());
+        let pkce = self.field("pkce", values::switch).unwrap_or(true);
+        if !pkce && auth_style == AuthStyle::Public {
+            self.mistake("pkce", "is what a client without a secret proves itself with", "true");
+        }
         let (Some(name), Some(client_id)) = (name, client_id) else {
             return (None, Fields::new());
         };
@@ -181,6 +190,8 @@ impl Entry<'_, '_> {
             ("reserve", reserve.to_string()),
             ("token_url", token_url.to_string()),
         ]);
+        texts.extend(redirect_uri.clone().map(|uri| ("redirect_uri", uri)));
+        texts.extend([("scopes", scopes.clone()), ("pkce", pkce.to_string())]);
         let client_secret = secret;
         let key = ApiKey {
             name,
@@ -194,6 +205,9 @@ impl Entry<'_, '_> {
             day_reset,
             reserve,
             token_url,
+            redirect_uri,
+            scopes,
+            pkce,
         };
         (Some(key), texts)
     }

@@ -167,6 +167,7 @@ impl Walk<'_> {
             DeValue::Float(number) => Ok(number.to_string()),
             DeValue::Boolean(switch) => Ok(switch.to_string()),
             DeValue::Datetime(_) => Err("is not in quotes"),
+            DeValue::Array(items) if kind == Kind::Origins => texts(items),
             DeValue::Array(_) => Err("is a list"),
             DeValue::Table(_) => Err("is a table"),
         };
@@ -183,6 +184,13 @@ impl Walk<'_> {
         let line = 1 + self.text.get(..span.start).map_or(0, |before| before.matches('\n').count());
         Origin::File { name: self.name.to_owned(), line }
     }
+}
+
+/// A list of texts as one.
+fn texts(items: &[Spanned<DeValue<'_>>]) -> Result<String, &'static str> {
+    let text = |item: &Spanned<DeValue<'_>>| item.get_ref().as_str().map(str::to_owned);
+    let texts: Option<Vec<String>> = items.iter().map(text).collect();
+    texts.map(|texts| texts.join(",")).ok_or("is no list of texts in quotes")
 }
 
 fn sections() -> BTreeSet<&'static str> {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::builder::PathBufValueParser;
-use clap::{Arg, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::settings::{self, ENV_PREFIX, Kind, Setting};
 
@@ -73,8 +73,9 @@ impl clap::FromArgMatches for ServeFlags {
             self.config = Some(path.clone());
         }
         for setting in settings::ALL {
-            if let Some(value) = matches.get_one::<String>(setting.flag) {
-                self.values.insert(setting.flag, value.clone());
+            if let Some(values) = matches.get_many::<String>(setting.flag) {
+                let values: Vec<&str> = values.map(String::as_str).collect();
+                self.values.insert(setting.flag, values.join(","));
             }
         }
         Ok(())
@@ -97,9 +98,12 @@ fn argument(setting: &'static Setting) -> Arg {
         .value_name(value_name(setting.kind))
         .help(help)
         .help_heading(heading(setting));
-    if setting.kind == Kind::Switch {
+    if matches!(setting.kind, Kind::Switch | Kind::Passthrough) {
         // `--allow-anonymous` alone is true; a value needs `=`, so that it swallows nothing else
         return argument.num_args(0..=1).require_equals(true).default_missing_value("true");
+    }
+    if setting.kind == Kind::Origins {
+        return argument.action(ArgAction::Append);
     }
     argument
 }
@@ -120,6 +124,7 @@ fn value_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Address => "ADDRESS",
         Kind::Switch => "BOOL",
+        Kind::Passthrough => "MODE",
         Kind::Duration(..) => "DURATION",
         Kind::Size(..) => "SIZE",
         Kind::Count(..) => "NUMBER",
@@ -133,6 +138,7 @@ fn value_name(kind: Kind) -> &'static str {
         Kind::LogLevel => "LEVEL",
         Kind::ClientId => "ID",
         Kind::Reserve => "PERCENT",
-        Kind::Name | Kind::Secret | Kind::SecretEnv | Kind::AuthStyle => "TEXT",
+        Kind::Origins => "ORIGIN",
+        Kind::Name | Kind::Secret | Kind::SecretEnv | Kind::AuthStyle | Kind::Scopes => "TEXT",
     }
 }

@@ -14,7 +14,7 @@ use super::flags::ServeFlags;
 use super::mistakes::{Mistakes, Origin};
 use super::reader::{Env, Reader, secret_from_file};
 use super::settings::{self, ENV_PREFIX};
-use super::{Admin, Config, Log, OAuth, Queue, Server, Store, Upstream, api_keys, values};
+use super::{Admin, Config, Log, OAuth, Queue, Server, Store, Upstream, api_keys, links, values};
 use crate::secret::{KeyError, KeyRing, Secret};
 
 /// What a configuration is read from.
@@ -66,8 +66,18 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, Mistakes> {
         server,
         upstream: upstream(&mut reader),
         oauth: OAuth {
+            device_authorize_url: reader.value(&settings::DEVICE_AUTHORIZE_URL, values::url),
+            jwks_url: reader.value(&settings::JWKS_URL, values::url),
+            issuer: reader.value(&settings::ISSUER, links::url_text),
+            audience: reader.value(&settings::AUDIENCE, links::url_text),
+            authorize_url: reader.value(&settings::AUTHORIZE_URL, values::url),
+            return_to_origins: reader
+                .optional(&settings::RETURN_TO_ORIGIN, links::origins)
+                .unwrap_or_default(),
             refresh_interval: reader.span(&settings::REFRESH_INTERVAL),
             refresh_margin: reader.span(&settings::REFRESH_MARGIN),
+            refresh_ahead: reader.span(&settings::REFRESH_AHEAD),
+            keep_alive_after: reader.span(&settings::KEEP_ALIVE_AFTER),
         },
         queue: queue(&mut reader),
         store: store(&mut reader),
@@ -172,6 +182,7 @@ fn server(reader: &mut Reader<'_>) -> Server {
         listen,
         admin_listen,
         allow_anonymous,
+        passthrough: reader.value(&settings::PASSTHROUGH, links::passthrough),
         max_body,
         replay_buffer: reader.at_most(
             &settings::REPLAY_BUFFER,

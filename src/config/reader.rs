@@ -190,7 +190,10 @@ pub(super) fn number(kind: Kind, text: &str) -> Result<u64, String> {
         | Kind::Secret
         | Kind::SecretEnv
         | Kind::Reserve
-        | Kind::AuthStyle => return Err("is no number".into()),
+        | Kind::AuthStyle
+        | Kind::Passthrough
+        | Kind::Scopes
+        | Kind::Origins => return Err("is no number".into()),
     };
     match value {
         _ if value < least => Err("is too little".into()),

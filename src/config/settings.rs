@@ -72,6 +72,12 @@ pub enum Kind {
     SecretEnv,
     /// How an API key authenticates.
     AuthStyle,
+    /// `true`, `false` or `verified`.
+    Passthrough,
+    /// Scopes of OAuth.
+    Scopes,
+    /// Origins of web pages; a list in the file.
+    Origins,
 }
 
 impl Setting {
@@ -132,6 +138,15 @@ impl Kind {
                 "the name of an environment variable that is set and not empty".into()
             }
             Self::AuthStyle => "basic, body or public".into(),
+            Self::Passthrough => "false, true or verified".into(),
+            Self::Scopes => "scopes with spaces between them, offline_access among them, such as \
+                 \"contact_data offline_access\""
+                .into(),
+            Self::Origins => {
+                "origins such as https://app.example: scheme, host and perhaps a port, with \
+                 commas between several"
+                    .into()
+            }
         }
     }
 }
@@ -181,6 +196,9 @@ settings! {
     I_KNOW_THIS_IS_OPEN = "i-know-this-is-open", Some("server.i_know_this_is_open"),
         Some("false"), Kind::Switch,
         "Confirm that callers without a client key may reach every tenant from the network";
+    PASSTHROUGH = "passthrough", Some("server.passthrough"), Some("false"), Kind::Passthrough,
+        "Forward callers' own access tokens of configured API keys: false, true or verified \
+         (signature, issuer and audience are checked first)";
     MAX_BODY = "max-body", Some("server.max_body"), Some("10MiB"), Kind::Size(1, BODY_MAX),
         "Longest request body";
     REPLAY_BUFFER = "replay-buffer", Some("server.replay_buffer"),
@@ -212,12 +230,36 @@ settings! {
     TOKEN_URL = "token-url", Some("oauth.token_url"),
         Some("https://authz.constantcontact.com/oauth2/default/v1/token"), Kind::Url,
         "The token endpoint";
+    AUTHORIZE_URL = "authorize-url", Some("oauth.authorize_url"),
+        Some("https://authz.constantcontact.com/oauth2/default/v1/authorize"), Kind::Url,
+        "The page where an account's owner consents";
+    DEVICE_AUTHORIZE_URL = "device-authorize-url", Some("oauth.device_authorize_url"),
+        Some("https://authz.constantcontact.com/oauth2/default/v1/device/authorize"), Kind::Url,
+        "Where codes are asked for that an owner types in elsewhere (device flow)";
+    JWKS_URL = "jwks-url", Some("oauth.jwks_url"),
+        Some("https://identity.constantcontact.com/oauth2/aus1lm3ry9mF7x2Ja0h8/v1/keys"), Kind::Url,
+        "The keys that sign access tokens, for passthrough=verified";
+    ISSUER = "issuer", Some("oauth.issuer"),
+        Some("https://identity.constantcontact.com/oauth2/aus1lm3ry9mF7x2Ja0h8"), Kind::Url,
+        "Issuer that access tokens must name, for passthrough=verified";
+    AUDIENCE = "audience", Some("oauth.audience"), Some("https://api.cc.email/v3"), Kind::Url,
+        "Audience that access tokens must name, for passthrough=verified";
+    RETURN_TO_ORIGIN = "return-to-origin", Some("oauth.return_to_origins"), None, Kind::Origins,
+        "Origins of pages to which the owner of an account may be sent after connecting it";
     REFRESH_INTERVAL = "refresh-interval", Some("oauth.refresh_interval"),
         Some("1s"), Kind::Duration(0, HOUR),
         "Least time from a token answer to the next token request, per API key";
     REFRESH_MARGIN = "refresh-margin", Some("oauth.refresh_margin"),
         Some("5m"), Kind::Duration(0, 12 * HOUR),
         "A token with less life than this is refreshed before use";
+    REFRESH_AHEAD = "refresh-ahead", Some("oauth.refresh_ahead"),
+        Some("2h"), Kind::Duration(0, 24 * HOUR),
+        "Tokens of tenants in use, and new grants, are refreshed up to this long before they end; \
+         0 is only when somebody waits";
+    KEEP_ALIVE_AFTER = "keep-alive-after", Some("oauth.keep_alive_after"),
+        Some("150d"), Kind::Duration(0, 175 * 24 * HOUR),
+        "A refresh token that was not used for so long is used, lest it die at 180 days; 0 is \
+         never";
     MAX_WAIT = "max-wait", Some("queue.max_wait"), Some("30s"), Kind::Duration(0, 24 * HOUR),
         "Longest stay in the queue when the caller states none; at most max-wait-limit";
     MAX_WAIT_LIMIT = "max-wait-limit", Some("queue.max_wait_limit"),
@@ -274,4 +316,7 @@ pub static API_KEY_FIELDS: &[(&str, Kind)] = &[
     ("day_reset", Kind::TimeOfDay),
     ("reserve", Kind::Reserve),
     ("token_url", Kind::Url),
+    ("redirect_uri", Kind::Url),
+    ("scopes", Kind::Scopes),
+    ("pkce", Kind::Switch),
 ];

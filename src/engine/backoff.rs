@@ -29,7 +29,7 @@ impl Backoff {
     /// A call that left at `sent` was refused. Returns the end of the pause that begins now;
     /// `None` when the call left before the last one ended and so tells nothing new.
     pub fn refused(&mut self, sent: Mono, now: Mono, chance: &mut Chance) -> Option<Mono> {
-        if sent < self.until || now < self.until {
+        if sent < self.until {
             return None;
         }
         let doubled = self.least.saturating_mul(2_u32.saturating_pow(self.pauses.min(16)));

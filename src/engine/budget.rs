@@ -322,12 +322,6 @@ impl Budget {
     pub fn resets_at(&self) -> Unix {
         self.reset.end_of(self.day)
     }
-
-    /// When the day ends, on the monotonic clock.
-    #[must_use]
-    pub fn resets_at_mono(&self, now: Now) -> Mono {
-        now.mono.plus(self.resets_at().since(now.unix))
-    }
 }
 
 #[cfg(test)]

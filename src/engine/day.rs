@@ -107,8 +107,7 @@ impl Ration {
         // one input makes several looks at one moment, between which only calls have left
         if let (Some(before), Some(after)) = (self.standing, standing)
             && let Some(shares) = &mut self.shares
-            && now == self.looked_at
-            && before == (Standing { remaining: before.remaining, ..after })
+            && (before.limit, before.left, self.looked_at) == (after.limit, after.left, now)
         {
             shares.remaining = u128::from(after.remaining).saturating_mul(CALL);
             shares.open = shares.remaining.saturating_sub(shares.kept);
@@ -165,19 +164,12 @@ impl Ration {
         let need = u128::from(calls).saturating_mul(CALL);
         match class {
             Class::Interactive => Duration::ZERO,
-            Class::Normal if !shares.paces(class) => {
-                // free down to the reserve, and as that melts from there
-                let spent = Shares {
-                    open: 0,
-                    remaining: shares.remaining.saturating_sub(shares.open),
-                    ..shares
-                };
-                match need.checked_sub(shares.open) {
-                    None | Some(0) => Duration::ZERO,
-                    Some(beyond) => self.wait_in(spent, beyond),
-                }
-            }
-            Class::Normal | Class::Bulk => self.wait_in(shares, need),
+            // free down to the reserve, and as that melts from there
+            Class::Normal => match need.checked_sub(shares.open) {
+                None | Some(0) => Duration::ZERO,
+                Some(beyond) => self.wait_in(Shares { open: 0, ..shares }, beyond),
+            },
+            Class::Bulk => self.wait_in(shares, need),
         }
     }
 
@@ -195,17 +187,13 @@ impl Ration {
 
     /// How long until `need` paced calls may have left.
     fn wait_in(&self, shares: Shares, need: u128) -> Duration {
-        let level = self.level.unwrap_or_default();
-        if shares.open > 0 && need <= level {
-            return Duration::ZERO;
-        }
+        let short = need.saturating_sub(self.level.unwrap_or_default());
         let nanos = if shares.open == 0 {
             // until what is kept has melted below what remains, and then as it melts on
             let melted = portion(shares.remaining, DAY, shares.kept_whole.max(1));
-            let then = portion(need.saturating_sub(level), DAY, shares.kept_whole.max(1));
+            let then = portion(short, DAY, shares.kept_whole.max(1));
             shares.left.saturating_sub(melted).saturating_add(then).max(1)
         } else {
-            let short = need.saturating_sub(level);
             portion(short, shares.left, shares.open)
         };
         let nanos = nanos.min(shares.left);

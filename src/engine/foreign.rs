@@ -184,6 +184,8 @@ mod tests {
         assert_eq!((foreign.withheld(), foreign.seen()), (140, ForeignUse::default()));
         assert!(!foreign.roll(Day::new(9), 1_000));
         assert_eq!(foreign.withheld(), 17);
+        assert!(foreign.day_refused(700, 1_000, Unix::from_secs(9)));
+        assert!(foreign.roll(Day::new(11), 1_000), "nothing was seen on the day between");
     }
 
     #[test]

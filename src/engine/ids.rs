@@ -94,6 +94,15 @@ name! {
     ClientName
 }
 
+impl TenantName {
+    /// The name of a caller whose account nobody has connected here. It begins as no name does, so
+    /// that it is never that of a connected tenant, and can be named by nobody.
+    #[must_use]
+    pub fn of_visitor(mark: &str) -> Self {
+        Self(Arc::from(format!("~{mark}")))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

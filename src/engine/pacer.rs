@@ -28,9 +28,9 @@ const EXCESS_MAX: Duration = Duration::from_millis(400);
 const TIMERS: Duration = Duration::from_millis(1);
 /// For how long acknowledgements are not believed after a refusal that came while slots were free
 /// earlier for them, at first; each further time it is twice as long.
-const DISTRUST_MIN: Duration = Duration::from_secs(86_400);
+const DISTRUST_MIN: Duration = Duration::from_hours(24);
 /// The longest that they are not believed.
-const DISTRUST_MAX: Duration = Duration::from_secs(64 * 86_400);
+const DISTRUST_MAX: Duration = Duration::from_hours(1_536);
 /// After a refusal the guard grows by half and this much.
 const WIDEN_STEP: Duration = Duration::from_millis(10);
 /// Most that refusals add to the guard.

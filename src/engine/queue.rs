@@ -8,6 +8,7 @@
 
 mod lane;
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use super::rate::Class;
@@ -306,19 +307,24 @@ impl<T: Copy> FairQueue<T> {
             None => 0,
             Some(rest) => rest.checked_div(share).unwrap_or(rest).saturating_add(1),
         };
-        Class::ALL.into_iter().filter(|other| *other != class).fold(of_class, |sum, other| {
+        let before = Class::ALL.map(|other| {
+            // more urgent classes go first in a round, the others last
+            let rounds = match other.cmp(&class) {
+                Ordering::Less => Some(round),
+                Ordering::Equal => return of_class,
+                Ordering::Greater => round.checked_sub(1),
+            };
             let lane = of(&self.lanes, other);
             let held = tenant.filter(|tenant| *of(&tenant.held, other));
             let let_go = held.map_or(0, |tenant| of(&tenant.waiting, other).len());
-            // more urgent classes go first in a round, the others last
-            let rounds = if other < class { Some(round) } else { round.checked_sub(1) };
             let turns = rounds.map_or(0, |rounds| {
                 number(of(&CLASS_WEIGHTS, other))
                     .saturating_mul(rounds)
                     .saturating_add(number(&lane.credit))
             });
-            sum.saturating_add(turns.min(lane.free.saturating_add(let_go)))
-        })
+            turns.min(lane.free.saturating_add(let_go))
+        });
+        before.into_iter().fold(0, usize::saturating_add)
     }
 
     /// Calls waiting in a class, held ones included.

@@ -99,12 +99,6 @@ impl Rate {
         self.window
     }
 
-    /// The time between two calls at an even pace.
-    #[must_use]
-    pub fn spacing(self) -> Duration {
-        self.window.checked_div(self.calls.get()).unwrap_or(self.window)
-    }
-
     /// The rate of `micro` millionths of a call per second: the smallest whole number of calls
     /// whose window is at least one second.
     fn from_micro(micro: u64) -> Result<Self, RateError> {
@@ -178,9 +172,19 @@ mod tests {
         assert_eq!(read("60/min"), Ok((1, 1_000)));
         assert_eq!(read("90/min"), Ok((2, 1_333)));
         assert_eq!(read("10"), Ok((10, 1_000)));
-        for bad in ["", "0", "-1", "4/day", "1e3", "four", "0.0001", "1000001", "1."] {
+        assert_eq!(read("0.001953"), Ok((1, 512_032)));
+        for bad in ["", "0", "-1", "+1", "1.+5", "4/day", "1e3", "four", "0.0001", "1000001", "1."]
+        {
             assert_eq!(read(bad), Err(RateError), "{bad}");
         }
+        assert_eq!(read("0.0019531"), Err(RateError), "seven digits");
+    }
+
+    #[test]
+    fn classes_are_told_by_urgency_and_named() {
+        let named = [0, 2, 3, 4, 5, 7, 8].map(|urgency| Class::from_urgency(urgency).as_str());
+        let expected = ["interactive", "interactive", "normal", "normal", "bulk", "bulk", "bulk"];
+        assert_eq!(named, expected);
     }
 
     #[test]

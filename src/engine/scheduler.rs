@@ -14,6 +14,7 @@ mod ration;
 mod settle;
 mod snapshot;
 mod tenants;
+mod visitors;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -226,6 +227,8 @@ pub struct Scheduler {
     foreign: Foreign,
     /// When a tenant's holds may be over.
     held: BTreeSet<(Mono, TenantIx)>,
+    /// Tenants that nobody has connected, by when they were last seen.
+    visitors: BTreeSet<(Mono, TenantIx)>,
     throttled_total: u64,
     commands: VecDeque<Command>,
 }
@@ -258,6 +261,7 @@ impl Scheduler {
             chance: Chance::new(0),
             foreign: Foreign::default(),
             held: BTreeSet::new(),
+            visitors: BTreeSet::new(),
             throttled_total: 0,
             commands: VecDeque::new(),
         };

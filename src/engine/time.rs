@@ -4,7 +4,6 @@
 //! the day and the expiry of tokens. All arithmetic saturates: a clock that steps is tolerated,
 //! never a panic.
 
-use std::fmt;
 use std::time::Duration;
 
 /// Seconds in a quota day.
@@ -121,12 +120,6 @@ impl Day {
     #[must_use]
     pub const fn number(self) -> u32 {
         self.0
-    }
-}
-
-impl fmt::Display for Day {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "day {}", self.0)
     }
 }
 

@@ -21,12 +21,16 @@
 )]
 
 mod answers;
+mod errand;
+mod idle;
 mod lane;
 mod tenant;
 mod terms;
 mod turn;
 mod verdict;
 
+#[cfg(test)]
+mod custody;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
@@ -38,13 +42,14 @@ use std::time::Duration;
 use super::chance::Chance;
 use super::{ApiKeyName, Mono, Now, TenantName, Unix};
 use lane::Lane;
-use tenant::{Demand, Margin, Step, Tenant};
+use tenant::{Demand, Margin, Op, Rank, Serving, Step, Tenant};
 
 pub use terms::{
-    Alarm, Cause, Command, Known, Read, Readiness, RefreshResult, Settings, Trouble, Write,
+    Alarm, Cause, Command, Known, LaneOutlook, Read, Readiness, RefreshResult, Settings, Trouble,
+    Unstored, Write,
 };
 
-/// Everything is looked at again after this time, for clocks that drift.
+/// The two clocks are compared at least this often.
 const RECHECK: Duration = Duration::from_mins(1);
 /// Timers on the wall clock are not set nearer than this, lest a slow one spin.
 const TIMER_MIN: Duration = Duration::from_millis(1);
@@ -64,10 +69,14 @@ pub struct TokenKeeper {
     commands: VecDeque<Command>,
     /// When the usable tokens stop being so.
     expiries: BTreeSet<(Unix, TenantName)>,
+    /// When something becomes due before anybody waits for it.
+    idles: BTreeSet<(Unix, TenantName)>,
     /// When a store operation is repeated or a tenant is no longer left alone.
     wakes: BTreeSet<(Mono, TenantName)>,
     recheck_at: Mono,
     last: Now,
+    /// When all timers were last set by both clocks.
+    touched: Now,
     draining: bool,
     chance: Chance,
 }
@@ -82,20 +91,21 @@ impl TokenKeeper {
             lanes: BTreeMap::new(),
             commands: VecDeque::new(),
             expiries: BTreeSet::new(),
+            idles: BTreeSet::new(),
             wakes: BTreeSet::new(),
             recheck_at: now.mono.plus(RECHECK),
             last: now,
+            touched: now,
             draining: false,
             chance: Chance::new(settings.seed),
         }
     }
 
-    /// Changes interval and margin.
-    pub fn set_times(&mut self, interval: Duration, margin: Duration, now: Now) {
-        self.settings.refresh_interval = interval;
-        self.settings.refresh_margin = margin;
+    /// Changes all settings but the seed.
+    pub fn set_times(&mut self, settings: Settings, now: Now) {
+        self.settings = Settings { seed: self.settings.seed, ..settings };
         for tenant in self.tenants.values_mut() {
-            tenant.set_margin(&self.settings);
+            tenant.set_times(&self.settings);
         }
         self.touch_all(now);
         self.advance(now);
@@ -119,7 +129,8 @@ impl TokenKeeper {
     /// at the start, or for a tenant that [`TokenKeeper::reserve`] gave away.
     pub fn put(&mut self, name: &TenantName, known: Known, now: Now) {
         let old = self.take(name);
-        let mut tenant = Tenant::new(known, &self.settings);
+        let unstored = known.unstored.is_some();
+        let mut tenant = Tenant::new(name, known, &self.settings);
         if let Some(old) = old {
             tenant.demand = old.demand;
             tenant.held = old.held;
@@ -127,12 +138,18 @@ impl TokenKeeper {
         }
         self.lane_of(&tenant.api_key, now).tenants.insert(name.clone());
         self.tenants.insert(name.clone(), tenant);
+        if unstored {
+            self.start(name, Op::Persist);
+        }
         self.touch(name, now);
     }
 
     /// The tenant is gone.
     pub fn remove(&mut self, name: &TenantName, now: Now) {
-        self.take(name);
+        if let Some(tenant) = self.take(name) {
+            // its request may have been under way, and the lane rests
+            self.touch_lane(&tenant.api_key, now);
+        }
         self.advance(now);
     }
 
@@ -180,6 +197,11 @@ impl TokenKeeper {
     /// news; a token that was refreshed for this reason a moment ago is not refreshed again.
     pub fn rejected(&mut self, name: &TenantName, version: u64, now: Now) {
         let Some(tenant) = self.tenants.get_mut(name) else { return };
+        if tenant.serving == Serving::Received && version > tenant.version {
+            tenant.serving = Serving::Neither;
+            self.touch(name, now);
+            return;
+        }
         if version != tenant.version || tenant.verdict.is_some() {
             return;
         }
@@ -200,6 +222,14 @@ impl TokenKeeper {
         self.advance(now);
     }
 
+    /// A call of the tenant left at `at`.
+    pub fn used(&mut self, name: &TenantName, at: Unix, now: Now) {
+        let Some(tenant) = self.tenants.get_mut(name) else { return };
+        tenant.last_used_at = tenant.last_used_at.max(Some(at));
+        self.touch(name, now);
+        self.advance(now);
+    }
+
     /// An operator wants a refresh; `false` when the tenant is unknown or must be connected again.
     pub fn refresh_now(&mut self, name: &TenantName, now: Now) -> bool {
         let Some(tenant) = self.tenants.get_mut(name) else { return false };
@@ -215,12 +245,16 @@ impl TokenKeeper {
     /// Begins no further refresh; what is under way is finished and stored.
     pub fn drain(&mut self) {
         self.draining = true;
+        for lane in self.lanes.values_mut() {
+            lane.errands.clear();
+        }
     }
 
     /// Whether nothing is under way.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.tenants.values().all(|tenant| tenant.step == Step::Rest)
+            && self.lanes.values().all(|lane| lane.errand.is_none())
     }
 
     /// Time has passed; call it at [`TokenKeeper::poll_timeout`].
@@ -236,17 +270,19 @@ impl TokenKeeper {
     /// When [`TokenKeeper::handle_timeout`] is next due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Mono> {
-        if self.tenants.is_empty() {
+        if self.tenants.is_empty() && self.lanes.values().all(|lane| lane.errands.is_empty()) {
             return None;
         }
-        let expiry = self
-            .expiries
-            .first()
-            .map(|(until, _)| self.last.mono.plus(until.since(self.last.unix).max(TIMER_MIN)));
+        let on_the_wall = |timers: &BTreeSet<(Unix, TenantName)>| {
+            let (at, _) = timers.first()?;
+            Some(self.last.mono.plus(at.since(self.last.unix).max(TIMER_MIN)))
+        };
+        let expiry = on_the_wall(&self.expiries);
+        let idle = on_the_wall(&self.idles);
         let wake = self.wakes.first().map(|(at, _)| *at);
         let lane =
             if self.draining { None } else { self.lanes.values().filter_map(Lane::due).min() };
-        [expiry, wake, lane].into_iter().flatten().chain([self.recheck_at]).min()
+        [expiry, idle, wake, lane].into_iter().flatten().chain([self.recheck_at]).min()
     }
 
     /// What the tenant's readiness is, as last told by [`Command::Changed`].
@@ -263,16 +299,44 @@ impl TokenKeeper {
         Some((tenant.usable_until(Margin::Full)?, tenant.usable_until(Margin::Floor)?))
     }
 
-    /// Whether a refresh is under way or due.
+    /// The version of the received tokens whose access token serves though it is not stored.
     #[must_use]
-    pub fn is_refreshing(&self, name: &TenantName, now: Now) -> bool {
-        self.tenants.get(name).is_some_and(|t| t.step != Step::Rest || t.rank(now).is_some())
+    pub fn serves_unstored(&self, name: &TenantName) -> Option<u64> {
+        let tenant = self.tenants.get(name)?;
+        (tenant.serving == Serving::Received).then(|| tenant.version.saturating_add(1))
     }
 
-    /// How many tenants of an API key are being refreshed or wait for it.
+    /// Whether a refresh is under way or due; one that is made ahead while the token serves does
+    /// not count.
     #[must_use]
-    pub fn depth(&self, api_key: &ApiKeyName) -> usize {
-        self.lanes.get(api_key).map_or(0, |lane| lane.wanting.len())
+    pub fn is_refreshing(&self, name: &TenantName, now: Now) -> bool {
+        let Some(tenant) = self.tenants.get(name) else { return false };
+        match tenant.rank(now) {
+            Some(Rank::Idle { .. }) => !tenant.usable(Margin::Floor, now),
+            Some(Rank::Prompt | Rank::Demanded { .. } | Rank::Other { .. }) => true,
+            None => tenant.step != Step::Rest,
+        }
+    }
+
+    /// When the tenant's refresh token dies if it is not used, and whether that is near; `None`
+    /// when its age is not known.
+    #[must_use]
+    pub fn refresh_token_ends(&self, name: &TenantName, now: Now) -> Option<(Unix, bool)> {
+        let tenant = self.tenants.get(name)?;
+        Some((tenant.refresh_token_ends()?, tenant.is_ageing(now)))
+    }
+
+    /// How many tenants of an API key are being refreshed or wait for it, and until when.
+    #[must_use]
+    pub fn lane(&self, api_key: &ApiKeyName, now: Now) -> LaneOutlook {
+        let Some(lane) = self.lanes.get(api_key) else {
+            return LaneOutlook { depth: 0, done_at: None };
+        };
+        let done_in = lane.done_in(now.mono, self.settings.refresh_interval);
+        LaneOutlook {
+            depth: lane.wanting.len().saturating_add(lane.errands()),
+            done_at: done_in.map(|span| now.unix.plus(span)),
+        }
     }
 
     /// The lane of an API key; a new one rests first, since what happened before is not known.
@@ -292,6 +356,9 @@ impl TokenKeeper {
         }
         if let Some(at) = tenant.expiry_timer {
             self.expiries.remove(&(at, name.clone()));
+        }
+        if let Some(at) = tenant.idle_timer {
+            self.idles.remove(&(at, name.clone()));
         }
         if let Some(at) = tenant.wake_timer {
             self.wakes.remove(&(at, name.clone()));

@@ -75,6 +75,10 @@ pub(super) enum Message {
     RemoveTenant {
         tenant: TenantName,
     },
+    Visit {
+        tenant: TenantName,
+    },
+    ForgetIdleVisitors,
     TokenRefused {
         tenant: TenantName,
     },
@@ -177,6 +181,8 @@ impl Actor {
             Message::RemoveTenant { tenant } => {
                 self.scheduler.remove_tenant(&tenant, self.clock.now());
             }
+            Message::Visit { tenant } => self.scheduler.visit(&tenant, self.clock.now()),
+            Message::ForgetIdleVisitors => self.scheduler.forget_idle_visitors(self.clock.now()),
             Message::TokenRefused { tenant } => {
                 self.scheduler.token_refused(&tenant, self.clock.now());
             }

@@ -1,13 +1,15 @@
 //! When tenants were last used, written to the store about once a minute and at the end.
 //!
 //! The date decides nothing by itself; losing a minute of it loses nothing. It is therefore never
-//! on a call's path and never written beside a token.
+//! on a call's path and never written beside a token. Visitors that have been idle for long are
+//! forgotten at the same time.
 
 use std::time::Duration;
 
 use tracing::debug;
 
 use super::Gate;
+use super::actor::Message;
 use crate::engine::Unix;
 
 /// Time between two writes.
@@ -37,6 +39,7 @@ pub(super) async fn record(gate: &Gate) {
     let now = gate.parts.clock.now().unix;
     let since: Unix = now.minus(EVERY.saturating_mul(2));
     for key in gate.api_keys() {
+        key.send(Message::ForgetIdleVisitors);
         let used: Vec<_> = key
             .tenants()
             .await

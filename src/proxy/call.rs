@@ -88,6 +88,9 @@ pub(super) async fn serve(
     if proxy.phase.get() == Phase::Draining {
         return Err(stopping());
     }
+    if let Some(own) = &caller.own {
+        own.check_signature(proxy, &settings).await?;
+    }
     let class = identify::class(request.headers());
     let wait = identify::wait(request.headers(), &settings);
     let deadline = record.started().plus(wait.max(WAIT_MIN));
@@ -95,7 +98,7 @@ pub(super) async fn serve(
     let plan = intake::plan(request.body_mut(), path, &settings, &proxy.kept)?;
     let entry = if plan.is_to_be_read() { Entry::WhenPrepared } else { Entry::Back };
     let arrival = Arrival { tenant: caller.tenant.clone(), class, deadline, entry };
-    let mut ticket = caller.key.enqueue(arrival);
+    let mut ticket = caller.enqueue(arrival);
     let first = ticket.call();
     let body = if entry == Entry::WhenPrepared {
         let taken = tokio::select! {
@@ -172,7 +175,7 @@ impl Call<'_> {
     }
 
     fn enqueue_again(&self) -> Ticket {
-        self.caller.key.enqueue(Arrival {
+        self.caller.enqueue(Arrival {
             tenant: self.caller.tenant.clone(),
             class: self.class,
             deadline: self.deadline,
@@ -187,14 +190,7 @@ impl Call<'_> {
         chances: &mut Chances,
         record: &mut Record,
     ) -> Result<Next, Rejection> {
-        let home = self.proxy.tokens.tenant(self.caller.tenant.as_str());
-        if home.is_none_or(|view| view.api_key != *self.caller.key.name()) {
-            return Err(Rejection::new(
-                Reason::TenantUnknown,
-                "the tenant was removed, or moved to another API key, while the call waited",
-            ));
-        }
-        let Some(bearer) = self.proxy.tokens.bearer(&self.caller.tenant) else {
+        let Some(bearer) = self.bearer()? else {
             // it went bad between grant and now; the permit goes back unspent
             self.caller.key.token_refused(&self.caller.tenant);
             return Ok(Next::Again);
@@ -234,6 +230,22 @@ impl Call<'_> {
                 ),
             )),
         }
+    }
+
+    /// The token to send; `None` when the tenant has none now.
+    fn bearer(&self) -> Result<Option<Bearer>, Rejection> {
+        if let Some(own) = &self.caller.own {
+            own.check_end(self.proxy.clock.now().unix)?;
+            return Ok(Some(Bearer { header: own.header.clone(), version: 0 }));
+        }
+        let home = self.proxy.tokens.tenant(self.caller.tenant.as_str());
+        if home.is_none_or(|view| view.api_key != *self.caller.key.name()) {
+            return Err(Rejection::new(
+                Reason::TenantUnknown,
+                "the tenant was removed, or moved to another API key, while the call waited",
+            ));
+        }
+        Ok(self.proxy.tokens.bearer(&self.caller.tenant))
     }
 
     async fn send(
@@ -280,7 +292,8 @@ impl Call<'_> {
                 "the API says that the calls of this quota day are used up; the RateLimit header \
                  says when the next begins",
             )),
-            _ if answer.status() == StatusCode::UNAUTHORIZED => {
+            // a token of the caller's own is the caller's to renew
+            _ if answer.status() == StatusCode::UNAUTHORIZED && self.caller.own.is_none() => {
                 self.unauthorized(bearer);
                 let first = !std::mem::replace(&mut chances.token, true);
                 Ok(if first && replayable {

@@ -11,9 +11,11 @@ use http::{HeaderName, HeaderValue, Request};
 use sfv::{BareItem, Dictionary, ListEntry, Parser};
 
 use super::headers::{CTCT_PROXY_KEY, CTCT_TENANT, PREFER, PRIORITY};
+use super::passthrough::OwnToken;
 use super::{Inner, Settings};
+use crate::engine::scheduler::Arrival;
 use crate::engine::{Class, TenantName};
-use crate::gate::KeyGate;
+use crate::gate::{KeyGate, Ticket};
 use crate::listen::origin;
 use crate::rejection::{Reason, Rejection};
 use crate::secret::ClientKey;
@@ -27,6 +29,18 @@ pub(super) struct Caller {
     pub(super) tenant: TenantName,
     /// Where its calls wait.
     pub(super) key: KeyGate,
+    /// The access token that it brought, in place of a connected tenant's.
+    pub(super) own: Option<OwnToken>,
+}
+
+impl Caller {
+    /// Asks for a slot.
+    pub(super) fn enqueue(&self, arrival: Arrival) -> Ticket {
+        match &self.own {
+            Some(_) => self.key.enqueue_visitor(arrival),
+            None => self.key.enqueue(arrival),
+        }
+    }
 }
 
 /// Finds the caller and the tenant.
@@ -37,6 +51,8 @@ pub(super) fn identify(
     in_path: Option<TenantName>,
 ) -> Result<Caller, Rejection> {
     let bearer = bearer(headers)?;
+    let own = OwnToken::read(settings, bearer);
+    let bearer = bearer.filter(|_| own.is_none());
     let presented = match single(headers, &CTCT_PROXY_KEY)? {
         Some(key) => Some(key),
         None => bearer.filter(|_| !settings.allow_anonymous || bearer.is_some_and(is_key)),
@@ -46,18 +62,45 @@ pub(super) fn identify(
             unauthenticated("the client key is not one that this proxy has given out")
         })?),
         None if settings.allow_anonymous => None,
+        None if own.is_some() => {
+            return Err(unauthenticated("an access token is no client key, and none was sent"));
+        }
         None => return Err(unauthenticated("no client key was sent")),
     };
     let in_header = single(headers, &CTCT_TENANT)?
         .map(|name| TenantName::new(name).map_err(|error| bad(format!("Ctct-Tenant: {error}"))))
         .transpose()?;
+    if let Some(own) = own {
+        return visitor(proxy, client, own, in_path.or(in_header).is_some());
+    }
     let in_bearer = match &client {
         Some(_) => None,
         None => bearer.and_then(|name| TenantName::new(name).ok()),
     };
     let tenant = chosen(proxy, client.as_deref(), in_path, in_header, in_bearer)?;
     let key = home(proxy, client.as_deref(), &tenant)?;
-    Ok(Caller { client, tenant, key })
+    Ok(Caller { client, tenant, key, own: None })
+}
+
+/// A caller that brings an access token of its own.
+fn visitor(
+    proxy: &Inner,
+    client: Option<Arc<Client>>,
+    own: OwnToken,
+    names_tenant: bool,
+) -> Result<Caller, Rejection> {
+    if names_tenant {
+        return Err(bad(
+            "the call names a tenant and brings an access token of its own (server.passthrough); \
+             send one of the two",
+        ));
+    }
+    own.check_end(proxy.clock.now().unix)?;
+    let key = proxy.gate.api_key(&own.api_key).ok_or_else(|| {
+        let message = "the API key of the access token is not in the configuration any more";
+        Rejection::new(Reason::TenantUnknown, message)
+    })?;
+    Ok(Caller { client, tenant: own.tenant.clone(), key, own: Some(own) })
 }
 
 /// Keeps web pages from calling without a key through their reader's browser. A listener that is
@@ -263,6 +306,8 @@ mod tests {
     fn wait_is_what_the_caller_prefers_within_the_limit() {
         let settings = Settings {
             allow_anonymous: false,
+            passthrough: crate::config::Passthrough::No,
+            client_ids: std::collections::HashMap::new(),
             on_loopback: true,
             max_wait: Duration::from_secs(30),
             max_wait_limit: Duration::from_secs(600),

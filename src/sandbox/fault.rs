@@ -45,6 +45,8 @@ pub enum Target {
     Api,
     /// At the token endpoint.
     Token,
+    /// At the page of consent.
+    Authorize,
 }
 
 /// What happens to a call.
@@ -89,6 +91,8 @@ pub enum FaultKind {
     LostAnswer,
     /// The call is served and the connection closed after half of the body.
     Cut,
+    /// The owner does not consent.
+    Denied,
 }
 
 /// The faults still to come.
@@ -112,7 +116,8 @@ impl Faults {
             | FaultKind::QuotaExceeded
             | FaultKind::Unauthorized
             | FaultKind::LostAnswer
-            | FaultKind::Cut => {}
+            | FaultKind::Cut
+            | FaultKind::Denied => {}
         }
         if fault.count > 0 {
             self.0.push(fault);

@@ -22,6 +22,7 @@ use sha2::{Digest as _, Sha256};
 use crate::engine::{Mono, Now, Unix};
 
 use super::account::account_uuid;
+use super::device::Granted;
 use super::log::fingerprint;
 use super::options::Options;
 use super::signer::{self, Claims};
@@ -152,6 +153,12 @@ impl Grants {
         }
         let grant = self.open(consent.client_id, consent.account, consent.scopes, mint.now);
         Ok(self.issue(grant, Freshness::Fresh, mint))
+    }
+
+    /// Gives tokens for a consent that was given elsewhere.
+    pub(super) fn consented(&mut self, granted: Granted, mint: &mut Mint<'_>) -> Issued {
+        let grant = self.open(granted.client_id, granted.account, granted.scopes, mint.now);
+        self.issue(grant, Freshness::Fresh, mint)
     }
 
     /// Gives new tokens for a refresh token, and kills the grant when the token was used before.
@@ -293,7 +300,7 @@ pub(super) struct Mint<'a> {
 
 impl Mint<'_> {
     /// 43 characters of chance, as long as the real refresh tokens.
-    fn token(&mut self) -> String {
+    pub(super) fn token(&mut self) -> String {
         let bytes: [u8; 32] = self.rng.random();
         URL_SAFE_NO_PAD.encode(bytes)
     }

@@ -36,6 +36,10 @@ pub enum Verdict {
     Authorize,
     /// Tokens were issued.
     TokenOk,
+    /// A device whose owner has not decided.
+    TokenPending,
+    /// A device that asks too often.
+    TokenSlowDown,
     /// A token request before its time.
     TokenThrottled,
     /// A refresh token or code that is used, expired, revoked or foreign.
@@ -63,6 +67,8 @@ impl Verdict {
             Self::Forbidden => "forbidden",
             Self::Authorize => "authorize",
             Self::TokenOk => "token_ok",
+            Self::TokenPending => "token_pending",
+            Self::TokenSlowDown => "token_slow_down",
             Self::TokenThrottled => "token_throttled",
             Self::TokenInvalidGrant => "token_invalid_grant",
             Self::TokenInvalidClient => "token_invalid_client",

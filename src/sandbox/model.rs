@@ -4,6 +4,8 @@
 //! counted, judged and logged, and again with its body, when it is served. Nothing here waits or
 //! reads a clock.
 
+mod pages;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,12 +20,13 @@ use rand::{RngExt as _, SeedableRng as _};
 use crate::engine::{Now, Unix};
 
 use super::account::{Account, Call};
-use super::answer::{Answer, FailureForm, forbidden, quota_exceeded, throttled, unauthorized};
+use super::answer::{Answer, FailureForm, quota_exceeded, throttled, unauthorized};
+use super::device::{self, Devices};
 use super::fault::{Fault, FaultKind, Faults, Target};
 use super::grants::{Bearer, Freshness, Grants, InvalidGrant, Issued, Mint};
 use super::limit::{Limited, Meter, day_of};
 use super::log::{Counts, EntryId, KeyCounts, Log, LogEntry, Verdict, fingerprint};
-use super::oauth::{self, Ask, Authorize, Lane, Wish};
+use super::oauth::{self, Ask, Lane, Wish};
 use super::options::Options;
 use super::play::{Play, stage};
 
@@ -39,6 +42,7 @@ pub(super) struct Model {
     meters: HashMap<Arc<str>, Meter>,
     lanes: HashMap<String, Lane>,
     grants: Grants,
+    devices: Devices,
     accounts: HashMap<Arc<str>, Account>,
     faults: Faults,
     log: Log,
@@ -71,6 +75,7 @@ impl Model {
             meters: HashMap::new(),
             lanes: HashMap::new(),
             grants: Grants::default(),
+            devices: Devices::default(),
             accounts: HashMap::new(),
             faults: Faults::default(),
             log: Log::default(),
@@ -156,7 +161,8 @@ impl Model {
             let lane = self.lanes.entry(client_id.to_owned()).or_default();
             if lane.arrive(self.options.token_interval, now.mono) {
                 occupies = Some(client_id.to_owned());
-                let (verdict, play, extra) = self.token_served(now, &ask, account.as_deref());
+                let host = device::host(parts);
+                let (verdict, play, extra) = self.token_served(now, &ask, account.as_deref(), host);
                 delay = extra;
                 (verdict, play)
             } else {
@@ -179,6 +185,7 @@ impl Model {
         now: Now,
         ask: &Ask,
         account: Option<&str>,
+        host: &str,
     ) -> (Verdict, Play, Duration) {
         if !ask.is_known(&self.options.clients) {
             return (
@@ -191,7 +198,7 @@ impl Model {
         let struck = fault.is_some();
         let mut verdict = Verdict::TokenFault;
         let (play, delay) = stage(fault, FailureForm::Token, || {
-            let (served, answer) = self.grant(now, ask);
+            let (served, answer) = self.grant(now, ask, host);
             if !struck {
                 verdict = served;
             }
@@ -200,7 +207,7 @@ impl Model {
         (verdict, play, delay)
     }
 
-    fn grant(&mut self, now: Now, ask: &Ask) -> (Verdict, Answer) {
+    fn grant(&mut self, now: Now, ask: &Ask, host: &str) -> (Verdict, Answer) {
         let client_id = ask.client_id().unwrap_or_default();
         let mut mint = Mint { options: &self.options, rng: &mut self.rng, now };
         let issued: Result<Issued, InvalidGrant> = match ask.wish() {
@@ -208,6 +215,19 @@ impl Model {
             Ok(Wish::Refresh { token }) => self.grants.refresh(client_id, token, &mut mint),
             Ok(Wish::Exchange { code, redirect_uri, verifier }) => {
                 self.grants.exchange(client_id, code, redirect_uri, verifier, &mut mint)
+            }
+            Ok(Wish::Codes { scopes }) => {
+                let answer = self.devices.begin(client_id, scopes, host, &mut mint);
+                return (Verdict::TokenPending, answer);
+            }
+            Ok(Wish::Poll { code }) => {
+                match self.devices.poll(client_id, code, &self.options, now.mono) {
+                    Ok(granted) => Ok(self.grants.consented(granted, &mut mint)),
+                    Err(why) => match device::not_yet(why) {
+                        Ok(answered) => return answered,
+                        Err(refused) => Err(refused),
+                    },
+                }
             }
         };
         oauth::token_answer(&self.options, issued)
@@ -218,31 +238,6 @@ impl Model {
         if let Some(lane) = self.lanes.get_mut(client_id) {
             lane.answered(now.mono);
         }
-    }
-
-    /// The consent page.
-    pub(super) fn authorize(&mut self, now: Now, parts: &Parts) -> Answer {
-        let query = parts.uri.query().unwrap_or_default();
-        let answer = match Authorize::read(&parts.method, query, &self.options.clients) {
-            Authorize::Answered(answer) => answer,
-            Authorize::Consented { consent, state } => {
-                let redirect_uri = consent.redirect_uri.clone();
-                let mut mint = Mint { options: &self.options, rng: &mut self.rng, now };
-                let code = self.grants.code(consent, &mut mint);
-                oauth::redirect(&redirect_uri, "code", &code, &state)
-            }
-        };
-        self.aside(now, parts, Verdict::Authorize, answer)
-    }
-
-    /// The key set.
-    pub(super) fn keys(&mut self, now: Now, parts: &Parts) -> Answer {
-        self.aside(now, parts, Verdict::Authorize, oauth::keys(&parts.method))
-    }
-
-    /// A path that the upstream does not have.
-    pub(super) fn outside(&mut self, now: Now, parts: &Parts) -> Answer {
-        self.aside(now, parts, Verdict::Forbidden, forbidden())
     }
 
     fn aside(&mut self, now: Now, parts: &Parts, verdict: Verdict, answer: Answer) -> Answer {

@@ -22,6 +22,7 @@ use serde_json::json;
 use crate::engine::Mono;
 
 use super::answer::{Answer, oauth_error, problem, tokens};
+use super::device::DEVICE_PATH;
 use super::grants::{ALL_SCOPES, Consent, InvalidGrant, Issued};
 use super::log::{TokenCounts, Verdict};
 use super::options::{OAuthClient, Options};
@@ -34,9 +35,9 @@ pub(super) const AUTHORIZE_PATH: &str = "/oauth2/default/v1/authorize";
 /// Where the key set is.
 pub(super) const KEYS_PATH: &str = "/oauth2/aus1lm3ry9mF7x2Ja0h8/v1/keys";
 /// Whose consent is given when the request hints at nobody.
-const DEFAULT_ACCOUNT: &str = "sandbox";
+pub(super) const DEFAULT_ACCOUNT: &str = "sandbox";
 /// The account whose owner never consents.
-const DENYING_ACCOUNT: &str = "deny";
+pub(super) const DENYING_ACCOUNT: &str = "deny";
 
 /// The pace of one API key's token requests.
 #[derive(Debug, Default)]
@@ -84,6 +85,8 @@ pub(super) struct Ask {
     client_id: Option<String>,
     secret: Option<String>,
     well_formed: bool,
+    /// It is not the token endpoint that is asked, but that of devices.
+    for_codes: bool,
     /// A user agent that the front before the real endpoint is known to turn away.
     pub(super) blocked: bool,
 }
@@ -91,8 +94,22 @@ pub(super) struct Ask {
 /// What is asked for.
 #[derive(Debug)]
 pub(super) enum Wish<'a> {
-    Refresh { token: &'a str },
-    Exchange { code: &'a str, redirect_uri: &'a str, verifier: Option<&'a str> },
+    Refresh {
+        token: &'a str,
+    },
+    Exchange {
+        code: &'a str,
+        redirect_uri: &'a str,
+        verifier: Option<&'a str>,
+    },
+    /// Codes for a device.
+    Codes {
+        scopes: Option<&'a str>,
+    },
+    /// A device asks whether its owner has consented.
+    Poll {
+        code: &'a str,
+    },
 }
 
 impl Ask {
@@ -113,6 +130,7 @@ impl Ask {
             params,
             client_id,
             secret,
+            for_codes: parts.uri.path() == DEVICE_PATH,
             well_formed: parts.method == Method::POST && (body.is_empty() || is_form),
             blocked: header(USER_AGENT).is_some_and(|agent| agent.starts_with("Python-urllib")),
         }
@@ -144,6 +162,9 @@ impl Ask {
         }
         let need =
             |name| self.param(name).ok_or_else(|| invalid_request(&format!("{name} is missing")));
+        if self.for_codes {
+            return Ok(Wish::Codes { scopes: self.param("scope") });
+        }
         match need("grant_type")? {
             "refresh_token" => Ok(Wish::Refresh { token: need("refresh_token")? }),
             "authorization_code" => Ok(Wish::Exchange {
@@ -151,6 +172,9 @@ impl Ask {
                 redirect_uri: need("redirect_uri")?,
                 verifier: self.param("code_verifier"),
             }),
+            "urn:ietf:params:oauth:grant-type:device_code" => {
+                Ok(Wish::Poll { code: need("device_code")? })
+            }
             _ => Err(oauth_error(
                 StatusCode::BAD_REQUEST,
                 "unsupported_grant_type",
@@ -197,6 +221,11 @@ pub(super) fn invalid_client() -> Answer {
 pub(super) fn too_many_requests() -> Answer {
     let text = "One token request a second is allowed.";
     oauth_error(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", text)
+}
+
+pub(super) fn access_denied() -> Answer {
+    let text = "The resource owner denied the request.";
+    oauth_error(StatusCode::BAD_REQUEST, "access_denied", text)
 }
 
 fn invalid_request(text: &str) -> Answer {

@@ -35,6 +35,10 @@ pub struct Options {
     pub token_latency: Duration,
     /// Least time from an answer of the token endpoint to the next request of the same API key.
     pub token_interval: Duration,
+    /// Least time between two polls of a device.
+    pub device_interval: Duration,
+    /// Life of a device's codes.
+    pub device_life: Duration,
     /// Life of an access token.
     pub access_token_life: Duration,
     /// Time after which an unused refresh token is dead.
@@ -68,6 +72,8 @@ impl Default for Options {
             jitter: Duration::from_millis(20),
             token_latency: Duration::from_millis(80),
             token_interval: Duration::from_secs(1),
+            device_interval: Duration::from_secs(5),
+            device_life: Duration::from_mins(10),
             access_token_life: DAY,
             refresh_token_life: DAY * 180,
             rotating: true,

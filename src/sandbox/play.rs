@@ -71,6 +71,7 @@ pub(super) fn stage(
             FailureForm::Token => oauth::too_many_requests(),
         }),
         Some(FaultKind::QuotaExceeded) => Play::Answer(quota_exceeded()),
+        Some(FaultKind::Denied) => Play::Answer(oauth::access_denied()),
         Some(FaultKind::Unauthorized) => Play::Answer(match form {
             FailureForm::Api => unauthorized(),
             FailureForm::Token => oauth::invalid_client(),

@@ -26,6 +26,7 @@ use crate::engine::{Mono, Now};
 
 use super::answer::{Answer, Body, Closed, too_large};
 use super::control;
+use super::device::{ACTIVATE_PATH, DEVICE_PATH};
 use super::model::Model;
 use super::oauth::{AUTHORIZE_PATH, KEYS_PATH, TOKEN_PATHS};
 use super::play::Play;
@@ -122,11 +123,12 @@ async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Sent {
     if path == "/v3" || path.starts_with("/v3/") {
         return api(&shared, now, &parts, body).await;
     }
-    if TOKEN_PATHS.contains(&path) {
+    if TOKEN_PATHS.contains(&path) || path == DEVICE_PATH {
         return token(&shared, now, &parts, body).await;
     }
     let answer = match path {
         AUTHORIZE_PATH => shared.model().authorize(now, &parts),
+        ACTIVATE_PATH => shared.model().activate(now, &parts),
         KEYS_PATH => shared.model().keys(now, &parts),
         _ if path.starts_with("/sandbox/") => match read(body).await? {
             Ok(body) => control::serve(&shared, &parts, &body),

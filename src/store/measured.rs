@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 
 use super::{
-    Client, DayCount, Grant, KeyRotation, NewGrant, Put, RotateError, Store, StoreError, Tokens,
+    Authorization, Client, DayCount, Grant, KeyRotation, NewGrant, OpenRefresh, Put, RotateError,
+    Store, StoreError, Tokens,
 };
 use crate::clock::Clock;
 use crate::engine::{ApiKeyName, ClientName, Day, Mono, TenantName, Unix};
-use crate::secret::KeyId;
+use crate::secret::{KeyId, StateDigest};
 use crate::telemetry::Metrics;
 
 /// A store that counts what it does; the operations are named as in [`Store`].
@@ -105,6 +106,29 @@ impl Store for Measured {
         measured!(self, begin_refresh(tenant, version, at))
     }
 
+    async fn post_refresh(
+        &self,
+        tenant: &TenantName,
+        version: u64,
+        at: Unix,
+    ) -> Result<(), StoreError> {
+        measured!(self, post_refresh(tenant, version, at))
+    }
+
+    async fn receive_refresh(
+        &self,
+        tenant: &TenantName,
+        version: u64,
+        tokens: &Tokens,
+        at: Unix,
+    ) -> Result<(), StoreError> {
+        measured!(self, receive_refresh(tenant, version, tokens, at))
+    }
+
+    async fn open_refreshes(&self) -> Result<Vec<OpenRefresh>, StoreError> {
+        measured!(self, open_refreshes())
+    }
+
     async fn abort_refresh(&self, tenant: &TenantName, version: u64) -> Result<(), StoreError> {
         measured!(self, abort_refresh(tenant, version))
     }
@@ -163,6 +187,17 @@ impl Store for Measured {
     // its steps are counted by nobody: it takes as long as there are tenants
     async fn rotate_key(&self) -> Result<KeyRotation, RotateError> {
         self.inner.rotate_key().await
+    }
+
+    async fn begin_authorization(&self, new: Authorization, now: Unix) -> Result<(), StoreError> {
+        measured!(self, begin_authorization(new, now))
+    }
+
+    async fn take_authorization(
+        &self,
+        state: &StateDigest,
+    ) -> Result<Option<Authorization>, StoreError> {
+        measured!(self, take_authorization(state))
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

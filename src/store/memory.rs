@@ -3,15 +3,16 @@
 //! It keeps the whole contract of the port but durability, so that everything above can be tried
 //! without a disk. The lock is never held across an await, and no method waits for anything else.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
 use crate::engine::{ApiKeyName, ClientName, Day, TenantName, Unix};
-use crate::secret::TokenDigest;
+use crate::secret::{StateDigest, TokenDigest};
 use crate::store::{
-    Client, DAYS_KEPT, DayCount, Grant, GrantState, NewGrant, Put, Store, StoreError, Tokens,
+    AUTHORIZATIONS_KEPT, AUTHORIZATIONS_KEPT_PER_TENANT, Authorization, Client, DAYS_KEPT,
+    DayCount, Grant, GrantState, NewGrant, OpenRefresh, Put, Store, StoreError, Tokens,
     is_followed,
 };
 
@@ -29,6 +30,8 @@ struct State {
     version_floor: u64,
     paused_api_keys: BTreeSet<ApiKeyName>,
     clients: BTreeMap<ClientName, Client>,
+    /// In the order in which they were begun.
+    authorizations: VecDeque<Authorization>,
     closed: bool,
 }
 
@@ -125,6 +128,7 @@ impl Store for MemoryStore {
 
     async fn remove_grant(&self, tenant: &TenantName) -> Result<bool, StoreError> {
         let mut state = self.state("remove a grant")?;
+        state.authorizations.retain(|begun| begun.tenant != *tenant);
         let Some(removed) = state.grants.remove(tenant) else { return Ok(false) };
         state.version_floor = state.version_floor.max(removed.version);
         Ok(true)
@@ -139,6 +143,24 @@ impl Store for MemoryStore {
         let mut state = self.state("record the begin of a refresh")?;
         state.at_version(tenant, version)?.refresh_begun_at = Some(at);
         Ok(())
+    }
+
+    async fn post_refresh(&self, _: &TenantName, _: u64, _: Unix) -> Result<(), StoreError> {
+        self.state("journal a token request").map(drop)
+    }
+
+    async fn receive_refresh(
+        &self,
+        _: &TenantName,
+        _: u64,
+        _: &Tokens,
+        _: Unix,
+    ) -> Result<(), StoreError> {
+        self.state("journal new tokens").map(drop)
+    }
+
+    async fn open_refreshes(&self) -> Result<Vec<OpenRefresh>, StoreError> {
+        self.state("read the journal of refreshes").map(|_| Vec::new())
     }
 
     async fn abort_refresh(&self, tenant: &TenantName, version: u64) -> Result<(), StoreError> {
@@ -234,6 +256,32 @@ impl Store for MemoryStore {
 
     async fn remove_client(&self, name: &ClientName) -> Result<bool, StoreError> {
         Ok(self.state("remove a client")?.clients.remove(name).is_some())
+    }
+
+    async fn begin_authorization(&self, new: Authorization, now: Unix) -> Result<(), StoreError> {
+        let mut state = self.state("remember an authorization")?;
+        let begun = &mut state.authorizations;
+        begun.retain(|begun| begun.expires_at > now && begun.state != new.state);
+        let of_tenant = |begun: &&Authorization| begun.tenant == new.tenant;
+        if begun.iter().filter(of_tenant).count() >= AUTHORIZATIONS_KEPT_PER_TENANT
+            && let Some(oldest) = begun.iter().position(|begun| begun.tenant == new.tenant)
+        {
+            begun.remove(oldest);
+        }
+        begun.push_back(new);
+        while begun.len() > AUTHORIZATIONS_KEPT {
+            begun.pop_front();
+        }
+        Ok(())
+    }
+
+    async fn take_authorization(
+        &self,
+        state: &StateDigest,
+    ) -> Result<Option<Authorization>, StoreError> {
+        let begun = &mut self.state("take an authorization")?.authorizations;
+        let at = begun.iter().position(|begun| begun.state == *state);
+        Ok(at.and_then(|at| begun.remove(at)))
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

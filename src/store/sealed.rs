@@ -6,7 +6,7 @@
 //! leaves the process uses this form.
 
 use crate::engine::TenantName;
-use crate::secret::{KeyRing, SEALED_EXTRA, SealError, Secret};
+use crate::secret::{KeyRing, SEALED_EXTRA, SealError, Secret, StateDigest};
 use crate::store::Tokens;
 
 /// The table of the places below, the same in every store.
@@ -52,6 +52,30 @@ impl SealedTokens {
         let access = self.access.as_deref().map(|sealed| open("access", sealed)).transpose()?;
         Ok((access, open("refresh", &self.refresh)?))
     }
+}
+
+/// Seals the verifier of the authorization of `state`.
+pub(super) fn seal_verifier(
+    keys: &KeyRing,
+    state: &StateDigest,
+    verifier: &Secret<String>,
+) -> Vec<u8> {
+    keys.seal(&verifier_place(state), verifier.expose().as_bytes())
+}
+
+/// Opens what [`seal_verifier`] has sealed.
+pub(super) fn open_verifier(
+    keys: &KeyRing,
+    state: &StateDigest,
+    verifier: &[u8],
+) -> Result<Secret<String>, SealError> {
+    let plain = keys.open(&verifier_place(state), verifier)?;
+    let text = std::str::from_utf8(plain.expose()).map_err(|_| SealError::Damaged)?;
+    Ok(Secret::from(text))
+}
+
+fn verifier_place(state: &StateDigest) -> Vec<u8> {
+    [b"authorizations\0".as_slice(), state.as_bytes(), b"\0verifier"].concat()
 }
 
 fn place(tenant: &TenantName, field: &str) -> Vec<u8> {

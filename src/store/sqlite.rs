@@ -2,9 +2,10 @@
 //!
 //! This file is the port's face; each method is one job for the thread in `worker`, which alone
 //! touches the connection. `opening` makes sure of the file before anything is written, `room`
-//! keeps a full disk from losing tokens, the rest is SQL. WAL with `synchronous=FULL`: a job is
-//! answered after its commit is flushed.
+//! keeps a full disk from losing tokens, `journal` holds refreshes under way, the rest is SQL. WAL
+//! with `synchronous=FULL`: a job is answered after its commit is flushed.
 
+mod authorizations;
 mod clients;
 mod convert;
 mod days;
@@ -24,13 +25,15 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use tokio::sync::Mutex;
 
+use self::fault::Fault;
 use self::worker::{Jobs, Kind};
 use crate::engine::{ApiKeyName, ClientName, Day, TenantName, Unix};
-use crate::secret::{KeyId, KeyRing};
+use crate::secret::{KeyId, KeyRing, StateDigest};
+use crate::store::journal::Journal;
 use crate::store::sealed::SealedTokens;
 use crate::store::{
-    Client, DayCount, Grant, KeyRotation, NewGrant, Put, RotateError, Store, StoreError,
-    TenantScope, Tokens,
+    Authorization, Client, DayCount, Grant, KeyRotation, NewGrant, OpenRefresh, Put, RotateError,
+    Store, StoreError, TenantScope, Tokens,
 };
 
 pub use key_file::{KeySource, keys_for};
@@ -45,9 +48,14 @@ const USE_LEN: u64 = 5 * 1024;
 /// Log bytes for one tenant of a client: two names of at most 128 bytes in half-filled pages.
 const CLIENT_TENANT_LEN: u64 = 1024;
 
+/// Log bytes for an authorization and the late ones that go when it comes: a page for each of their
+/// states, which lie apart.
+const AUTHORIZATION_LEN: u64 = 64 * 1024;
+
 /// A store in a SQLite database.
 pub struct SqliteStore {
     jobs: Jobs,
+    journal: Journal,
     /// Loaded by each job when it runs: when a rotation has changed them, no later job seals with
     /// an older one.
     keys: Arc<ArcSwap<KeyRing>>,
@@ -66,9 +74,12 @@ impl SqliteStore {
     /// or sealed with another key. Nothing has been overwritten then.
     pub fn open(path: &Path, keys: KeyRing) -> Result<Self, StoreError> {
         let db = opening::open(path, &keys)?;
-        let jobs = Jobs::start(db, path).map_err(|fault| fault.into_error("start the store"))?;
         let keys = Arc::new(ArcSwap::from_pointee(keys));
-        Ok(Self { jobs, keys, key_file: None, rotating: Mutex::default() })
+        let explain = |fault: Fault| fault.into_error("start the store");
+        let current = grants::versions(&db).map_err(explain)?;
+        let journal = Journal::open(path, Arc::clone(&keys), &current)?;
+        let jobs = Jobs::start(db, path).map_err(explain)?;
+        Ok(Self { jobs, journal, keys, key_file: None, rotating: Mutex::default() })
     }
 
     /// The same, whose keys are in the file of `source` and can be rotated there.
@@ -115,12 +126,20 @@ impl Store for SqliteStore {
         let keys = Arc::clone(&self.keys);
         let kind = Kind::Write(2 * SealedTokens::len_of(&grant.tokens) as u64);
         let work = move |db: &_| grants::put(db, &keys.load(), &grant);
-        self.jobs.run("store a grant", kind, work).await
+        let put = self.jobs.run("store a grant", kind, work).await?;
+        self.journal.ended(&put.1.tenant).await;
+        Ok(put)
     }
 
     async fn remove_grant(&self, tenant: &TenantName) -> Result<bool, StoreError> {
-        let tenant = tenant.clone();
-        self.jobs.run("remove a grant", SMALL, move |db| grants::remove(db, &tenant)).await
+        let name = tenant.clone();
+        let work = move |db: &_| {
+            authorizations::forget(db, &name)?;
+            grants::remove(db, &name)
+        };
+        let removed = self.jobs.run("remove a grant", SMALL, work).await?;
+        self.journal.ended(tenant).await;
+        Ok(removed)
     }
 
     async fn begin_refresh(
@@ -129,15 +148,41 @@ impl Store for SqliteStore {
         version: u64,
         at: Unix,
     ) -> Result<(), StoreError> {
+        self.journal.begun(tenant, version, at).await?;
         let tenant = tenant.clone();
         let work = move |db: &_| grants::begin_refresh(db, &tenant, version, at);
         self.jobs.run("record the begin of a refresh", Kind::BeginRefresh, work).await
     }
 
+    async fn post_refresh(
+        &self,
+        tenant: &TenantName,
+        version: u64,
+        at: Unix,
+    ) -> Result<(), StoreError> {
+        self.journal.posted(tenant, version, at).await
+    }
+
+    async fn receive_refresh(
+        &self,
+        tenant: &TenantName,
+        version: u64,
+        tokens: &Tokens,
+        at: Unix,
+    ) -> Result<(), StoreError> {
+        self.journal.received(tenant, version, tokens, at).await
+    }
+
+    async fn open_refreshes(&self) -> Result<Vec<OpenRefresh>, StoreError> {
+        self.journal.take_left()
+    }
+
     async fn abort_refresh(&self, tenant: &TenantName, version: u64) -> Result<(), StoreError> {
-        let tenant = tenant.clone();
-        let work = move |db: &_| grants::end_refresh(db, &tenant, version);
-        self.jobs.run("take back the begin of a refresh", Kind::EndRefresh, work).await
+        let name = tenant.clone();
+        let work = move |db: &_| grants::end_refresh(db, &name, version);
+        self.jobs.run("take back the begin of a refresh", Kind::EndRefresh, work).await?;
+        self.journal.ended(tenant).await;
+        Ok(())
     }
 
     async fn finish_refresh(
@@ -147,10 +192,12 @@ impl Store for SqliteStore {
         tokens: &Tokens,
         at: Unix,
     ) -> Result<u64, StoreError> {
-        let (keys, tenant, tokens) = (Arc::clone(&self.keys), tenant.clone(), tokens.clone());
+        let (keys, name, tokens) = (Arc::clone(&self.keys), tenant.clone(), tokens.clone());
         let work =
-            move |db: &_| grants::finish_refresh(db, &keys.load(), &tenant, version, &tokens, at);
-        self.jobs.run("store refreshed tokens", Kind::EndRefresh, work).await
+            move |db: &_| grants::finish_refresh(db, &keys.load(), &name, version, &tokens, at);
+        let new = self.jobs.run("store refreshed tokens", Kind::EndRefresh, work).await?;
+        self.journal.ended(tenant).await;
+        Ok(new)
     }
 
     async fn fail_grant(
@@ -159,9 +206,11 @@ impl Store for SqliteStore {
         version: u64,
         reason: &str,
     ) -> Result<(), StoreError> {
-        let (tenant, reason) = (tenant.clone(), reason.to_owned());
-        let work = move |db: &_| grants::fail(db, &tenant, version, &reason);
-        self.jobs.run("record a dead grant", Kind::EndRefresh, work).await
+        let (name, reason) = (tenant.clone(), reason.to_owned());
+        let work = move |db: &_| grants::fail(db, &name, version, &reason);
+        self.jobs.run("record a dead grant", Kind::EndRefresh, work).await?;
+        self.journal.ended(tenant).await;
+        Ok(())
     }
 
     async fn pause_tenant(&self, tenant: &TenantName, paused: bool) -> Result<bool, StoreError> {
@@ -215,6 +264,23 @@ impl Store for SqliteStore {
         rotation::rotate(self).await
     }
 
+    async fn begin_authorization(&self, new: Authorization, now: Unix) -> Result<(), StoreError> {
+        let keys = Arc::clone(&self.keys);
+        let links = new.redirect_uri.len() + new.return_to.as_ref().map_or(0, String::len);
+        let kind = Kind::Write(2 * links as u64 + AUTHORIZATION_LEN);
+        let work = move |db: &_| authorizations::begin(db, &keys.load(), &new, now);
+        self.jobs.run("remember an authorization", kind, work).await
+    }
+
+    async fn take_authorization(
+        &self,
+        state: &StateDigest,
+    ) -> Result<Option<Authorization>, StoreError> {
+        let (keys, state) = (Arc::clone(&self.keys), *state);
+        let work = move |db: &_| authorizations::take(db, &keys.load(), &state);
+        self.jobs.run("take an authorization", SMALL, work).await
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
         let sql = "UPDATE counters SET value = value + 1 WHERE name = 'pings'";
         let work = move |db: &rusqlite::Connection| {
@@ -225,6 +291,8 @@ impl Store for SqliteStore {
     }
 
     async fn close(&self) -> Result<(), StoreError> {
-        self.jobs.close().await
+        let closed = self.jobs.close().await;
+        self.journal.close();
+        closed
     }
 }

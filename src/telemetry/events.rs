@@ -34,6 +34,33 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
+    /// Connecting an account has ended.
+    TenantConnect {
+        /// The tenant.
+        #[serde(serialize_with = "text")]
+        tenant: TenantName,
+        /// The API key that it was to be connected with.
+        #[serde(serialize_with = "text")]
+        api_key: ApiKeyName,
+        /// Whether it is connected.
+        connected: bool,
+        /// Why not, in words for an operator.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    /// Something about a tenant's tokens that somebody should look at.
+    TokenAlarm {
+        /// The tenant that it was noticed at.
+        #[serde(serialize_with = "text")]
+        tenant: TenantName,
+        /// Its API key.
+        #[serde(serialize_with = "text")]
+        api_key: ApiKeyName,
+        /// What, as in the metric.
+        reason: &'static str,
+        /// The same in words for an operator.
+        message: String,
+    },
     /// An API key is held or released by an operator.
     ApiKeyPaused {
         /// The API key.

@@ -201,6 +201,18 @@ impl KeyMetrics {
         });
     }
 
+    /// Counts something about tokens that somebody should look at.
+    pub fn token_alarm(&self, reason: &'static str) {
+        self.0.token_alarms.with(reason, |count| {
+            count.inc();
+        });
+    }
+
+    /// Sets how many refresh tokens die soon if they are not used.
+    pub fn refresh_tokens_ageing(&self, count: usize) {
+        self.0.refresh_tokens_ageing.set(whole(count));
+    }
+
     /// Sets how many tenants wait for a token request.
     pub fn token_lane_depth(&self, depth: usize) {
         self.0.token_lane_depth.set(whole(depth));
@@ -236,6 +248,8 @@ mod tests {
         key.foreign_use(300);
         key.day(12, 10_000);
         key.token_refresh("ok");
+        key.token_alarm("answer_lost");
+        key.refresh_tokens_ageing(1);
         key.token_lane_depth(2);
         key.tenants("ready", 5);
         metrics.request_without_key(401);

@@ -10,12 +10,12 @@ mod settle;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::desk::{Desk, Job, check};
 use super::endpoint::KeyAuth;
+use super::errand::{Errand, Errands};
 use super::record::Record;
 use super::table::Table;
 use super::work::{Bench, Done};
@@ -24,21 +24,27 @@ use super::{
     TenantStatus,
 };
 use crate::clock::Clock;
-use crate::engine::token::{Readiness, Settings, TokenKeeper};
+use crate::engine::token::{LaneOutlook, Readiness, Settings, TokenKeeper};
 use crate::engine::{ApiKeyName, Mono, Now, TenantName};
-use crate::store::Grant;
+use crate::store::{Grant, OpenRefresh};
 
 /// A question of a handle.
 pub(super) enum Request {
     Job(TenantName, Job),
+    /// A job that belongs to an errand under way: a stop waits for it.
+    Deliver(TenantName, Job),
+    Errand {
+        api_key: ApiKeyName,
+        deadline: Mono,
+        reply: oneshot::Sender<Errand>,
+    },
     Refresh(TenantName, oneshot::Sender<Result<(), RefreshError>>),
     List(oneshot::Sender<Vec<TenantStatus>>),
     Status(TenantName, oneshot::Sender<Option<TenantStatus>>),
-    Lanes(oneshot::Sender<Vec<(ApiKeyName, usize)>>),
+    Lanes(oneshot::Sender<Vec<(ApiKeyName, LaneOutlook)>>),
     Reload {
         keys: Vec<(ApiKeyName, KeyAuth)>,
-        refresh_interval: Duration,
-        refresh_margin: Duration,
+        settings: Settings,
         reply: oneshot::Sender<()>,
     },
     Drain(oneshot::Sender<()>),
@@ -54,6 +60,9 @@ pub(super) struct Actor {
     clock: Clock,
     results: mpsc::UnboundedReceiver<Done>,
     requests: mpsc::Receiver<Request>,
+    /// Weak, so that the task ends when no handle is left.
+    requests_in: mpsc::WeakSender<Request>,
+    errands: Errands,
     changes: mpsc::UnboundedSender<TenantChange>,
     observer: Arc<dyn Observer>,
     /// Those who wait for the end; also when the last handle is gone the task is to end.
@@ -68,18 +77,14 @@ impl Actor {
     pub(super) fn new(
         parts: Parts,
         grants: Vec<Grant>,
+        left: Vec<OpenRefresh>,
         table: Arc<Table>,
-        requests: mpsc::Receiver<Request>,
+        (requests_in, requests): (mpsc::WeakSender<Request>, mpsc::Receiver<Request>),
     ) -> Self {
         let now = parts.clock.now();
-        let settings = Settings {
-            refresh_interval: parts.refresh_interval,
-            refresh_margin: parts.refresh_margin,
-            seed: parts.seed,
-        };
         let (sender, results) = mpsc::unbounded_channel();
         let mut actor = Self {
-            keeper: TokenKeeper::new(settings, now),
+            keeper: TokenKeeper::new(parts.settings, now),
             records: BTreeMap::new(),
             keys: BTreeMap::new(),
             desk: Desk::default(),
@@ -88,6 +93,8 @@ impl Actor {
             clock: parts.clock,
             results,
             requests,
+            requests_in,
+            errands: Errands::default(),
             changes: parts.changes,
             observer: parts.observer,
             draining: None,
@@ -95,12 +102,15 @@ impl Actor {
             counts_stale: true,
         };
         actor.set_keys(parts.keys, now);
+        let mut left: BTreeMap<_, _> =
+            left.into_iter().map(|left| (left.tenant.clone(), left)).collect();
         for grant in grants {
-            let (tenant, known) = (grant.tenant.clone(), Record::known(&grant));
-            let paused = grant.paused;
-            actor.records.insert(tenant.clone(), Record::new(grant));
-            actor.keeper.put(&tenant, known, now);
+            let left = left.remove(&grant.tenant);
+            let (tenant, paused) = (grant.tenant.clone(), grant.paused);
+            let record = Record::recovered(grant, left);
+            actor.keeper.put(&tenant, record.known(), now);
             actor.keeper.hold(&tenant, paused, now);
+            actor.records.insert(tenant, record);
         }
         actor.turn();
         actor
@@ -139,11 +149,13 @@ impl Actor {
     }
 
     fn is_done(&self) -> bool {
-        self.draining.is_some() && self.keeper.is_settled() && self.desk.is_clear()
+        let settled = self.keeper.is_settled() && self.errands.is_clear();
+        self.draining.is_some() && settled && self.desk.is_clear()
     }
 
     fn drain(&mut self, waiter: Option<oneshot::Sender<()>>) {
         self.keeper.drain();
+        self.errands.end_waiting();
         self.draining.get_or_insert_default().extend(waiter);
     }
 
@@ -152,6 +164,9 @@ impl Actor {
         let now = self.clock.now();
         for (tenant, version) in &wishes.rejected {
             self.keeper.rejected(tenant, *version, now);
+        }
+        for (tenant, at) in &wishes.used {
+            self.keeper.used(tenant, *at, now);
         }
         for (tenant, (earliest, latest)) in &wishes.demands {
             self.keeper.demand(tenant, *latest, now);
@@ -169,6 +184,10 @@ impl Actor {
         // An answer that nobody waits for any more is dropped by its channel.
         match request {
             Request::Job(tenant, job) => self.take_job(tenant, job),
+            Request::Deliver(tenant, job) => self.add_job(tenant, job),
+            Request::Errand { api_key, deadline, reply } => {
+                self.errands.take(&mut self.keeper, &api_key, deadline, reply, now);
+            }
             Request::Refresh(tenant, reply) => {
                 let _ = reply.send(self.refresh(&tenant, now));
             }
@@ -180,12 +199,12 @@ impl Actor {
                 let _ = reply.send(self.status(&tenant, now));
             }
             Request::Lanes(reply) => {
-                let depth = |key: &ApiKeyName| (key.clone(), self.keeper.depth(key));
-                let _ = reply.send(self.keys.keys().map(depth).collect());
+                let lane = |key: &ApiKeyName| (key.clone(), self.keeper.lane(key, now));
+                let _ = reply.send(self.keys.keys().map(lane).collect());
             }
-            Request::Reload { keys, refresh_interval, refresh_margin, reply } => {
+            Request::Reload { keys, settings, reply } => {
                 self.set_keys(keys, now);
-                self.keeper.set_times(refresh_interval, refresh_margin, now);
+                self.keeper.set_times(settings, now);
                 // how long a token may be sent depends on the margin
                 for tenant in self.records.keys() {
                     self.publish(tenant);
@@ -196,7 +215,7 @@ impl Actor {
         }
     }
 
-    fn take_job(&mut self, tenant: TenantName, mut job: Job) {
+    fn take_job(&mut self, tenant: TenantName, job: Job) {
         if self.draining.is_some() {
             match job {
                 Job::Put { reply, .. } => drop(reply.send(Err(PutError::Stopped))),
@@ -208,6 +227,10 @@ impl Actor {
             }
             return;
         }
+        self.add_job(tenant, job);
+    }
+
+    fn add_job(&mut self, tenant: TenantName, mut job: Job) {
         let checked = match &mut job {
             Job::Put { grant, .. } | Job::HandIn { grant, .. } => {
                 let key = self.keys.get(&grant.api_key);
@@ -260,6 +283,7 @@ impl Actor {
             access_token_expires_at: grant.tokens.access_expires_at,
             last_refreshed_at: grant.last_refreshed_at,
             last_used_at: grant.last_used_at,
+            refresh_token_expires_at: self.keeper.refresh_token_ends(tenant, now).map(|(at, _)| at),
             weight: grant.weight,
             paused: grant.paused,
         })
@@ -285,8 +309,9 @@ impl Actor {
 
     /// Tells the observers what has changed in sum.
     fn report(&mut self) {
+        let now = self.clock.now();
         for key in self.keys.keys() {
-            let depth = self.keeper.depth(key);
+            let depth = self.keeper.lane(key, now).depth;
             if self.depths.insert(key.clone(), depth) != Some(depth) {
                 self.observer.lane_depth(key, depth);
             }
@@ -294,8 +319,8 @@ impl Actor {
         if !std::mem::take(&mut self.counts_stale) {
             return;
         }
-        let mut counts: BTreeMap<&ApiKeyName, (usize, usize)> =
-            self.keys.keys().map(|key| (key, (0, 0))).collect();
+        let mut counts: BTreeMap<&ApiKeyName, (usize, usize, usize)> =
+            self.keys.keys().map(|key| (key, (0, 0, 0))).collect();
         for (tenant, record) in &self.records {
             let count = counts.entry(&record.grant.api_key).or_default();
             match self.keeper.readiness(tenant) {
@@ -304,9 +329,12 @@ impl Actor {
                     count.0 += 1;
                 }
             }
+            let ends = self.keeper.refresh_token_ends(tenant, now);
+            count.2 += usize::from(ends.is_some_and(|(_, soon)| soon));
         }
-        for (key, (ready, dead)) in counts {
+        for (key, (ready, dead, ageing)) in counts {
             self.observer.tenants(key, ready, dead);
+            self.observer.ageing(key, ageing);
         }
     }
 }

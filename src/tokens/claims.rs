@@ -84,7 +84,8 @@ pub fn expiry(token: &str, expires_in: Option<Duration>, received_at: Unix) -> U
 }
 
 /// Seconds as a number or as text, with or without a fraction.
-pub(super) fn seconds(value: &Value) -> Option<Duration> {
+#[must_use]
+pub fn seconds(value: &Value) -> Option<Duration> {
     let from_text = |text: &str| {
         let text = text.trim();
         text.parse().map(Duration::from_secs).ok().or_else(|| {

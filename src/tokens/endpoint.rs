@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use http::Uri;
 
 use crate::config::AuthStyle;
-use crate::engine::token::Trouble;
+use crate::engine::token::{RefreshResult, Trouble};
 use crate::secret::Secret;
 
 /// How an API key authenticates at its token endpoint.
@@ -66,6 +66,11 @@ pub enum RefreshAnswer {
         /// Why.
         detail: String,
     },
+    /// That it is about to be sent could not be journalled; nothing was sent.
+    NotJournalled {
+        /// Why.
+        detail: String,
+    },
     /// Something was sent and no whole answer came.
     Lost {
         /// What happened.
@@ -89,9 +94,26 @@ impl RefreshAnswer {
             Self::InvalidGrant => "invalid_grant",
             Self::InvalidClient { .. } => "invalid_client",
             Self::NotSent { .. } => "unreachable",
+            Self::NotJournalled { .. } => "not_journalled",
             Self::Lost { .. } => "lost",
             Self::Trouble { trouble: Trouble::TooManyRequests, .. } => "throttled",
             Self::Trouble { .. } => "error",
+        }
+    }
+}
+
+impl RefreshAnswer {
+    /// What a token lane learns from it; when tokens end is of no interest there.
+    #[must_use]
+    pub const fn result(&self) -> RefreshResult {
+        match self {
+            Self::Received(_) => RefreshResult::Received { access_expires_at: None },
+            Self::InvalidGrant => RefreshResult::InvalidGrant,
+            Self::InvalidClient { .. } => RefreshResult::InvalidClient,
+            Self::NotSent { .. } => RefreshResult::NotSent,
+            Self::NotJournalled { .. } => RefreshResult::NotJournalled,
+            Self::Lost { .. } => RefreshResult::Lost,
+            Self::Trouble { trouble, .. } => RefreshResult::Trouble(*trouble),
         }
     }
 }
@@ -103,6 +125,7 @@ impl fmt::Display for RefreshAnswer {
             Self::InvalidGrant => f.write_str("the refresh token is not accepted"),
             Self::InvalidClient { detail }
             | Self::NotSent { detail }
+            | Self::NotJournalled { detail }
             | Self::Lost { detail }
             | Self::Trouble { detail, .. } => f.write_str(detail),
         }

@@ -14,7 +14,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
-use http::{HeaderValue, Method, Request, StatusCode};
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
@@ -29,8 +29,11 @@ use crate::config::AuthStyle;
 use crate::engine::token::Trouble;
 use crate::secret::Secret;
 
-/// From the start of the connection to the end of the answer.
-const TIME_OUT: Duration = Duration::from_secs(30);
+pub use answer::{classify, error_code};
+
+/// From the start of the connection to the end of the answer. Long, because an answer that is not
+/// waited for may cost a customer's connection, while a slow one costs the lane some time.
+const TIME_OUT: Duration = Duration::from_secs(60);
 /// For a TCP connection alone.
 const CONNECT_TIME_OUT: Duration = Duration::from_secs(5);
 /// Token answers are about 2 KiB; a longer one is something else.
@@ -90,9 +93,31 @@ impl HttpTokenEndpoint {
 #[async_trait]
 impl TokenEndpoint for HttpTokenEndpoint {
     async fn refresh(&self, key: &KeyAuth, refresh_token: &Secret<String>) -> RefreshAnswer {
-        let Some(mut request) = refresh_request(key, refresh_token) else {
+        let form = [("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose())];
+        self.ask(key, &form).await
+    }
+}
+
+impl HttpTokenEndpoint {
+    /// Asks the token endpoint of `key` for tokens with `form`, as [`TokenEndpoint::refresh`] does.
+    pub async fn ask(&self, key: &KeyAuth, form: &[(&str, &str)]) -> RefreshAnswer {
+        let posted = self.post(key, &key.token_url, form).await;
+        posted.map_or_else(|failed| failed, |(status, content)| classify(status, content.expose()))
+    }
+
+    /// Sends `form` to `url` with what authenticates `key`, and reads the answer to its end.
+    ///
+    /// # Errors
+    /// How the exchange ended when there was no whole answer.
+    pub async fn post(
+        &self,
+        key: &KeyAuth,
+        url: &Uri,
+        form: &[(&str, &str)],
+    ) -> Result<(StatusCode, Secret<Vec<u8>>), RefreshAnswer> {
+        let Some(mut request) = form_request(key, url, form) else {
             let detail = "the token request cannot be written: look at token_url and client_id";
-            return RefreshAnswer::NotSent { detail: detail.to_owned() };
+            return Err(RefreshAnswer::NotSent { detail: detail.to_owned() });
         };
         let captured = capture_connection(&mut request);
         let connected = || captured.connection_metadata().is_some();
@@ -101,31 +126,30 @@ impl TokenEndpoint for HttpTokenEndpoint {
                 Ok(response) => read(response).await,
                 // Without a connection nothing can have been sent; with one it may have been.
                 Err(error) if error.is_connect() && !connected() => {
-                    RefreshAnswer::NotSent { detail: causes(&error) }
+                    Err(RefreshAnswer::NotSent { detail: causes(&error) })
                 }
-                Err(error) => RefreshAnswer::Lost { detail: causes(&error) },
+                Err(error) => Err(RefreshAnswer::Lost { detail: causes(&error) }),
             }
         };
         tokio::time::timeout(self.time_out, exchange).await.unwrap_or_else(|_| {
             let detail = format!("no answer within {:?}", self.time_out);
-            if connected() {
+            Err(if connected() {
                 RefreshAnswer::Lost { detail }
             } else {
                 RefreshAnswer::NotSent { detail }
-            }
+            })
         })
     }
 }
 
 /// The request; `None` when the settings of the API key do not make one.
-fn refresh_request(key: &KeyAuth, refresh_token: &Secret<String>) -> Option<Request<Full<Bytes>>> {
+fn form_request(key: &KeyAuth, url: &Uri, fields: &[(&str, &str)]) -> Option<Request<Full<Bytes>>> {
     let mut form = form_urlencoded::Serializer::new(String::with_capacity(1_024));
-    form.append_pair("grant_type", "refresh_token");
-    form.append_pair("refresh_token", refresh_token.expose());
+    form.extend_pairs(fields);
     let secret = key.secret.as_ref().map(|secret| secret.expose().as_str());
     let mut builder = Request::builder()
         .method(Method::POST)
-        .uri(&key.token_url)
+        .uri(url)
         .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
         .header(ACCEPT, "application/json")
         .header(USER_AGENT, AGENT);
@@ -159,8 +183,10 @@ fn basic(client_id: &str, secret: &str) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// Reads an answer to its end and says what it is.
-async fn read(response: http::Response<Incoming>) -> RefreshAnswer {
+/// Reads an answer to its end.
+async fn read(
+    response: http::Response<Incoming>,
+) -> Result<(StatusCode, Secret<Vec<u8>>), RefreshAnswer> {
     let (head, mut body) = response.into_parts();
     let mut content = Zeroizing::new(Vec::with_capacity(4_096));
     while let Some(frame) = body.frame().await {
@@ -173,10 +199,10 @@ async fn read(response: http::Response<Incoming>) -> RefreshAnswer {
                 }
                 content.extend_from_slice(data);
             }
-            Err(error) => return broken(head.status, &error),
+            Err(error) => return Err(broken(head.status, &error)),
         }
     }
-    answer::classify(head.status, &content)
+    Ok((head.status, Secret::new(std::mem::take(&mut *content))))
 }
 
 /// An answer that broke off: a success may have held tokens; a refusal is known by its status.
@@ -185,7 +211,7 @@ fn broken(status: StatusCode, error: &hyper::Error) -> RefreshAnswer {
         let detail = format!("the answer broke off: {}", causes(error));
         return RefreshAnswer::Lost { detail };
     }
-    match answer::classify(status, b"") {
+    match classify(status, b"") {
         RefreshAnswer::InvalidClient { detail } => {
             RefreshAnswer::Trouble { trouble: Trouble::Unexpected, detail }
         }

@@ -2,18 +2,23 @@
 //! stored yet.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tracing::info;
 
 use super::endpoint::Received;
 use super::{TenantState, claims};
 use crate::engine::Unix;
-use crate::engine::token::Known;
-use crate::store::{Grant, GrantState, Tokens};
+use crate::engine::token::{Known, Unstored};
+use crate::store::{Grant, GrantState, OpenRefresh, RefreshStep, Tokens};
 
 /// Tokens that came and are not known to be stored.
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) tokens: Tokens,
     pub(super) received_at: Unix,
+    /// They are in the journal, so that a crash does not lose them.
+    pub(super) journalled: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -29,6 +34,32 @@ impl Record {
         Self { grant, pending: None, told: None }
     }
 
+    /// A tenant whose last refresh may have been cut off: what the journal knows of it counts.
+    pub(super) fn recovered(mut grant: Grant, left: Option<OpenRefresh>) -> Self {
+        let left = left.filter(|left| left.version == grant.version);
+        if grant.refresh_begun_at.is_none() && left.is_none() {
+            return Self::new(grant);
+        }
+        let step = left.map(|left| left.step);
+        info!(
+            tenant = %grant.tenant,
+            api_key = %grant.api_key,
+            step = step.as_ref().map_or("begun", RefreshStep::as_str),
+            "the process stopped during a refresh"
+        );
+        let mut pending = None;
+        match step {
+            Some(RefreshStep::Received { tokens, at }) => {
+                let journalled = AtomicBool::new(true);
+                pending = Some(Arc::new(Pending { tokens, received_at: at, journalled }));
+            }
+            // What was not about to be sent was not sent.
+            Some(RefreshStep::Begun) => grant.refresh_begun_at = None,
+            Some(RefreshStep::Posted) | None => {}
+        }
+        Self { pending, ..Self::new(grant) }
+    }
+
     /// Takes received tokens into custody; returns when the access token ends.
     pub(super) fn receive(&mut self, received: Received, now: Unix) -> Option<Unix> {
         let access_expires_at = received
@@ -37,7 +68,8 @@ impl Record {
             .map(|access| claims::expiry(access.expose(), received.expires_in, now));
         let refresh = received.refresh.unwrap_or_else(|| self.grant.tokens.refresh.clone());
         let tokens = Tokens { access: received.access, access_expires_at, refresh };
-        self.pending = Some(Arc::new(Pending { tokens, received_at: now }));
+        let journalled = AtomicBool::new(false);
+        self.pending = Some(Arc::new(Pending { tokens, received_at: now, journalled }));
         access_expires_at
     }
 
@@ -53,13 +85,20 @@ impl Record {
     }
 
     /// What the machine is told of it.
-    pub(super) fn known(grant: &Grant) -> Known {
+    pub(super) fn known(&self) -> Known {
+        let grant = &self.grant;
+        let unstored = self
+            .pending
+            .as_ref()
+            .map(|pending| Unstored { access_expires_at: pending.tokens.access_expires_at });
         Known {
             api_key: grant.api_key.clone(),
             version: grant.version,
             access_expires_at: grant.tokens.access.as_ref().and(grant.tokens.access_expires_at),
             last_refreshed_at: grant.last_refreshed_at,
+            last_used_at: grant.last_used_at,
             refresh_begun: grant.refresh_begun_at.is_some(),
+            unstored,
             needs_authorization: match &grant.state {
                 GrantState::Ready => None,
                 GrantState::NeedsAuthorization { reason } => Some(Arc::from(reason.as_str())),

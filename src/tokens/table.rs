@@ -5,7 +5,7 @@
 //! there are tenants.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -25,6 +25,14 @@ use crate::secret::Secret;
 pub(super) struct Row {
     pub(super) view: TenantView,
     pub(super) usable: Option<Usable>,
+    /// The minute in which the keeper was last told that a call took the token.
+    pub(super) used_in: AtomicU64,
+}
+
+impl Row {
+    pub(super) const fn new(view: TenantView, usable: Option<Usable>) -> Self {
+        Self { view, usable, used_in: AtomicU64::new(0) }
+    }
 }
 
 /// A stored access token, and when it may be sent.
@@ -60,6 +68,8 @@ pub(super) struct Wishes {
     pub(super) demands: BTreeMap<TenantName, (Mono, Mono)>,
     /// The newest version that the upstream rejected.
     pub(super) rejected: BTreeMap<TenantName, u64>,
+    /// When calls last left.
+    pub(super) used: BTreeMap<TenantName, Unix>,
 }
 
 #[derive(Debug)]
@@ -91,7 +101,7 @@ impl Table {
 
     pub(super) fn bearer(&self, tenant: &TenantName) -> Option<Bearer> {
         let now = self.clock.now();
-        let (bearer, renew) = {
+        let (bearer, renew, used) = {
             let row = self.rows.get(tenant)?;
             let usable = row.usable.as_ref()?;
             if row.view.state != Readiness::Ready || now.unix >= usable.until {
@@ -99,8 +109,15 @@ impl Table {
             }
             let late = now.unix >= usable.renew_from;
             let renew = late && !usable.renewing.swap(true, Ordering::Relaxed);
-            (usable.bearer.clone(), renew)
+            let minute = now.unix.as_secs() / 60;
+            let used = row.used_in.swap(minute, Ordering::Relaxed) != minute;
+            (usable.bearer.clone(), renew, used)
         };
+        if used {
+            self.wish(tenant, |wishes, tenant| {
+                wishes.used.insert(tenant, now.unix);
+            });
+        }
         if renew {
             // It serves only because no new one could be had: using it keeps the keeper trying.
             self.demand(tenant, now.mono);

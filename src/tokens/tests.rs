@@ -3,12 +3,17 @@
 //! The upstream rotates refresh tokens and knows each that was spent; it is the judge of what was
 //! sent and when.
 
+mod ahead;
 mod crashes;
 mod faults;
 mod operators;
 mod refreshing;
 mod store;
 mod upstream;
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -47,6 +52,17 @@ fn auth() -> KeyAuth {
     }
 }
 
+/// Nothing is refreshed ahead: each test says what it wants.
+fn settings() -> Settings {
+    Settings {
+        refresh_interval: secs(1),
+        refresh_margin: secs(300),
+        refresh_ahead: Duration::ZERO,
+        keep_alive_after: Duration::ZERO,
+        seed: 1,
+    }
+}
+
 /// A process: a keeper with its store and upstream.
 struct House {
     tokens: Tokens,
@@ -55,6 +71,28 @@ struct House {
     clock: Clock,
     tracker: TaskTracker,
     changes: mpsc::UnboundedReceiver<TenantChange>,
+    observer: Arc<Watcher>,
+}
+
+/// Remembers which alarms there were.
+#[derive(Default)]
+struct Watcher(Mutex<BTreeSet<&'static str>>);
+
+impl Watcher {
+    fn alarms(&self) -> Vec<&'static str> {
+        self.0.lock().unwrap().iter().copied().collect()
+    }
+}
+
+impl Observer for Watcher {
+    fn refreshed(&self, _: &ApiKeyName, _: &'static str) {}
+    fn alarm(&self, _: &TenantName, _: &ApiKeyName, alarm: Alarm) {
+        self.0.lock().unwrap().insert(alarm.as_str());
+    }
+    fn lane_depth(&self, _: &ApiKeyName, _: usize) {}
+    fn ageing(&self, _: &ApiKeyName, _: usize) {}
+    fn tenants(&self, _: &ApiKeyName, _: usize, _: usize) {}
+    fn state_changed(&self, _: &TenantName, _: &ApiKeyName, _: &'static str, _: Option<&str>) {}
 }
 
 impl House {
@@ -72,20 +110,19 @@ impl House {
     async fn open(store: Arc<FakeStore>, upstream: Arc<Upstream>, clock: Clock) -> Self {
         let (sender, changes) = mpsc::unbounded_channel();
         let tracker = TaskTracker::new();
+        let observer = Arc::new(Watcher::default());
         let parts = Parts {
             store: Arc::clone(&store) as Arc<dyn Store>,
             clock: clock.clone(),
             exchange: Arc::clone(&upstream) as Arc<dyn TokenEndpoint>,
             keys: vec![(key(), auth())],
-            refresh_interval: secs(1),
-            refresh_margin: secs(300),
-            seed: 1,
+            settings: settings(),
             changes: sender,
-            observer: Arc::new(NoObserver),
+            observer: Arc::clone(&observer) as Arc<dyn Observer>,
             tracker: tracker.clone(),
         };
         let tokens = Tokens::start(parts).await.unwrap();
-        Self { tokens, store, upstream, clock, tracker, changes }
+        Self { tokens, store, upstream, clock, tracker, changes, observer }
     }
 
     /// The process dies now; another one starts on the same store.

@@ -7,22 +7,25 @@
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
+use tracing::warn;
 
 use super::desk::Finished;
 use super::endpoint::{KeyAuth, RefreshAnswer, TokenEndpoint};
+use super::errand::ErrandNews;
 use super::record::Pending;
-use crate::engine::{TenantName, Unix};
+use crate::engine::{ApiKeyName, TenantName, Unix};
 use crate::secret::Secret;
 use crate::store::{Grant, Store, StoreError};
 
 /// A token request that has not ended by then counts as lost. Longer than the endpoint's own
 /// time-out, which knows better what happened.
-const REFRESH_TIME_OUT: Duration = Duration::from_secs(40);
+const REFRESH_TIME_OUT: Duration = Duration::from_secs(70);
 
 /// What a result is about.
 #[derive(Clone, Debug)]
@@ -41,6 +44,7 @@ pub(super) enum Done {
     Reread(About, Result<Option<Box<Grant>>, StoreError>),
     Failed(About, Result<(), StoreError>),
     Job(TenantName, Finished),
+    Errand { api_key: ApiKeyName, id: u64, news: ErrandNews },
 }
 
 /// Where work is done.
@@ -49,7 +53,7 @@ pub(super) struct Bench {
     endpoint: Arc<dyn TokenEndpoint>,
     tracker: TaskTracker,
     /// Not bounded by itself: there is at most one result under way for each tenant.
-    results: mpsc::UnboundedSender<Done>,
+    pub(super) results: mpsc::UnboundedSender<Done>,
 }
 
 impl Bench {
@@ -93,6 +97,14 @@ impl Bench {
         let store = Arc::clone(&self.store);
         self.spawn(async move {
             let (tokens, at) = (&pending.tokens, pending.received_at);
+            if !pending.journalled.load(Ordering::Relaxed) {
+                let call = store.receive_refresh(&about.tenant, about.version, tokens, at);
+                match guarded("journal new tokens", call).await {
+                    Ok(()) => pending.journalled.store(true, Ordering::Relaxed),
+                    // Tried again with the next write, if this one fails too.
+                    Err(error) => warn!(tenant = %about.tenant, %error, "store failed"),
+                }
+            }
             let call = store.finish_refresh(&about.tenant, about.version, tokens, at);
             let result = guarded("store new tokens", call).await;
             Done::Persisted(about, result)
@@ -116,9 +128,15 @@ impl Bench {
         });
     }
 
-    pub(super) fn refresh(&self, about: About, key: Arc<KeyAuth>, token: Secret<String>) {
-        let endpoint = Arc::clone(&self.endpoint);
+    /// Journals that the request is about to be sent, and sends it.
+    pub(super) fn refresh(&self, about: About, key: Arc<KeyAuth>, token: Secret<String>, at: Unix) {
+        let (store, endpoint) = (Arc::clone(&self.store), Arc::clone(&self.endpoint));
         self.spawn(async move {
+            let call = store.post_refresh(&about.tenant, about.version, at);
+            if let Err(error) = guarded("journal a token request", call).await {
+                let detail = error.to_string();
+                return Done::Refreshed(about, RefreshAnswer::NotJournalled { detail });
+            }
             let request = AssertUnwindSafe(endpoint.refresh(&key, &token)).catch_unwind();
             let answer = match tokio::time::timeout(REFRESH_TIME_OUT, request).await {
                 Ok(Ok(answer)) => answer,

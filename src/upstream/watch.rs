@@ -78,6 +78,7 @@ mod tests {
     use bytes::Bytes;
     use tokio::io::AsyncReadExt as _;
     use tokio::net::{TcpListener, TcpStream};
+    use tokio_util::task::TaskTracker;
 
     use super::*;
     use crate::clock::Clock;
@@ -91,7 +92,7 @@ mod tests {
             connector: Connector::new(tls(None).expect("the system's authorities")),
             connect_timeout: Duration::from_secs(5),
             clock: Clock::system(),
-            tracker: tokio_util::task::TaskTracker::new(),
+            tracker: TaskTracker::new(),
             stopped: tokio_util::sync::CancellationToken::new(),
         });
         let (connection, accepted) = tokio::join!(upstream.connection(), listener.accept());
@@ -109,7 +110,7 @@ mod tests {
         let request = request(1_000);
         let watch = connection.watch(&request).expect("Linux tells");
         assert_eq!(watch.acknowledged(), None, "nothing has left");
-        let sending = tokio::spawn(connection.send(request));
+        let sending = TaskTracker::new().spawn(connection.send(request));
         while watch.acknowledged().is_none() {
             far.readable().await.expect("connected");
             let _ = far.read(&mut [0; 4_096]).await.expect("connected");
@@ -122,7 +123,7 @@ mod tests {
         let (connection, far) = connected().await;
         let request = request(64 << 20);
         let watch = connection.watch(&request).expect("Linux tells");
-        let sending = tokio::spawn(connection.send(request));
+        let sending = TaskTracker::new().spawn(connection.send(request));
         far.readable().await.expect("connected");
         assert_eq!(watch.acknowledged(), None);
         sending.abort();

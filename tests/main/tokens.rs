@@ -57,6 +57,18 @@ async fn a_second_401_is_passed_on_and_the_tenant_is_not_locked_out() {
 }
 
 #[tokio::test]
+async fn a_403_is_passed_on_and_costs_no_token_request() {
+    let rig = quick().start().await;
+    let forbidden = FaultKind::Status { status: 403, retry_after: None, body: None };
+    rig.sandbox.add_fault(Fault::new(Target::Api, forbidden).times(3));
+    for _ in 0..3 {
+        assert_eq!(rig.get("t0", PATH).await.expect(403).reason(), "");
+    }
+    rig.get("t0", PATH).await.expect(200);
+    assert_eq!(judge::token_requests(&rig.sandbox).len(), 0);
+}
+
+#[tokio::test]
 async fn many_callers_with_a_refused_token_cost_one_token_request() {
     let rig = quick().start().await;
     rig.get("t0", PATH).await.expect(200);

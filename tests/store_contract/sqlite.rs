@@ -74,6 +74,8 @@ async fn files_are_for_their_owner_alone_and_hold_no_token_in_plain() {
     let store = opened.store;
     store.put_grant(new_grant("acme", tokens("hunter2"))).await.expect("stored");
     store.finish_refresh(&tenant("acme"), 1, &tokens("hunter3"), secs(1)).await.expect("finished");
+    let asked = crate::authorizations::asked("acme", "hunter4");
+    store.begin_authorization(asked.clone(), secs(1)).await.expect("remembered");
     let files = place.files();
     assert!(files.iter().any(|(path, bytes)| path.ends_with("store.db-wal") && bytes.len() > 4096));
     assert!(!files.iter().any(|(path, _)| path.ends_with("store.db-shm")));
@@ -88,7 +90,10 @@ async fn files_are_for_their_owner_alone_and_hold_no_token_in_plain() {
     let source = opened.key.expect("a key");
     assert!(source.made && source.warning().is_none());
     assert_eq!((mode(&source.path), source.path.ends_with("store.db.key")), (0o600, true));
-    let again = place.try_open().expect("opens").key.expect("a key");
+    let reopened = place.try_open().expect("opens");
+    let taken = reopened.store.take_authorization(&asked.state).await.expect("reads");
+    assert_eq!(taken.expect("it was remembered").verifier, asked.verifier);
+    let again = reopened.key.expect("a key");
     assert_eq!((again.made, again.key_id), (false, source.key_id));
 }
 

@@ -7,7 +7,7 @@ use axum::routing::get;
 use super::*;
 
 /// Each route, with a method that it has.
-const ROUTES: [(&str, &str); 17] = [
+const ROUTES: [(&str, &str); 19] = [
     ("GET", "/v1/api-keys"),
     ("GET", "/v1/api-keys/main"),
     ("POST", "/v1/api-keys/main/pause"),
@@ -19,6 +19,8 @@ const ROUTES: [(&str, &str); 17] = [
     ("POST", "/v1/tenants/acme/refresh"),
     ("POST", "/v1/tenants/acme/pause"),
     ("POST", "/v1/tenants/acme/resume"),
+    ("GET", "/v1/tenants/acme/connect"),
+    ("POST", "/v1/tenants/acme/connect"),
     ("GET", "/v1/clients"),
     ("POST", "/v1/clients"),
     ("DELETE", "/v1/clients/crm"),
@@ -130,7 +132,7 @@ async fn a_page_of_another_site_changes_nothing() {
 #[tokio::test(start_paused = true)]
 async fn what_is_not_there_is_not_found_and_what_has_other_methods_names_them() {
     let bench = Bench::open().await;
-    for path in ["/", "/v1", "/v1/tenants/", "/v1/tenants/acme/connect", "/openapi.json", "/v3"] {
+    for path in ["/", "/v1", "/v1/tenants/", "/v1/tenants/acme/nothing", "/openapi.json", "/v3"] {
         bench.get(path).await.assert_error(404, "admin.not_found", "/v1");
     }
     let answer = bench.ask("PATCH", "/v1/tenants/acme", None).await;

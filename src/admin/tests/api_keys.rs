@@ -36,7 +36,7 @@ async fn an_api_key_is_shown_with_its_limits_queue_day_and_tenants() {
         },
         "upstream": { "in_flight": 0, "throttled_total": 0, "guard_ms": 50 },
         "foreign_use": { "suspected": false, "calls_today": 0, "since": null },
-        "token_lane": { "depth": 0 },
+        "token_lane": { "depth": 0, "done_at": null },
         "tenants": { "ready": 1, "needs_authorization": 0 },
     });
     assert_eq!(answer.json(), quiet);

@@ -9,7 +9,9 @@ async fn a_tenant_is_put_shown_replaced_and_removed() {
     assert_eq!(created.status, 201, "{}", created.text);
     let shown = json!({
         "tenant": "acme", "api_key": "main", "state": "ready", "state_reason": null,
-        "access_token_expires_at": "2026-11-25T06:00:00.000Z", "last_refreshed_at": null,
+        "access_token_expires_at": "2026-11-25T06:00:00.000Z",
+        // the access token is a day old at its end, and the refresh token came with it
+        "refresh_token_expires_at": "2027-05-23T06:00:00.000Z", "last_refreshed_at": null,
         "last_used_at": null, "weight": 1, "today": { "calls": 0, "throttled": 0, "errors": 0 },
         "queue_depth": 0,
     });
@@ -46,6 +48,45 @@ async fn a_refresh_is_ordered_and_not_waited_for() {
     assert_eq!(view["access_token_expires_at"], "2026-11-25T07:00:00.000Z");
     assert!(view["last_refreshed_at"].as_str().unwrap().starts_with("2026-11-24T06:00:0"));
     bench.post("/v1/tenants/x/refresh").await.assert_error(404, "admin.not_found", "no such");
+}
+
+#[tokio::test(start_paused = true)]
+async fn tenants_whose_refresh_token_dies_soon_are_listed() {
+    let bench = Bench::open().await;
+    let issued = START.minus(Duration::from_hours(160 * 24));
+    let access = jwt(&json!({ "cid": "id-of-main", "exp": issued.as_secs() + 86_400 }));
+    let old = json!({ "api_key": "main", "refresh_token": "r", "access_token": access });
+    assert_eq!(bench.ask("PUT", "/v1/tenants/old", Some(old)).await.status, 201);
+    bench.put("new").await;
+    let within = |span| format!("/v1/tenants?refresh_token_expires_within={span}");
+    assert_eq!(bench.get(&within("30d")).await.names("tenant"), ["old"]);
+    assert_eq!(bench.get(&within("19d")).await.names("tenant"), [""; 0]);
+    assert_eq!(bench.get(&within("181d")).await.names("tenant"), ["new", "old"]);
+    let words = "a span is such as 30d or 12h";
+    bench.get(&within("soon")).await.assert_error(400, "admin.bad_request", words);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_token_lane_says_when_its_last_tenant_will_be_done() {
+    let bench = Bench::open().await;
+    for n in 0..60 {
+        let body = json!({ "api_key": "main", "refresh_token": format!("r-{n}") });
+        let path = format!("/v1/tenants/t{n:02}");
+        assert_eq!(bench.ask("PUT", &path, Some(body)).await.status, 201);
+        bench.post(&format!("{path}/refresh")).await;
+    }
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let lane = bench.get("/v1/api-keys/main").await.json()["token_lane"].clone();
+    let depth = lane["depth"].as_u64().unwrap();
+    assert!((48..=51).contains(&depth), "{lane}");
+    let seconds = |text: &str| text.parse::<jiff::Timestamp>().unwrap().as_second();
+    let now = i64::try_from(bench.clock.now().unix.as_secs()).unwrap();
+    let left = seconds(lane["done_at"].as_str().unwrap()) - now;
+    let depth = i64::try_from(depth).unwrap();
+    assert!((left - depth).abs() <= 2, "one a second, the endpoint answers at once: {lane}");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let lane = bench.get("/v1/api-keys/main").await.json()["token_lane"].clone();
+    assert_eq!(lane, json!({ "depth": 0, "done_at": null }));
 }
 
 #[tokio::test(start_paused = true)]

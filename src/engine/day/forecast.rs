@@ -130,8 +130,7 @@ impl Trend {
         let (mean, off) = match self.before {
             None => (count, count.div_euclid(2)),
             // a quarter that has seen more than others did is not waited for
-            Some((mean, off)) if count > mean => (toward(mean, count), off),
-            Some(before) => before,
+            Some((mean, off)) => (mean.max(toward(mean, count)), off),
         };
         (mean, off.saturating_mul(BAND).saturating_add(MILLI))
     }

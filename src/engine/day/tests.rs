@@ -17,10 +17,9 @@ fn at(hour: u64, remaining: u64) -> Standing {
 fn drained(standing: Standing) -> Ration {
     let mut ration = Ration::new(Reserve::from_percent(20).unwrap(), 4);
     ration.look(Some(standing), Mono::default());
-    while ration.opens_at(Class::Bulk) == Mono::default() {
+    for _ in 0..1_000 {
         ration.spend(Class::Bulk);
     }
-    ration.level = Some(0);
     ration
 }
 
@@ -70,11 +69,11 @@ fn nothing_but_interactive_calls_touches_the_reserve_until_it_has_melted() {
 #[test]
 fn normal_calls_go_freely_down_to_the_reserve() {
     assert_eq!(drained(at(12, 1_002 + 1)).opens_at(Class::Normal), Mono::default());
-    let free = drained(at(12, 1_002 + 999));
+    let free = drained(at(12, 1_002 + 99));
     assert!(!free.is_kept());
-    assert_eq!(free.wait(Class::Normal, 999), Duration::ZERO);
+    assert_eq!(free.wait(Class::Normal, 99), Duration::ZERO);
     // 2,004 melt in a day
-    let beyond = free.wait(Class::Normal, 1_009);
+    let beyond = free.wait(Class::Normal, 109);
     assert!((secs(400)..secs(460)).contains(&beyond), "{beyond:?}");
     assert!(drained(at(12, 1_002)).is_kept());
 }
@@ -88,11 +87,27 @@ fn five_minutes_of_the_pace_may_leave_together_and_at_least_a_window() {
         while ration.open(Mono::default())[2] {
             ration.spend(Class::Bulk);
             calls += 1;
+            assert!(calls < 1_000, "they never end");
         }
         calls
     };
     assert_eq!(burst(at(0, D)), 34);
     assert_eq!(burst(at(0, 100)), 4);
+}
+
+#[test]
+fn what_could_leave_together_does_not_once_all_is_kept() {
+    let mut ration = Ration::new(Reserve::from_percent(20).unwrap(), 4);
+    ration.look(Some(at(12, 1_002)), Mono::default());
+    assert_eq!(ration.open(Mono::default()), [true, false, false]);
+}
+
+#[test]
+fn a_wall_clock_that_steps_is_heeded_at_once() {
+    let mut ration = drained(at(6, 7_000));
+    let before = ration.wait(Class::Bulk, 1_000);
+    ration.look(Some(at(18, 7_000)), Mono::default());
+    assert!(ration.wait(Class::Bulk, 1_000) < before / 2);
 }
 
 #[test]

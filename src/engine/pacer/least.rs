@@ -35,15 +35,9 @@ impl Default for Smallest {
 impl Smallest {
     fn learn(&mut self, took: Duration) {
         self.count = self.count.saturating_add(1);
-        if self.times.last().is_some_and(|last| took >= *last) {
-            return;
-        }
-        let mut carried = took;
-        for time in &mut self.times {
-            if carried < *time {
-                std::mem::swap(&mut carried, time);
-            }
-        }
+        let [.., last] = &mut self.times;
+        *last = took.min(*last);
+        self.times.sort_unstable();
     }
 }
 

@@ -96,6 +96,14 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_at_the_whole_share_bars_nothing() {
+        let mut narrowing = Narrowing::default();
+        narrowing.refused();
+        clean(&mut narrowing, FIRST_AFTER);
+        assert_eq!(narrowing.share(LATENESS), LATENESS * 3 / 4);
+    }
+
+    #[test]
     fn a_refusal_takes_all_back_and_bars_its_share_for_longer_each_time() {
         let mut narrowing = Narrowing::default();
         clean(&mut narrowing, FIRST_AFTER + NEXT_AFTER);

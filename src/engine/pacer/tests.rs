@@ -201,3 +201,44 @@ fn slots_that_are_free_unevenly_do_not_slow_the_rest() {
     let per_window = pacer.ready_at().since(first) / 100;
     assert!(per_window <= W + Duration::from_millis(10), "{per_window:?}");
 }
+
+#[test]
+fn slots_that_are_free_are_forgotten() {
+    let mut pacer = pacer("1", Guard::Fixed(Duration::ZERO));
+    departures(&mut pacer, 20, Duration::ZERO);
+    assert_eq!(pacer.held.len(), 1);
+}
+
+#[test]
+fn what_was_learned_of_the_upstream_outlives_a_change_of_the_guard_and_not_of_the_rate() {
+    let mut pacer = pacer("4", Guard::Auto);
+    for _ in 0..200_000 {
+        pacer.clean();
+    }
+    let share = |pacer: &Pacer| pacer.narrowing.share(LATE);
+    assert!(share(&pacer) < LATE);
+    let before = share(&pacer);
+    pacer.reconfigure("4".parse().unwrap(), Guard::Fixed(SOON));
+    assert_eq!(share(&pacer), before);
+    pacer.reconfigure("5".parse().unwrap(), Guard::Auto);
+    assert_eq!(share(&pacer), LATE);
+}
+
+#[test]
+fn an_acknowledgement_is_leaned_on_while_it_tells_more_than_the_answer() {
+    let mut pacer = knowing();
+    let acknowledged_at = pacer.ready_at().plus(SOON);
+    slow_call(&mut pacer, SOON, SOON * 2);
+    assert_eq!(pacer.leaned_until, acknowledged_at.plus(W * 2).plus(EXCESS_MAX));
+}
+
+#[test]
+fn the_guard_that_is_told_follows_the_lateness_of_the_last_calls() {
+    let mut pacer = knowing();
+    assert!(pacer.guard_now() < TIMERS * 2);
+    for _ in 0..64 {
+        slow_call(&mut pacer, SOON * 3, SOON * 4);
+    }
+    let guard = pacer.guard_now();
+    assert!(guard > Duration::from_millis(39) && guard <= SOON * 2 + TIMERS, "{guard:?}");
+}

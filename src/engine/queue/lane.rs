@@ -6,11 +6,9 @@
 //! the ring is found by ticket, and only the shorter side of the ring is looked at.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use super::TenantIx;
-
-/// `rounds` longer than this is shortened when its end is empty.
-const ROUNDS_KEPT: usize = 64;
 
 /// A tenant in one class.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,6 +22,12 @@ impl Member {
     /// Its calls that leave in its `turns` next turns.
     fn within(self, turns: usize) -> usize {
         self.free.min(self.weight.saturating_mul(turns))
+    }
+
+    /// Its calls that leave in a turn of which `turn_left` are left, and in `turns` more. They are
+    /// more than full turns have when its weight was lowered meanwhile.
+    fn after(self, turn_left: usize, turns: usize) -> usize {
+        self.free.min(self.weight.saturating_mul(turns).saturating_add(turn_left))
     }
 }
 
@@ -75,18 +79,22 @@ impl Lane {
         let before = std::mem::replace(&mut member.free, free);
         let weight = member.weight.max(1);
         self.free = self.free.saturating_sub(before).saturating_add(free);
-        for call in before.min(free)..before.max(free) {
+        self.change_rounds(before..free, weight, u32::saturating_add);
+        self.change_rounds(free..before, weight, u32::saturating_sub);
+        while self.rounds.last() == Some(&0) {
+            self.rounds.pop();
+        }
+    }
+
+    fn change_rounds(&mut self, calls: Range<usize>, weight: usize, by_one: fn(u32, u32) -> u32) {
+        for call in calls {
             let round = call.checked_div(weight).unwrap_or(call);
             if self.rounds.len() <= round {
                 self.rounds.resize(round.saturating_add(1), 0);
             }
             if let Some(calls) = self.rounds.get_mut(round) {
-                *calls =
-                    if free > before { calls.saturating_add(1) } else { calls.saturating_sub(1) };
+                *calls = by_one(*calls, 1);
             }
-        }
-        while self.rounds.len() > ROUNDS_KEPT && self.rounds.last() == Some(&0) {
-            self.rounds.pop();
         }
     }
 
@@ -123,23 +131,13 @@ impl Lane {
             None => self.in_turns(turn, turn.saturating_add(1)),
             Some(place) => self.before(place, turn),
         };
-        // the own calls of that turn are not among those before its place, unless it has none
-        let own_before = match (place, asker) {
-            (None, Some(asker)) => self.in_turn(asker.ix, turn),
-            _ => 0,
-        };
-        let started = if place == Some(0) { 0 } else { self.started(turn, turn_left) };
+        let begun = self.first().filter(|_| turn_left > 0 && place != Some(0));
+        let (full, rest) = begun.map_or((0, 0), |first| {
+            let member = self.member(first);
+            (member.within(turn.saturating_add(1)), member.after(turn_left, turn))
+        });
         let others = everybody.saturating_sub(free_own).saturating_add(before);
-        others.saturating_sub(own_before).saturating_sub(started).saturating_add(own)
-    }
-
-    /// By how much the first in the ring sends less in this and `turn` more turns, because part of
-    /// its turn is over.
-    fn started(&self, turn: usize, turn_left: usize) -> usize {
-        let Some(first) = self.first().filter(|_| turn_left > 0) else { return 0 };
-        let member = self.member(first);
-        let rest = member.weight.saturating_mul(turn).saturating_add(turn_left).min(member.free);
-        member.within(turn.saturating_add(1)).saturating_sub(rest)
+        others.saturating_add(rest).saturating_sub(full).saturating_add(own)
     }
 
     fn place(&self, ticket: u64) -> Option<usize> {

@@ -22,7 +22,7 @@ fn next() -> u64 {
 }
 
 fn drain(queue: &mut FairQueue<u32>) -> Vec<u32> {
-    std::iter::from_fn(|| queue.pop([true; 3])).collect()
+    std::iter::from_fn(|| queue.pop([true; 3])).take(1_000).collect()
 }
 
 #[test]
@@ -85,6 +85,21 @@ fn a_held_tenant_gets_no_turn_and_loses_nothing() {
 }
 
 #[test]
+fn a_tenant_has_one_place_and_from_its_first_call_on() {
+    let (mut queue, tenants) = queue(&[1, 1]);
+    queue.push(tenants[1], Class::Normal, next(), 10);
+    queue.push(tenants[0], Class::Normal, next(), 0);
+    assert_eq!(drain(&mut queue), [10, 0]);
+    for call in 0..3 {
+        queue.push(tenants[0], Class::Normal, next(), call);
+        queue.push(tenants[1], Class::Normal, next(), 10 + call);
+    }
+    queue.hold(tenants[0]);
+    queue.unhold(tenants[0]);
+    assert_eq!(drain(&mut queue), [0, 10, 1, 11, 2, 12]);
+}
+
+#[test]
 fn a_repeat_goes_first_and_a_leaver_frees_its_place() {
     let (mut queue, tenants) = queue(&[1]);
     queue.push(tenants[0], Class::Normal, next(), 0);
@@ -117,6 +132,21 @@ fn the_estimate_is_the_number_of_calls_that_leave_before() {
 }
 
 #[test]
+fn a_lowered_weight_counts_from_the_next_turn() {
+    let (mut queue, tenants) = queue(&[3, 1]);
+    for call in 0..5 {
+        queue.push(tenants[0], Class::Normal, next(), call);
+    }
+    assert_eq!(queue.pop([true; 3]), Some(0));
+    queue.set_weight(tenants[0], 1);
+    assert_eq!(queue.ahead(Some(tenants[1]), Class::Normal), 2);
+    queue.push(tenants[1], Class::Normal, next(), 10);
+    assert_eq!(queue.ahead(Some(tenants[1]), Class::Normal), 4);
+    queue.push(tenants[1], Class::Normal, next(), 11);
+    assert_eq!(drain(&mut queue), [1, 2, 10, 3, 11, 4]);
+}
+
+#[test]
 fn a_removed_tenant_returns_its_calls() {
     let (mut queue, tenants) = queue(&[1, 1]);
     queue.push(tenants[0], Class::Bulk, next(), 7);
@@ -127,6 +157,20 @@ fn a_removed_tenant_returns_its_calls() {
     assert_eq!(again.index(), tenants[0].index());
     assert_ne!(again, tenants[0], "an old index finds nothing of the new tenant");
     assert_eq!(drain(&mut queue), [8]);
+}
+
+#[test]
+fn a_removed_tenant_leaves_no_place_to_its_successor() {
+    let (mut queue, tenants) = queue(&[1, 1, 1]);
+    for ix in &tenants {
+        queue.push(*ix, Class::Normal, next(), 0);
+    }
+    queue.remove_tenant(tenants[0]);
+    let again = queue.add_tenant(1);
+    queue.unhold(again);
+    queue.push(again, Class::Normal, next(), 0);
+    queue.push(again, Class::Normal, next(), 0);
+    assert_eq!(queue.ahead(Some(tenants[1]), Class::Normal), 3);
 }
 
 #[test]

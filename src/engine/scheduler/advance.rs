@@ -134,7 +134,7 @@ impl Scheduler {
     fn readmit(&self, ix: TenantIx, arrival: &Arrival, now: Mono) -> Result<(), Refusal> {
         let held_until = self.tenants.find(ix).map(|tenant| tenant.holds.until(arrival.class));
         match held_until {
-            Some(until) if until > now && until >= arrival.deadline => {
+            Some(until) if until > arrival.deadline => {
                 Err(Refusal::WaitTooLong { estimate: until.since(now) })
             }
             Some(_) | None => Ok(()),

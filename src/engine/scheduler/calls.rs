@@ -11,8 +11,8 @@ use crate::engine::queue::{Place, TenantIx};
 use crate::engine::rate::Class;
 use crate::engine::time::{Day, Mono};
 
-/// A table of more places than this is shrunk when it is empty.
-const IDLE_CAPACITY: usize = 1_024;
+/// Places that an empty table keeps.
+const IDLE_CAPACITY: usize = 512;
 
 /// A call, for as long as the scheduler knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -100,8 +100,8 @@ impl Calls {
 
     pub(super) fn remove(&mut self, id: CallId) -> Option<Call> {
         let call = self.table.remove(&id);
-        if self.table.is_empty() && self.table.capacity() > IDLE_CAPACITY {
-            self.table.shrink_to_fit();
+        if self.table.is_empty() {
+            self.table.shrink_to(IDLE_CAPACITY);
         }
         call
     }

@@ -46,6 +46,8 @@ pub(super) struct Tenant {
     pub(super) preparing: usize,
     pub(super) today: Today,
     pub(super) last_used: Option<Unix>,
+    /// When a visitor was last seen; `None` for a connected tenant.
+    pub(super) visited: Option<Mono>,
 }
 
 /// What a tenant's calls did in a quota day.
@@ -198,6 +200,7 @@ impl Scheduler {
             preparing: 0,
             today: Today::default(),
             last_used: None,
+            visited: None,
         };
         self.tenants.insert(ix, tenant);
         ix

@@ -2,6 +2,7 @@
 //! that is a number.
 
 mod days;
+mod edges;
 mod promises;
 mod random;
 
@@ -21,6 +22,8 @@ const GOOD: Outcome = Outcome::Answered(Health::Good);
 struct World {
     scheduler: Scheduler,
     now: Now,
+    /// Steps in a row in which no time passed.
+    still: u32,
     calls: u64,
     day: Day,
     counted: u64,
@@ -61,6 +64,7 @@ impl World {
         let mut world = Self {
             scheduler: Scheduler::new(limits, now),
             now,
+            still: 0,
             calls: 0,
             day: Day::default(),
             counted: 0,
@@ -110,6 +114,8 @@ impl World {
     }
 
     fn step_to(&mut self, at: Mono) {
+        self.still = if at > self.now.mono { 0 } else { self.still + 1 };
+        assert!(self.still < 10_000, "it asks to be woken for nothing");
         self.now.unix = self.now.unix.plus(at.since(self.now.mono));
         self.now.mono = self.now.mono.max(at);
     }
@@ -391,3 +397,4 @@ fn a_day_that_turns_while_calls_wait_opens_a_new_count() {
 
 mod repeats;
 mod scope;
+mod visitors;

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::lane::{Lane, backoff};
-use super::tenant::{Doubt, Hold, Later, Op, Reread, Step, Tenant};
+use super::tenant::{Doubt, Hold, Later, Op, Reread, Serving, Step, Tenant};
 use super::terms::{Alarm, Cause, Known, Read, RefreshResult, Trouble, Write};
 use super::{TokenKeeper, verdict};
 use crate::engine::{ApiKeyName, Now, TenantName};
@@ -72,6 +72,11 @@ impl TokenKeeper {
                 self.fail_lane(&api_key, Cause::Unreachable, now);
                 self.not_spent(name);
             }
+            RefreshResult::NotJournalled => {
+                self.fail_lane(&api_key, Cause::Store, now);
+                self.alarm(name, Alarm::IntentNotStored);
+                self.not_spent(name);
+            }
             RefreshResult::Trouble(trouble) => {
                 self.fail_lane(&api_key, Cause::Endpoint(trouble), now);
                 self.troubled(name, trouble);
@@ -89,10 +94,7 @@ impl TokenKeeper {
         let Some(api_key) = self.running(name, version, Op::Persist) else { return };
         match write {
             Write::Done(new) => self.renew(name, new, now),
-            Write::Failed => {
-                self.later(name, Op::Persist, now);
-                self.alarm(name, Alarm::TokensNotStored);
-            }
+            Write::Failed => self.unstored(name, now),
             Write::Conflict => self.start(name, Op::Reread(Reread::PersistConflict)),
         }
         self.finish(name, &api_key, now);
@@ -162,15 +164,24 @@ impl TokenKeeper {
                 self.fail_lane(&api_key, Cause::Store, now);
                 self.alarm(name, Alarm::IntentNotStored);
             }
-            Reread::PersistConflict => {
-                self.later(name, Op::Persist, now);
-                self.alarm(name, Alarm::TokensNotStored);
-            }
+            Reread::PersistConflict => self.unstored(name, now),
             Reread::FailConflict => {
                 self.later(name, Op::Fail, now);
                 self.alarm(name, Alarm::VerdictNotStored);
             }
         }
+    }
+
+    /// The store did not take new tokens. The access token that they replace may be void, so the
+    /// new one serves; holding it back would help nobody.
+    fn unstored(&mut self, name: &TenantName, now: Now) {
+        if let Some(tenant) = self.tenants.get_mut(name)
+            && tenant.serving == Serving::Stored
+        {
+            tenant.serving = Serving::Received;
+        }
+        self.later(name, Op::Persist, now);
+        self.alarm(name, Alarm::TokensNotStored);
     }
 
     /// New tokens are durable.
@@ -189,18 +200,22 @@ impl TokenKeeper {
             version,
             access_expires_at: expires_at,
             last_refreshed_at: Some(now.unix),
+            last_used_at: tenant.last_used_at,
             refresh_begun: false,
+            unstored: None,
             needs_authorization: None,
         };
-        let renewed = Tenant::new(known, &settings);
+        let mut renewed = Tenant::new(name, known, &settings);
+        // a timer that was forgotten would go off for ever
+        (renewed.wake_timer, renewed.idle_timer) = (tenant.wake_timer, tenant.idle_timer);
+        renewed.held = tenant.held;
         *tenant = Tenant {
+            rejected: tenant.serving == Serving::Neither,
             rejections: rejections.or(tenant.rejections),
             demand: tenant.demand.filter(|demand| useless && demand.live(hold_end).is_some()),
             hold: useless.then_some(Hold { until: hold_end, cause: Cause::UselessToken }),
-            reserved: tenant.reserved,
             shown: tenant.shown.take(),
             expiry_timer: tenant.expiry_timer,
-            wake_timer: tenant.wake_timer,
             ..renewed
         };
         if useless {

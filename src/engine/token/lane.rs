@@ -16,6 +16,12 @@ use crate::engine::{Mono, TenantName};
 const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_mins(1);
 
+/// How long a token request is thought to take before one was made.
+const EXCHANGE_ASSUMED: Duration = Duration::from_millis(300);
+/// A new one counts for at least one in so many: few enough to follow a change within a minute,
+/// enough that single slow answers do not move the estimate of a long queue.
+const MEASURED_MAX: u32 = 32;
+
 /// The wait after `failures` in a row: doubling, less up to a tenth so that lanes do not march in
 /// step.
 pub(super) fn backoff(failures: u32, chance: &mut Chance) -> Duration {
@@ -43,6 +49,16 @@ pub(super) struct Lane {
     pub(super) wanting: BTreeSet<TenantName>,
     /// Who holds the lane: from journalling the intent to the answer.
     pub(super) busy: Option<TenantName>,
+    /// Errands that wait, by how long they may.
+    pub(super) errands: BTreeSet<(Mono, u64)>,
+    /// The errand that holds the lane.
+    pub(super) errand: Option<u64>,
+    /// Since when it is held.
+    taken_at: Mono,
+    /// How long it is held for one request, the mean of the last few dozen.
+    exchange: Duration,
+    /// Answers that are in the mean.
+    measured: u32,
     /// A look through `wanting` found nobody, and nothing has changed since.
     pub(super) exhausted: bool,
     /// The readiness of its tenants may have changed with it.
@@ -59,6 +75,11 @@ impl Lane {
             tenants: BTreeSet::new(),
             wanting: BTreeSet::new(),
             busy: None,
+            errands: BTreeSet::new(),
+            errand: None,
+            taken_at: not_before,
+            exchange: EXCHANGE_ASSUMED,
+            measured: 0,
             exhausted: false,
             stale: false,
             not_before,
@@ -77,8 +98,9 @@ impl Lane {
 
     /// When a look for the next tenant is due; `None` while there is nothing to look for.
     pub(super) fn due(&self) -> Option<Mono> {
-        let idle = self.busy.is_none() && self.configured;
-        (idle && !self.exhausted && !self.wanting.is_empty()).then(|| self.gate())
+        let idle = self.busy.is_none() && self.errand.is_none() && self.configured;
+        let wanted = !self.exhausted && !self.wanting.is_empty();
+        (idle && (wanted || !self.errands.is_empty())).then(|| self.gate())
     }
 
     /// Notes whether a tenant wants something; its state may have changed.
@@ -91,6 +113,29 @@ impl Lane {
         }
     }
 
+    /// Gives the lane to a tenant.
+    pub(super) fn take(&mut self, tenant: &TenantName, now: Mono) {
+        self.busy = Some(tenant.clone());
+        self.taken_at = now;
+    }
+
+    /// How long it takes until all who want something have had it; `None` when nobody does, or the
+    /// API key is not configured.
+    pub(super) fn done_in(&self, now: Mono, interval: Duration) -> Option<Duration> {
+        let all = self.wanting.len().saturating_add(self.errands());
+        let last = u32::try_from(all).ok()?.checked_sub(1)?;
+        if !self.configured {
+            return None;
+        }
+        let exchange = self.exchange;
+        let first = match self.busy {
+            Some(_) => exchange.saturating_sub(now.since(self.taken_at)),
+            None => exchange.saturating_add(self.gate().since(now)),
+        };
+        let others = exchange.saturating_add(interval).saturating_mul(last);
+        Some(first.saturating_add(others))
+    }
+
     /// Frees the lane without a rest: nothing was asked.
     pub(super) fn release(&mut self) {
         self.busy = None;
@@ -99,9 +144,13 @@ impl Lane {
 
     /// Frees the lane after an answer, or after the end of the wait for one.
     pub(super) fn answered(&mut self, now: Mono, interval: Duration) {
+        let took = now.since(self.taken_at);
+        self.measured = self.measured.saturating_add(1).min(MEASURED_MAX);
+        let part = |span: Duration| span.checked_div(self.measured).unwrap_or_default();
+        let kept = self.exchange.saturating_sub(part(self.exchange));
+        self.exchange = kept.saturating_add(part(took));
         self.release();
         self.not_before = now.plus(interval);
-        self.stale |= self.trouble.is_some();
     }
 
     /// The endpoint works.
@@ -134,6 +183,9 @@ impl Lane {
     /// Tries from anew, keeping the rest after the last answer: the API key was changed.
     pub(super) fn reset(&mut self, configured: bool) {
         self.configured = configured;
+        if !configured {
+            self.errands.clear();
+        }
         self.exhausted = false;
         self.trouble = None;
     }

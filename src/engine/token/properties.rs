@@ -12,6 +12,12 @@ use super::*;
 const TENANTS: usize = 5;
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// Nobody need wait for a refresh to be made.
+pub(super) fn eager() -> Settings {
+    let (refresh_ahead, keep_alive_after) = (secs(7_200), secs(150 * 86_400));
+    Settings { refresh_ahead, keep_alive_after, ..settings() }
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Pass(u64),
@@ -19,6 +25,7 @@ enum Event {
     Demand(usize, u64),
     Rejected(usize),
     Operator(usize),
+    Used(usize),
     Put(usize),
     /// The oldest unanswered order is answered; the number chooses how.
     Answer(u8),
@@ -33,6 +40,7 @@ fn event() -> impl Strategy<Value = Event> {
         5 => (0..TENANTS, 1_u64..60).prop_map(|(n, wait)| Event::Demand(n, wait)),
         1 => (0..TENANTS).prop_map(Event::Rejected),
         1 => (0..TENANTS).prop_map(Event::Operator),
+        1 => (0..TENANTS).prop_map(Event::Used),
         1 => (0..TENANTS).prop_map(Event::Put),
         10 => any::<u8>().prop_map(Event::Answer),
         1 => Just(Event::Restart),
@@ -58,6 +66,8 @@ struct World {
     answered_at: Mono,
     /// Versions that were refused, and the moments of requests since an answer was lost.
     refused: BTreeSet<(TenantName, u64)>,
+    /// The ends of access tokens that came and are not stored.
+    received: BTreeMap<TenantName, Unix>,
     lost: BTreeMap<(TenantName, u64), Vec<Mono>>,
     demanded: BTreeSet<TenantName>,
     /// The latest end of a caller's wait.
@@ -73,13 +83,14 @@ impl World {
         let row = Row { version: 1, expires_at: None, begun: false, dead: false };
         let rows = (0..TENANTS).map(|n| (tenant(n), row.clone())).collect();
         let mut world = Self {
-            keeper: TokenKeeper::new(settings(), now),
+            keeper: TokenKeeper::new(eager(), now),
             now,
             rows,
             pending: Vec::new(),
             in_flight: None,
             answered_at: now.mono,
             refused: BTreeSet::new(),
+            received: BTreeMap::new(),
             lost: BTreeMap::new(),
             demanded: BTreeSet::new(),
             waits_until: BTreeMap::new(),
@@ -92,7 +103,7 @@ impl World {
 
     /// A process starts on what the store holds.
     fn start(&mut self) {
-        self.keeper = TokenKeeper::new(settings(), self.now);
+        self.keeper = TokenKeeper::new(eager(), self.now);
         self.keeper.put_key(&key(), self.now);
         self.pending.clear();
         self.in_flight = None;
@@ -100,6 +111,7 @@ impl World {
         self.demanded.clear();
         self.waits_until.clear();
         self.begun_for.clear();
+        self.received.clear();
         self.lost.clear();
         // A refusal that was not stored is not known to the next process: it asks once more.
         let rows = &self.rows;
@@ -118,7 +130,9 @@ impl World {
             version: row.version,
             access_expires_at: row.expires_at,
             last_refreshed_at: None,
+            last_used_at: None,
             refresh_begun: row.begun,
+            unstored: None,
             needs_authorization: row.dead.then(|| "dead".into()),
         }
     }
@@ -141,6 +155,7 @@ impl World {
                 self.lost.retain(|(name, _), _| *name != tenant(n));
                 self.keeper.refresh_now(&tenant(n), self.now);
             }
+            Event::Used(n) => self.keeper.used(&tenant(n), self.now.unix, self.now),
             Event::Put(n) => self.put(&tenant(n)),
             Event::Answer(how) => self.answer(how),
             Event::Restart => self.start(),
@@ -198,7 +213,8 @@ impl World {
             match &command {
                 Command::Refresh { tenant, version, .. } => self.check_request(tenant, *version),
                 Command::Changed { tenant, readiness: Readiness::Ready } => {
-                    let end = self.rows[tenant].expires_at.expect("ready without a stored token");
+                    let end = self.received.get(tenant).copied().or(self.rows[tenant].expires_at);
+                    let end = end.expect("ready without a token");
                     assert!(end > self.now.unix, "ready with an ended token");
                     self.demanded.remove(tenant);
                     continue;
@@ -214,6 +230,7 @@ impl World {
                 | Command::Reread { .. }
                 | Command::Fail { .. } => {}
                 Command::Forget { .. } => panic!("nothing is removed here"),
+                Command::Errand { .. } => panic!("nobody has an errand here"),
             }
             self.pending.push(command);
         }
@@ -268,7 +285,10 @@ impl World {
                 self.keeper.reread(&tenant, version, read, self.now);
             }
             Command::Refresh { tenant, version, .. } => self.token_answer(&tenant, version, how),
-            Command::Changed { .. } | Command::Alarm { .. } | Command::Forget { .. } => {}
+            Command::Changed { .. }
+            | Command::Alarm { .. }
+            | Command::Errand { .. }
+            | Command::Forget { .. } => {}
         }
     }
 
@@ -290,6 +310,7 @@ impl World {
             Write::Failed
         } else {
             *row = Row { version: version + 1, expires_at: Some(end), begun: false, dead: false };
+            self.received.remove(name);
             if how < 60 { Write::Failed } else { Write::Done(version + 1) }
         };
         self.keeper.persisted(name, version, write, self.now);
@@ -316,6 +337,8 @@ impl World {
             self.lost.entry(id).or_default().push(self.now.mono);
         } else if result == RefreshResult::InvalidGrant {
             self.refused.insert(id);
+        } else if let RefreshResult::Received { access_expires_at: Some(end) } = result {
+            self.received.insert(name.clone(), end);
         }
         self.keeper.refreshed(name, version, result, self.now);
     }

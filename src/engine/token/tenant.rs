@@ -8,9 +8,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::idle::lot;
 use super::lane::Lane;
 use super::terms::{Cause, Known, Readiness, Settings, Trouble};
-use crate::engine::{ApiKeyName, Mono, Now, Unix};
+use crate::engine::{ApiKeyName, Mono, Now, TenantName, Unix};
 
 /// While no new token can be had, the old one is used until this long before its end: enough for a
 /// call that leaves now to arrive, with the usual difference of clocks.
@@ -50,6 +51,17 @@ pub(super) enum Step {
     Later(Op),
 }
 
+/// Which access token is given out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Serving {
+    /// The stored one.
+    Stored,
+    /// The received one, since the store does not take it: the stored one may be void.
+    Received,
+    /// None: the upstream does not accept the received one.
+    Neither,
+}
+
 /// Whether the current refresh token may have been spent without us learning what came in its
 /// place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +87,7 @@ impl Doubt {
     }
 
     /// The repeat was made and its answer was lost as well.
-    const fn is_exhausted(self) -> bool {
+    pub(super) const fn is_exhausted(self) -> bool {
         matches!(self, Self::Lost { .. } | Self::Stopped { .. }) && !self.owes_repeat()
     }
 }
@@ -129,6 +141,8 @@ pub(super) enum Rank {
     Demanded { troubles: u32, deadline: Mono },
     /// Nobody waits any more, or an operator asked, or a start found it in doubt.
     Other { troubles: u32, expires_at: Unix },
+    /// Before anybody waits; see `idle`.
+    Idle { troubles: u32, until: Unix },
 }
 
 /// Which margin counts.
@@ -144,6 +158,7 @@ pub(super) struct Tenant {
     pub(super) version: u64,
     pub(super) expires_at: Option<Unix>,
     pub(super) last_refreshed_at: Option<Unix>,
+    pub(super) last_used_at: Option<Unix>,
     pub(super) verdict: Option<Arc<str>>,
     pub(super) step: Step,
     pub(super) store_trouble: Option<Later>,
@@ -155,6 +170,7 @@ pub(super) struct Tenant {
     pub(super) troubles: u32,
     /// Expiry of the tokens that are received and not yet stored.
     pub(super) received: Option<Unix>,
+    pub(super) serving: Serving,
     pub(super) demand: Option<Demand>,
     /// An operator wants a refresh.
     pub(super) asked: bool,
@@ -169,16 +185,25 @@ pub(super) struct Tenant {
     pub(super) shown: Option<Readiness>,
     pub(super) expiry_timer: Option<Unix>,
     pub(super) wake_timer: Option<Mono>,
+    pub(super) idle_timer: Option<Unix>,
+    /// When somebody was told that the refresh token nears its end.
+    pub(super) ageing_told: Option<Unix>,
     pub(super) margin: Duration,
+    pub(super) ahead: Duration,
+    pub(super) keep_alive_after: Duration,
+    /// Its own place in spans of time that tenants are spread over.
+    pub(super) lot: u32,
 }
 
 impl Tenant {
-    pub(super) fn new(known: Known, settings: &Settings) -> Self {
+    pub(super) fn new(name: &TenantName, known: Known, settings: &Settings) -> Self {
         let mut tenant = Self {
+            lot: lot(name, known.version),
             api_key: known.api_key,
             version: known.version,
             expires_at: known.access_expires_at,
             last_refreshed_at: known.last_refreshed_at,
+            last_used_at: known.last_used_at,
             verdict: known.needs_authorization,
             step: Step::Rest,
             store_trouble: None,
@@ -186,7 +211,8 @@ impl Tenant {
             hold: None,
             attempts: 0,
             troubles: 0,
-            received: None,
+            received: known.unstored.and_then(|unstored| unstored.access_expires_at),
+            serving: Serving::Stored,
             demand: None,
             asked: false,
             rejected: false,
@@ -196,35 +222,44 @@ impl Tenant {
             shown: None,
             expiry_timer: None,
             wake_timer: None,
+            idle_timer: None,
+            ageing_told: None,
             margin: Duration::ZERO,
+            ahead: Duration::ZERO,
+            keep_alive_after: Duration::ZERO,
         };
-        tenant.set_margin(settings);
+        tenant.set_times(settings);
         tenant
     }
 
-    /// At most half of a token's life is margin: a short-lived token would otherwise never be
-    /// usable.
-    pub(super) fn set_margin(&mut self, settings: &Settings) {
-        self.margin = match (self.expires_at, self.last_refreshed_at) {
-            (Some(end), Some(start)) => {
-                let half = end.since(start).checked_div(2).unwrap_or_default();
-                half.min(settings.refresh_margin)
-            }
-            (None, _) | (_, None) => settings.refresh_margin,
+    /// At most half of a token's life is margin, or time to refresh it ahead: a short-lived token
+    /// would otherwise never be usable, or be refreshed for ever.
+    pub(super) fn set_times(&mut self, settings: &Settings) {
+        let half = match (self.expires_at, self.last_refreshed_at) {
+            (Some(end), Some(start)) => end.since(start).checked_div(2).unwrap_or_default(),
+            (None, _) | (_, None) => Duration::MAX,
         };
+        self.margin = half.min(settings.refresh_margin);
+        self.ahead = half.min(settings.refresh_ahead);
+        self.keep_alive_after = settings.keep_alive_after;
     }
 
     /// The moment at which the access token stops being usable; `None` when it is not usable at
     /// all.
     pub(super) fn usable_until(&self, margin: Margin) -> Option<Unix> {
-        if self.verdict.is_some() || self.rejected {
+        if self.verdict.is_some() {
             return None;
         }
+        let end = match self.serving {
+            Serving::Stored => self.expires_at.filter(|_| !self.rejected),
+            Serving::Received => self.received,
+            Serving::Neither => None,
+        };
         let margin = match margin {
             Margin::Full => self.margin,
             Margin::Floor => self.margin.min(FLOOR),
         };
-        self.expires_at.map(|end| end.minus(margin))
+        end.map(|end| end.minus(margin))
     }
 
     pub(super) fn usable(&self, margin: Margin, now: Now) -> bool {
@@ -264,9 +299,10 @@ impl Tenant {
     }
 
     /// Whether it belongs among those that the lane looks through.
-    pub(super) fn wants(&self) -> bool {
+    pub(super) fn wants(&self, now: Now) -> bool {
         let in_doubt = matches!(self.doubt, Doubt::Lost { .. } | Doubt::Stopped { .. });
-        self.verdict.is_none() && (self.asked || self.rejected || self.demand.is_some() || in_doubt)
+        let wanted = self.asked || self.rejected || self.demand.is_some() || in_doubt;
+        self.verdict.is_none() && (wanted || (!self.held && self.idle_due(now).is_some()))
     }
 
     /// How urgent a request is now; `None` when none may or need be sent.
@@ -274,10 +310,7 @@ impl Tenant {
         if self.verdict.is_some() || self.reserved || self.step != Step::Rest {
             return None;
         }
-        if !self.asked && self.held {
-            return None;
-        }
-        if !self.asked && self.hold.is_some_and(|hold| hold.until > now.mono) {
+        if !self.asked && (self.held || self.hold.is_some()) {
             return None;
         }
         let wanted = self.demand.is_some() || self.rejected;
@@ -291,10 +324,10 @@ impl Tenant {
         } else {
             self.rejected || (wanted && !self.usable(Margin::Full, now))
         };
-        if !due && !self.asked {
-            return None;
-        }
         let troubles = self.troubles;
+        if !due && !self.asked {
+            return self.idle_due(now).map(|until| Rank::Idle { troubles, until });
+        }
         Some(match (self.doubt, live) {
             (Doubt::Lost { prompt: true, .. }, _) => Rank::Prompt,
             (_, Some(deadline)) => Rank::Demanded { troubles, deadline },

@@ -17,6 +17,11 @@ pub struct Settings {
     pub refresh_interval: Duration,
     /// A token with less life than this is refreshed before use.
     pub refresh_margin: Duration,
+    /// Tokens of tenants in use, and new grants, are refreshed up to this long before they end;
+    /// zero is never.
+    pub refresh_ahead: Duration,
+    /// Refresh tokens that were not used for so long are used; zero is never.
+    pub keep_alive_after: Duration,
     /// Spreads repeats; any number.
     pub seed: u64,
 }
@@ -32,10 +37,30 @@ pub struct Known {
     pub access_expires_at: Option<Unix>,
     /// When the tokens were last refreshed.
     pub last_refreshed_at: Option<Unix>,
-    /// A refresh of this version was begun and its end is not recorded.
+    /// When a call last left.
+    pub last_used_at: Option<Unix>,
+    /// A request with this version was about to be sent, or was, and its end is not recorded.
     pub refresh_begun: bool,
+    /// Tokens that came for this version and were not stored; whoever drives the machine has them.
+    pub unstored: Option<Unstored>,
     /// The refresh token is dead, and why.
     pub needs_authorization: Option<Arc<str>>,
+}
+
+/// Tokens that wait for the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unstored {
+    /// When the access token ends; `None` when there is none.
+    pub access_expires_at: Option<Unix>,
+}
+
+/// The lane of an API key, as operators see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneOutlook {
+    /// Tenants that are being refreshed or wait for it.
+    pub depth: usize,
+    /// When the last of them will be done; `None` when there is none or nothing can be asked.
+    pub done_at: Option<Unix>,
 }
 
 /// How a write to the store ended.
@@ -74,6 +99,8 @@ pub enum RefreshResult {
     InvalidClient,
     /// No connection; nothing was sent.
     NotSent,
+    /// That it is about to be sent could not be journalled; nothing was sent.
+    NotJournalled,
     /// Something was sent and no whole answer came: whether the token was rotated is unknown.
     Lost,
     /// A whole answer that is neither tokens nor a verdict.
@@ -179,8 +206,8 @@ pub enum Readiness {
 /// What somebody should look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Alarm {
-    /// New tokens are in memory alone: the store does not take them. The write is repeated for
-    /// ever.
+    /// The store does not take new tokens. The write is repeated for ever; meanwhile the access
+    /// token serves.
     TokensNotStored,
     /// A refresh cannot be journalled, so none is sent.
     IntentNotStored,
@@ -198,13 +225,34 @@ pub enum Alarm {
     AnswerLostAgain,
     /// A new access token had already ended when it came, or there was none.
     UselessToken,
+    /// A refresh token was not used for so long that it will soon be dead.
+    RefreshTokenAgeing,
+}
+
+impl Alarm {
+    /// Its public name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TokensNotStored => "tokens_not_stored",
+            Self::IntentNotStored => "intent_not_stored",
+            Self::VerdictNotStored => "verdict_not_stored",
+            Self::GrantNotRead => "grant_not_read",
+            Self::ClientRefused => "client_refused",
+            Self::NotTokens => "not_tokens",
+            Self::AnswerLost => "answer_lost",
+            Self::AnswerLostAgain => "answer_lost_again",
+            Self::UselessToken => "useless_token",
+            Self::RefreshTokenAgeing => "refresh_token_ageing",
+        }
+    }
 }
 
 impl fmt::Display for Alarm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::TokensNotStored => {
-                "new tokens could not be stored; they are kept and written again"
+                "new tokens could not be stored; they are kept, used and written again"
             }
             Self::IntentNotStored => "a refresh could not be journalled and was not sent",
             Self::VerdictNotStored => "that a refresh token is dead could not be stored",
@@ -219,6 +267,9 @@ impl fmt::Display for Alarm {
             }
             Self::UselessToken => {
                 "the new access token is missing or has already ended: check the clock"
+            }
+            Self::RefreshTokenAgeing => {
+                "the refresh token dies of disuse within 30 days: call or refresh the tenant"
             }
         })
     }
@@ -272,6 +323,13 @@ pub enum Command {
         version: u64,
         /// Why, in words for an operator.
         reason: Arc<str>,
+    },
+    /// It is the errand's turn; answered by `errand_ended`.
+    Errand {
+        /// In whose lane.
+        api_key: ApiKeyName,
+        /// Which.
+        id: u64,
     },
     /// A tenant's readiness has changed.
     Changed {

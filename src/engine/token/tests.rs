@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use super::*;
 
+mod ahead;
+mod errands;
 mod failures;
+mod lanes;
 
 pub(super) const START: u64 = 1_800_000_000;
 const DAY: Duration = Duration::from_hours(24);
@@ -22,7 +25,13 @@ pub(super) fn key() -> ApiKeyName {
 }
 
 pub(super) fn settings() -> Settings {
-    Settings { refresh_interval: secs(1), refresh_margin: secs(300), seed: 7 }
+    Settings {
+        refresh_interval: secs(1),
+        refresh_margin: secs(300),
+        refresh_ahead: Duration::ZERO,
+        keep_alive_after: Duration::ZERO,
+        seed: 7,
+    }
 }
 
 pub(super) fn at(since_start: Duration) -> Now {
@@ -59,7 +68,9 @@ impl World {
             version: 1,
             access_expires_at: life.map(|life| self.now.unix.plus(life)),
             last_refreshed_at: None,
+            last_used_at: None,
             refresh_begun: false,
+            unstored: None,
             needs_authorization: None,
         }
     }
@@ -91,6 +102,7 @@ impl World {
                 | Command::Abort { .. }
                 | Command::Reread { .. }
                 | Command::Fail { .. }
+                | Command::Errand { .. }
                 | Command::Forget { .. } => orders.push(command),
             }
         }

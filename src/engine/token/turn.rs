@@ -12,8 +12,9 @@ use super::terms::{Alarm, Command, Readiness};
 use super::{RECHECK, TokenKeeper};
 use crate::engine::{ApiKeyName, Now, TenantName};
 
-/// The wall clock has stepped when it moved this much more or less than the monotonic one.
-const STEP_MIN: Duration = Duration::from_secs(1);
+/// The wall clock has stepped, or drifted, when it moved this much more or less than the monotonic
+/// one since all timers were set by both.
+const APART_MAX: Duration = Duration::from_secs(1);
 
 impl TokenKeeper {
     /// Brings everything that is derived from a tenant up to date: lane, timers, what others were
@@ -21,7 +22,7 @@ impl TokenKeeper {
     pub(super) fn touch(&mut self, name: &TenantName, now: Now) {
         let Some(tenant) = self.tenants.get_mut(name) else { return };
         let Some(lane) = self.lanes.get_mut(&tenant.api_key) else { return };
-        lane.note(name, tenant.wants());
+        lane.note(name, tenant.wants(now));
         let readiness = tenant.readiness(lane, now);
         let expiry = match readiness {
             Readiness::Ready => tenant.usable_until(tenant.margin_now(lane)),
@@ -32,6 +33,15 @@ impl TokenKeeper {
         set_timer(&mut self.expiries, &mut tenant.expiry_timer, expiry, name);
         let wake = tenant.wake_at();
         set_timer(&mut self.wakes, &mut tenant.wake_timer, wake, name);
+        let idle = tenant.idle_change(now);
+        set_timer(&mut self.idles, &mut tenant.idle_timer, idle, name);
+        let ageing = tenant.is_ageing(now).then_some(now.unix);
+        let told = tenant.ageing_told;
+        tenant.ageing_told = ageing.and(told.or(ageing));
+        if ageing.is_some() && told.is_none() {
+            let alarm = Alarm::RefreshTokenAgeing;
+            self.commands.push_back(Command::Alarm { tenant: name.clone(), alarm });
+        }
         if tenant.shown.as_ref() != Some(&readiness) {
             tenant.shown = Some(readiness.clone());
             self.commands.push_back(Command::Changed { tenant: name.clone(), readiness });
@@ -46,6 +56,7 @@ impl TokenKeeper {
     }
 
     pub(super) fn touch_all(&mut self, now: Now) {
+        self.touched = now;
         let names: Vec<TenantName> = self.tenants.keys().cloned().collect();
         for name in &names {
             self.touch(name, now);
@@ -54,15 +65,20 @@ impl TokenKeeper {
 
     /// Does what has become due; every input ends here.
     pub(super) fn advance(&mut self, now: Now) {
-        let expected = self.last.unix.plus(now.mono.since(self.last.mono));
-        let step = expected.since(now.unix).max(now.unix.since(expected));
+        let expected = self.touched.unix.plus(now.mono.since(self.touched.mono));
+        let apart = expected.since(now.unix).max(now.unix.since(expected));
         self.last = now;
-        if step > STEP_MIN || now.mono >= self.recheck_at {
+        if now.mono >= self.recheck_at {
             self.recheck_at = now.mono.plus(RECHECK);
+        }
+        if apart > APART_MAX {
             self.touch_all(now);
         }
         while let Some((_, name)) = self.expiries.first().filter(|(at, _)| *at <= now.unix).cloned()
         {
+            self.touch(&name, now);
+        }
+        while let Some((_, name)) = self.idles.first().filter(|(at, _)| *at <= now.unix).cloned() {
             self.touch(&name, now);
         }
         while let Some((_, name)) = self.wakes.first().filter(|(at, _)| *at <= now.mono).cloned() {
@@ -88,7 +104,7 @@ impl TokenKeeper {
             return;
         }
         let mut picked = Vec::new();
-        for lane in self.lanes.values_mut() {
+        for (api_key, lane) in &mut self.lanes {
             if lane.due().is_none_or(|at| at > now.mono) {
                 continue;
             }
@@ -96,9 +112,14 @@ impl TokenKeeper {
                 let rank = self.tenants.get(name)?.rank(now)?;
                 Some((rank, name))
             });
-            match ranks.min().map(|(_, name)| name.clone()) {
+            let tenant = ranks.min().map(|(rank, name)| (rank, name.clone()));
+            if let Some(id) = lane.take_errand(tenant.as_ref().map(|(rank, _)| *rank)) {
+                self.commands.push_back(Command::Errand { api_key: api_key.clone(), id });
+                continue;
+            }
+            match tenant.map(|(_, name)| name) {
                 Some(name) => {
-                    lane.busy = Some(name.clone());
+                    lane.take(&name, now.mono);
                     picked.push(name);
                 }
                 None => lane.exhausted = true,

@@ -3,6 +3,8 @@
 //! Every change of tokens or their state is guarded by the version in its `WHERE`; a statement that
 //! finds no row is a conflict. Deleting a tenant takes its tokens and its journal with it.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::convert::{millis, moment, name, signed, unsigned};
@@ -43,6 +45,17 @@ pub(super) fn one(
     let mut query = db.prepare_cached(SELECT_ONE)?;
     let mut rows = query.query([tenant.as_str()])?;
     rows.next()?.map(|row| grant(row, keys)).transpose()
+}
+
+/// The versions of all tokens.
+pub(super) fn versions(db: &Connection) -> Result<BTreeMap<TenantName, u64>, Fault> {
+    let mut query = db.prepare("SELECT tenant, version FROM tokens")?;
+    let mut rows = query.query([])?;
+    let mut versions = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        versions.insert(name(&row.get::<_, String>(0)?)?, unsigned(row.get(1)?)?);
+    }
+    Ok(versions)
 }
 
 fn grant(row: &Row<'_>, keys: &KeyRing) -> Result<Grant, Fault> {

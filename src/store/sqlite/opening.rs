@@ -24,7 +24,11 @@ use crate::store::StoreError;
 const APPLICATION_ID: i32 = 0x6374_6370;
 /// The schema in steps; step *n* leads to `user_version` *n*. Steps that were released never
 /// change.
-const MIGRATIONS: &[&str] = &[include_str!("../sqlite_1.sql"), include_str!("../sqlite_2.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../sqlite_1.sql"),
+    include_str!("../sqlite_authorizations.sql"),
+    include_str!("../sqlite_handed_in.sql"),
+];
 /// How long a process that is just ending may still hold the lock.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
 /// The place of the value that shows whether the key is the right one.

@@ -1,8 +1,8 @@
 //! Rotating the encryption key while everything goes on.
 //!
 //! The order makes every moment a good one to be killed in: the new key is durable in the key file
-//! before anything is sealed with it, and an older one leaves the file only after all records have
-//! been seen without it. In between the file holds both, each record names its own, and a rotation
+//! before anything is sealed with it, and an older one leaves the file only after all records, those of
+//! the journal of refreshes and of authorizations among them, have been seen without it. In between the file holds both, each record names its own, and a rotation
 //! that finds several keys goes on with the first instead of making another. Records are sealed
 //! anew in small transactions of the store's one thread, between those of others; versions stay.
 
@@ -14,16 +14,18 @@ use super::SqliteStore;
 use super::convert::name;
 use super::fault::Fault;
 use super::worker::Kind;
-use super::{key_file, opening};
+use super::{authorizations, key_file, opening};
 use crate::engine::TenantName;
 use crate::secret::KeyRing;
 use crate::store::sealed::SealedTokens;
-use crate::store::{KeyRotation, RotateError, StoreError, Tokens};
+use crate::store::{AUTHORIZATIONS_KEPT, KeyRotation, RotateError, StoreError, Tokens};
 
 /// Tenants sealed anew in one transaction.
 const AT_ONCE: u32 = 16;
 /// Log bytes for each, beside its tokens: pages that are half full, and those around them.
 const ROW_LEN: u64 = 20 * 1024;
+/// Log bytes for the verifiers of all authorizations that are kept.
+const AUTHORIZATIONS_ROOM: u64 = 1024 * AUTHORIZATIONS_KEPT as u64;
 /// What the steps are, in errors.
 const ATTEMPT: &str = "seal tokens with the new encryption key";
 
@@ -102,6 +104,10 @@ async fn seal_anew(store: &SqliteStore) -> Result<u64, StoreError> {
         let work = move |db: &_| seal_batch(db, &keys.load(), &batch);
         sealed += store.jobs.run(ATTEMPT, Kind::Write(room), work).await?;
     }
+    store.journal.seal_anew().await?;
+    let keys = store.keys.clone();
+    let work = move |db: &_| authorizations::seal_anew(db, &keys.load());
+    store.jobs.run(ATTEMPT, Kind::Write(AUTHORIZATIONS_ROOM), work).await?;
     let keys = store.keys.clone();
     let work = move |db: &_| confirm(db, &keys.load());
     store.jobs.run(ATTEMPT, Kind::Write(0), work).await?;

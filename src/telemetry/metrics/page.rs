@@ -125,6 +125,17 @@ fn put_tokens(page: &mut Page<'_, '_>, keys: &Keys<'_>) -> fmt::Result {
             refreshes.put([("api_key", name), ("outcome", outcome)], count)
         })?;
     }
+    let help = "What somebody should look at, by what it is.";
+    let mut alarms = page.counter("token_alarms", help)?;
+    for (name, key) in keys {
+        key.token_alarms
+            .try_each(|reason, count| alarms.put([("api_key", name), ("reason", reason)], count))?;
+    }
+    let help = "Tenants whose refresh token dies within 30 days if it is not used.";
+    let mut ageing = page.gauge("refresh_tokens_ageing", help)?;
+    for (name, key) in keys {
+        ageing.put([("api_key", name)], &key.refresh_tokens_ageing)?;
+    }
     let mut depth = page.gauge("token_lane_depth", "Tenants that wait for a token request.")?;
     for (name, key) in keys {
         depth.put([("api_key", name)], &key.token_lane_depth)?;

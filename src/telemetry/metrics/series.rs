@@ -80,6 +80,8 @@ pub(super) struct KeySeries {
     pub(super) day_limit: Level,
     pub(super) foreign_use_calls: Level,
     pub(super) token_refreshes: Named<Counter>,
+    pub(super) token_alarms: Named<Counter>,
+    pub(super) refresh_tokens_ageing: Level,
     pub(super) token_lane_depth: Level,
     pub(super) tenants: Named<Level>,
 }
@@ -99,6 +101,8 @@ impl Default for KeySeries {
             day_limit: Level::default(),
             foreign_use_calls: Level::default(),
             token_refreshes: Named::default(),
+            token_alarms: Named::default(),
+            refresh_tokens_ageing: Level::default(),
             token_lane_depth: Level::default(),
             tenants: Named::default(),
         }

@@ -3,8 +3,8 @@
 use tracing::{error, warn};
 
 use super::Actor;
-use crate::engine::TenantName;
 use crate::engine::token::{Alarm, Command, Readiness};
+use crate::engine::{ApiKeyName, TenantName};
 use crate::store::GrantState;
 use crate::tokens::table::{Row, Usable};
 use crate::tokens::work::{About, Done};
@@ -47,8 +47,17 @@ impl Actor {
                 self.publish(&tenant);
                 self.announce(&tenant, readiness);
             }
+            Command::Errand { api_key, id } => self.lend(&api_key, id),
             Command::Forget { tenant } => self.forget(&tenant),
             Command::Alarm { tenant, alarm } => self.alarm(&tenant, alarm),
+        }
+    }
+
+    /// Lends the lane to an errand.
+    fn lend(&mut self, api_key: &ApiKeyName, id: u64) {
+        let (key, requests) = (self.keys.get(api_key), self.requests_in.upgrade());
+        if !self.errands.lend(id, api_key, key, requests, self.bench.results.clone()) {
+            self.keeper.errand_ended(api_key, id, None, self.clock.now());
         }
     }
 
@@ -57,7 +66,8 @@ impl Actor {
         let record = self.records.get(&about.tenant);
         let key = record.and_then(|record| self.keys.get(&record.grant.api_key));
         if let (Some(record), Some(key)) = (record, key) {
-            self.bench.refresh(about, key.clone(), record.grant.tokens.refresh.clone());
+            let token = record.grant.tokens.refresh.clone();
+            self.bench.refresh(about, key.clone(), token, self.clock.now().unix);
         } else {
             let detail = "the API key is not configured".to_owned();
             let answer = RefreshAnswer::NotSent { detail };
@@ -70,10 +80,13 @@ impl Actor {
         let Some(record) = self.records.get(tenant) else { return };
         let Some(state) = self.keeper.readiness(tenant).cloned() else { return };
         let grant = &record.grant;
-        let usable = grant.tokens.access.as_ref().zip(self.keeper.usable_until(tenant));
-        let usable = usable.and_then(|(token, times)| Usable::new(token, grant.version, times));
+        let unstored = record.pending.as_ref().zip(self.keeper.serves_unstored(tenant));
+        let (tokens, version) = unstored
+            .map_or((&grant.tokens, grant.version), |(pending, new)| (&pending.tokens, new));
+        let usable = tokens.access.as_ref().zip(self.keeper.usable_until(tenant));
+        let usable = usable.and_then(|(token, times)| Usable::new(token, version, times));
         let view = TenantView { api_key: grant.api_key.clone(), state };
-        self.table.set(tenant, Row { view, usable });
+        self.table.set(tenant, Row::new(view, usable));
     }
 
     /// Tells those who listen.
@@ -120,8 +133,15 @@ impl Actor {
         let _ = self.changes.send(change);
     }
 
-    fn alarm(&self, tenant: &TenantName, alarm: Alarm) {
-        let api_key = self.records.get(tenant).map_or("", |r| r.grant.api_key.as_str());
-        error!(%tenant, api_key, "{alarm}");
+    fn alarm(&mut self, tenant: &TenantName, alarm: Alarm) {
+        self.counts_stale = true;
+        let Some(record) = self.records.get(tenant) else { return };
+        let api_key = &record.grant.api_key;
+        if alarm == Alarm::RefreshTokenAgeing {
+            warn!(%tenant, %api_key, "{alarm}");
+        } else {
+            error!(%tenant, %api_key, "{alarm}");
+        }
+        self.observer.alarm(tenant, api_key, alarm);
     }
 }

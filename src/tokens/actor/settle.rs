@@ -3,10 +3,11 @@
 use tracing::{debug, error, info, warn};
 
 use super::Actor;
-use crate::engine::token::{Read, RefreshResult, Write};
-use crate::engine::{Now, TenantName};
+use crate::engine::token::{Read, RefreshResult, Trouble, Write};
+use crate::engine::{ApiKeyName, Now, TenantName};
 use crate::store::{Grant, StoreError};
 use crate::tokens::desk::Finished;
+use crate::tokens::errand::ErrandNews;
 use crate::tokens::record::Record;
 use crate::tokens::work::{About, Done};
 use crate::tokens::{Afterwards, ChangeError, PutError, RefreshAnswer};
@@ -23,6 +24,7 @@ impl Actor {
                 let written = write(&tenant, result);
                 if let (Write::Done(new), Some(record)) = (written, self.records.get_mut(&tenant)) {
                     record.stored(new);
+                    self.counts_stale = true;
                     info!(%tenant, api_key = %record.grant.api_key, "refreshed");
                 }
                 self.keeper.persisted(&tenant, version, written, now);
@@ -36,6 +38,22 @@ impl Actor {
                 self.keeper.failed(&tenant, version, write(&tenant, result), now);
             }
             Done::Job(tenant, finished) => self.finish_job(&tenant, finished, now),
+            Done::Errand { api_key, id, news } => self.errand_news(&api_key, id, &news, now),
+        }
+    }
+
+    fn errand_news(&mut self, api_key: &ApiKeyName, id: u64, news: &ErrandNews, now: Now) {
+        match news {
+            ErrandNews::Answered(result, outcome) => {
+                self.observer.refreshed(api_key, outcome);
+                self.keeper.errand_ended(api_key, id, Some(*result), now);
+            }
+            ErrandNews::Over => {
+                // one that ends without a word may have asked: the lane rests, and learns nothing
+                let quiet = RefreshResult::Trouble(Trouble::Unexpected);
+                self.keeper.errand_ended(api_key, id, Some(quiet), now);
+                self.errands.over(id);
+            }
         }
     }
 
@@ -49,6 +67,7 @@ impl Actor {
             RefreshAnswer::InvalidGrant
             | RefreshAnswer::InvalidClient { .. }
             | RefreshAnswer::NotSent { .. }
+            | RefreshAnswer::NotJournalled { .. }
             | RefreshAnswer::Lost { .. }
             | RefreshAnswer::Trouble { .. } => {
                 let outcome = answer.outcome();
@@ -60,11 +79,7 @@ impl Actor {
                 let access_expires_at = record.receive(received, now.unix);
                 RefreshResult::Received { access_expires_at }
             }
-            RefreshAnswer::InvalidGrant => RefreshResult::InvalidGrant,
-            RefreshAnswer::InvalidClient { .. } => RefreshResult::InvalidClient,
-            RefreshAnswer::NotSent { .. } => RefreshResult::NotSent,
-            RefreshAnswer::Lost { .. } => RefreshResult::Lost,
-            RefreshAnswer::Trouble { trouble, .. } => RefreshResult::Trouble(trouble),
+            failed => failed.result(),
         };
         self.keeper.refreshed(tenant, *version, result, now);
     }
@@ -73,7 +88,7 @@ impl Actor {
         let About { tenant, version } = about;
         let read = match result {
             Ok(Some(grant)) => {
-                let known = Record::known(&grant);
+                let known = Record::new((*grant).clone()).known();
                 let record = self.records.get_mut(tenant).filter(|_| grant.version > *version);
                 if let Some(record) = record {
                     // A write that failed may have happened: then these are the same tokens.
@@ -152,10 +167,10 @@ impl Actor {
 
     /// Takes a grant that is stored into custody, in the place of the one before.
     fn adopt(&mut self, tenant: &TenantName, grant: Grant, now: Now) {
-        let known = Record::known(&grant);
         let told = self.records.remove(tenant).and_then(|old| old.told);
-        self.records.insert(tenant.clone(), Record { told, ..Record::new(grant) });
-        self.keeper.put(tenant, known, now);
+        let record = Record { told, ..Record::new(grant) };
+        self.keeper.put(tenant, record.known(), now);
+        self.records.insert(tenant.clone(), record);
         self.keeper.handle_timeout(now);
         self.refreshed_row(tenant);
     }

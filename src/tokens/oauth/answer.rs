@@ -31,8 +31,16 @@ struct Refused {
     error_code: Option<String>,
 }
 
+/// The code of a refusal (RFC 6749 section 5.2), when the answer is one.
+#[must_use]
+pub fn error_code(content: &[u8]) -> Option<String> {
+    let refused: Refused = serde_json::from_slice(content).ok()?;
+    refused.error.filter(|code| is_code(code))
+}
+
 /// The meaning of a whole answer.
-pub(super) fn classify(status: StatusCode, content: &[u8]) -> RefreshAnswer {
+#[must_use]
+pub fn classify(status: StatusCode, content: &[u8]) -> RefreshAnswer {
     if status.is_success() {
         return granted(status, content);
     }

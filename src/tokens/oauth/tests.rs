@@ -136,6 +136,28 @@ async fn silence_after_a_connection_is_lost_and_before_it_is_not_sent() {
     assert_eq!(answer.outcome(), "unreachable", "the handshake was never answered: {answer}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_answer_after_half_a_minute_is_taken_and_silence_is_lost_after_a_minute() {
+    let clock = crate::clock::Clock::system();
+    for (delay, outcome, took) in [(30, "ok", 30), (90, "lost", 60)] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        TaskTracker::new().spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !is_whole(&request) {
+                assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0);
+            }
+            tokio::time::sleep(Duration::from_secs(delay)).await;
+            let _ = stream.write_all(http("200 OK", TOKENS).as_bytes()).await;
+        });
+        let begun = clock.now().mono;
+        let answer = endpoint().refresh(&key(address, AuthStyle::Basic), &"old".into()).await;
+        assert_eq!(answer.outcome(), outcome, "{answer}");
+        assert_eq!(clock.now().mono.since(begun).as_secs(), took);
+    }
+}
+
 #[tokio::test]
 async fn a_key_without_its_secret_sends_nothing() {
     let address = SocketAddr::from(([127, 0, 0, 1], 1));

@@ -31,6 +31,13 @@ async fn between_intent_and_request_nothing_is_lost() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn between_journal_and_request_nothing_is_lost() {
+    let house = crash_during_refresh(|house| house.store.hang("post", Hang::After)).await;
+    assert_eq!(house.upstream.seen().len(), 1);
+    house.assert_current(0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn between_request_and_answer_the_loss_is_told() {
     let house = crash_during_refresh(|house| house.upstream.script([Turn::Swallowed])).await;
     assert_eq!(house.upstream.seen().len(), 2, "tried once, never again");
@@ -49,10 +56,17 @@ async fn a_request_that_did_not_arrive_before_the_crash_is_made_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn between_answer_and_store_the_loss_is_told() {
-    let house = crash_during_refresh(|house| house.store.hang("finish", Hang::Before)).await;
+async fn between_answer_and_journal_the_loss_is_told() {
+    let house = crash_during_refresh(|house| house.store.hang("receive", Hang::Before)).await;
     assert_eq!(house.upstream.seen().len(), 2);
     assert!(matches!(house.state(0), Readiness::NeedsAuthorization { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn between_journal_and_store_nothing_is_lost() {
+    let house = crash_during_refresh(|house| house.store.hang("finish", Hang::Before)).await;
+    assert_eq!(house.upstream.seen().len(), 1, "what came is stored from the journal");
+    house.assert_current(0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,9 +11,57 @@ async fn tokens_that_cannot_be_stored_are_kept_and_written_when_the_store_is_wel
     house.demand(0, secs(10));
     tokio::time::sleep(secs(3_600)).await;
     assert_eq!(house.upstream.seen().len(), 1, "the spent token is not sent again");
-    assert_eq!(house.version(0), None, "what is not stored is not used");
-    assert!(matches!(house.state(0), Readiness::Failing { .. }));
+    assert_eq!(house.version(0), Some(2), "the access token serves meanwhile");
+    assert_eq!(house.store.row(&name(0)).version, 1);
+    assert_eq!(house.observer.alarms(), ["tokens_not_stored"]);
     assert!(house.store.count("finish") > 50);
+    house.store.mend();
+    tokio::time::sleep(secs(61)).await;
+    house.assert_current(0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_that_could_not_be_stored_survive_crashes_in_the_journal() {
+    let mut house = House::with_tenants(1).await;
+    house.store.fail("finish");
+    house.demand(0, secs(10));
+    for _ in 0..3 {
+        tokio::time::sleep(secs(10)).await;
+        assert_eq!(house.version(0), Some(2));
+        house = house.crash().await;
+        house.store.fail("finish");
+    }
+    house.store.mend();
+    tokio::time::sleep(secs(61)).await;
+    assert_eq!(house.upstream.seen().len(), 1, "the spent token is not sent again");
+    house.assert_current(0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_serve_and_are_kept_though_neither_store_nor_journal_takes_them() {
+    let house = House::with_tenants(1).await;
+    house.store.fail("finish");
+    house.store.fail("receive");
+    house.demand(0, secs(10));
+    tokio::time::sleep(secs(600)).await;
+    assert_eq!(house.version(0), Some(2));
+    house.tokens.rejected(&name(0), 2);
+    tokio::time::sleep(secs(1)).await;
+    assert_eq!(house.version(0), None, "what the upstream does not accept is not sent again");
+    house.store.mend();
+    tokio::time::sleep(secs(120)).await;
+    assert_eq!(house.version(0), Some(3), "and is renewed as soon as it is stored");
+    house.assert_current(0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_cannot_be_journalled_is_not_sent() {
+    let house = House::with_tenants(1).await;
+    house.store.fail("post");
+    house.demand(0, secs(10));
+    tokio::time::sleep(secs(600)).await;
+    assert_eq!(house.upstream.seen().len(), 0);
+    assert_eq!(house.observer.alarms(), ["intent_not_stored"]);
     house.store.mend();
     tokio::time::sleep(secs(61)).await;
     house.assert_current(0);
@@ -59,7 +107,7 @@ async fn a_store_that_hangs_for_one_tenant_stops_nobody_else() {
 async fn a_token_that_somebody_else_refreshed_is_adopted() {
     let house = House::with_tenants(1).await;
     let newer = house.upstream.connect(&name(0));
-    house.store.hang("begin", Hang::After);
+    house.store.hang("post", Hang::After);
     house.demand(0, secs(10));
     tokio::time::sleep(secs(2)).await;
     let house = house.crash().await;

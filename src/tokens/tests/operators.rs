@@ -97,17 +97,17 @@ async fn operators_remove_hold_and_refresh() {
 #[tokio::test(start_paused = true)]
 async fn api_keys_come_change_and_go() {
     let house = House::with_tenants(1).await;
-    house.tokens.reload_keys(Vec::new(), secs(1), secs(300)).await;
+    house.tokens.reload_keys(Vec::new(), settings()).await;
     house.demand(0, secs(10));
     tokio::time::sleep(secs(60)).await;
     assert_eq!(house.upstream.seen().len(), 0);
     let refusal = RefreshAnswer::InvalidClient { detail: String::new() };
     house.upstream.script((0..9).map(|_| Turn::Answer(refusal.clone())));
-    house.tokens.reload_keys(vec![(key(), auth())], secs(1), secs(300)).await;
+    house.tokens.reload_keys(vec![(key(), auth())], settings()).await;
     tokio::time::sleep(secs(600)).await;
     house.upstream.forget_callers();
     let renewed = KeyAuth { secret: Some("another".into()), ..auth() };
-    house.tokens.reload_keys(vec![(key(), renewed)], secs(1), secs(300)).await;
+    house.tokens.reload_keys(vec![(key(), renewed)], settings()).await;
     tokio::time::sleep(secs(2)).await;
     house.assert_current(0);
 }
@@ -118,7 +118,8 @@ async fn a_shorter_margin_lets_tokens_serve_longer() {
     let access = jwt(&json!({ "exp": START + 600, "cid": "client" }));
     let refresh = house.upstream.connect(&name(0));
     house.tokens.put(new_grant(0, refresh, Some(&access))).await.unwrap();
-    house.tokens.reload_keys(vec![(key(), auth())], secs(1), secs(5)).await;
+    let shorter = Settings { refresh_margin: secs(5), ..settings() };
+    house.tokens.reload_keys(vec![(key(), auth())], shorter).await;
     tokio::time::sleep(secs(590)).await;
     assert_eq!(house.version(0), Some(1), "sent until 5 s before its end");
     tokio::time::sleep(secs(6)).await;

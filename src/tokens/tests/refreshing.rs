@@ -23,7 +23,7 @@ async fn callers_that_leave_cancel_nothing() {
     house.upstream.script([Turn::Good(secs(10))]);
     house.demand(0, secs(2));
     house.upstream.arrived.notified().await;
-    let House { tokens, store, upstream, tracker, clock, changes } = house;
+    let House { tokens, store, upstream, tracker, clock, changes, .. } = house;
     tokio::time::sleep(Duration::from_millis(1)).await;
     drop((tokens, changes));
     tracker.close();
@@ -63,8 +63,8 @@ async fn twenty_tenants_keep_the_interval_from_each_answer() {
     }
     assert_eq!(seen[0].tenant, "t19", "the earliest deadline goes first");
     (0..20).for_each(|n| house.assert_current(n));
-    let depths = house.tokens.lanes().await;
-    assert_eq!(depths, [(key(), 0)]);
+    let lanes = house.tokens.lanes().await;
+    assert_eq!(lanes, [(key(), LaneOutlook { depth: 0, done_at: None })]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -81,6 +81,7 @@ async fn the_endpoint_that_answers_nonsense_is_asked_again_and_nothing_is_lost()
     house.demand(0, secs(10));
     tokio::time::sleep(secs(3)).await;
     assert!(matches!(house.state(0), Readiness::Failing { .. }));
+    assert_eq!(house.observer.alarms(), ["not_tokens"]);
     let before = house.store.row(&name(0));
     assert_eq!((before.version, before.state), (1, crate::store::GrantState::Ready));
     tokio::time::sleep(secs(120)).await;

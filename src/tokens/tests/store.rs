@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use super::*;
 use crate::engine::{ClientName, Day};
 use crate::secret::Secret;
-use crate::store::{Client, DayCount, Grant, GrantState};
+use crate::store::{Client, DayCount, Grant, GrantState, OpenRefresh, RefreshStep};
 
 /// When a call that hangs does so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,7 @@ struct Faults {
 #[derive(Debug, Default)]
 pub(super) struct FakeStore {
     rows: Arc<Mutex<BTreeMap<TenantName, Grant>>>,
+    journal: Arc<Mutex<BTreeMap<TenantName, OpenRefresh>>>,
     faults: Mutex<Faults>,
 }
 
@@ -78,7 +79,23 @@ impl FakeStore {
 
     /// What another process finds.
     pub(super) fn reopened(&self) -> Self {
-        Self { rows: Arc::clone(&self.rows), faults: Mutex::default() }
+        let (rows, journal) = (Arc::clone(&self.rows), Arc::clone(&self.journal));
+        Self { rows, journal, faults: Mutex::default() }
+    }
+
+    async fn note(
+        &self,
+        call: &'static str,
+        tenant: &TenantName,
+        version: u64,
+        step: RefreshStep,
+    ) -> Result<(), StoreError> {
+        let entry = OpenRefresh { tenant: tenant.clone(), version, step };
+        self.call(call, |_| {
+            self.journal.lock().unwrap().insert(tenant.clone(), entry);
+            Ok(())
+        })
+        .await
     }
 
     async fn call<T>(
@@ -182,14 +199,44 @@ impl Store for FakeStore {
     async fn begin_refresh(&self, tenant: &TenantName, v: u64, at: Unix) -> Result<(), StoreError> {
         self.call("begin", |rows| {
             current(rows, tenant, v)?.refresh_begun_at = Some(at);
+            let step = RefreshStep::Begun;
+            let entry = OpenRefresh { tenant: tenant.clone(), version: v, step };
+            let mut journal = self.journal.lock().unwrap();
+            if journal.get(tenant).is_none_or(|before| before.version != v) {
+                journal.insert(tenant.clone(), entry);
+            }
             Ok(())
         })
         .await
     }
 
+    async fn post_refresh(&self, tenant: &TenantName, v: u64, _: Unix) -> Result<(), StoreError> {
+        self.note("post", tenant, v, RefreshStep::Posted).await
+    }
+
+    async fn receive_refresh(
+        &self,
+        tenant: &TenantName,
+        v: u64,
+        tokens: &crate::store::Tokens,
+        at: Unix,
+    ) -> Result<(), StoreError> {
+        let tokens = tokens.clone();
+        self.note("receive", tenant, v, RefreshStep::Received { tokens, at }).await
+    }
+
+    async fn open_refreshes(&self) -> Result<Vec<OpenRefresh>, StoreError> {
+        let rows = self.rows.lock().unwrap();
+        let current = |open: &&OpenRefresh| {
+            rows.get(&open.tenant).is_some_and(|row| row.version == open.version)
+        };
+        Ok(self.journal.lock().unwrap().values().filter(current).cloned().collect())
+    }
+
     async fn abort_refresh(&self, tenant: &TenantName, version: u64) -> Result<(), StoreError> {
         self.call("abort", |rows| {
             current(rows, tenant, version)?.refresh_begun_at = None;
+            self.journal.lock().unwrap().remove(tenant);
             Ok(())
         })
         .await
@@ -254,6 +301,21 @@ impl Store for FakeStore {
 
     async fn remove_client(&self, _: &ClientName) -> Result<bool, StoreError> {
         Ok(false)
+    }
+
+    async fn begin_authorization(
+        &self,
+        _: crate::store::Authorization,
+        _: Unix,
+    ) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn take_authorization(
+        &self,
+        _: &crate::secret::StateDigest,
+    ) -> Result<Option<crate::store::Authorization>, StoreError> {
+        Ok(None)
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

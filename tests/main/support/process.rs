@@ -49,8 +49,11 @@ impl Program {
             .flag("admin-listen", "127.0.0.1:0")
             .flag("upstream-url", sandbox.url())
             .flag("token-url", sandbox.token_url())
+            .flag("authorize-url", sandbox.authorize_url())
             .flag("store", store)
             .flag("client-id", "app")
+            // a test that wants refreshes that nobody waits for says so
+            .flag("refresh-ahead", "0")
     }
 
     /// The same with a flag; a later one wins.

@@ -37,6 +37,7 @@ pub(crate) struct RigBuilder {
     fresh: usize,
     expired: usize,
     upstream: Option<String>,
+    clock: Clock,
 }
 
 fn tenant_name(name: &str) -> TenantName {
@@ -71,8 +72,18 @@ impl Rig {
             .with(&settings::LISTEN, "127.0.0.1:0")
             .with(&settings::ADMIN_LISTEN, "127.0.0.1:0")
             .with(&settings::STORE, "memory:")
-            .with(&settings::PER_DAY, "1000000");
-        RigBuilder { options, flags, file: None, fresh: 1, expired: 0, upstream: None }
+            .with(&settings::PER_DAY, "1000000")
+            // a test that wants refreshes that nobody waits for says so
+            .with(&settings::REFRESH_AHEAD, "0");
+        RigBuilder {
+            options,
+            flags,
+            file: None,
+            fresh: 1,
+            expired: 0,
+            upstream: None,
+            clock: Clock::system(),
+        }
     }
 
     /// The usual one: one tenant.
@@ -189,6 +200,12 @@ impl RigBuilder {
         self
     }
 
+    /// Another clock, which the test can make step.
+    pub(crate) fn clock(mut self, clock: &Clock) -> Self {
+        self.clock = clock.clone();
+        self
+    }
+
     /// Calls go there; tokens still come from the sandbox.
     pub(crate) fn upstream(mut self, url: String) -> Self {
         self.upstream = Some(url);
@@ -196,13 +213,18 @@ impl RigBuilder {
     }
 
     pub(crate) async fn start(self) -> Rig {
-        let clock = Clock::system();
+        let clock = self.clock;
         let per_second = self.options.per_second.to_string();
         let sandbox = Sandbox::start(self.options, clock.clone()).await.expect("a sandbox");
         let mut flags = self
             .flags
             .with(&settings::UPSTREAM_URL, self.upstream.unwrap_or_else(|| sandbox.url()))
-            .with(&settings::TOKEN_URL, sandbox.token_url());
+            .with(&settings::TOKEN_URL, sandbox.token_url())
+            .with(&settings::AUTHORIZE_URL, sandbox.authorize_url());
+        flags = flags.with(&settings::DEVICE_AUTHORIZE_URL, sandbox.device_authorize_url());
+        if flags.value(&settings::JWKS_URL).is_none() {
+            flags = flags.with(&settings::JWKS_URL, sandbox.keys_url());
+        }
         if flags.value(&settings::PER_SECOND).is_none() {
             flags = flags.with(&settings::PER_SECOND, per_second);
         }

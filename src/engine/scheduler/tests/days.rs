@@ -173,18 +173,24 @@ fn at_the_turn_nothing_leaves_for_two_seconds_and_then_at_the_usual_pace() {
 
 #[test]
 fn a_day_that_the_upstream_called_spent_reopens_after_a_spread_pause() {
-    let mut world = World::starting_at(roomy(), MIDNIGHT - 60).ready(&["a"]);
-    let call = world.call("a", 30_000).unwrap();
-    world.send(call, Outcome::QuotaExceeded);
-    world.granted.clear();
-    world.pass(Duration::from_secs(58));
-    world.offer("a", Class::Normal, 5_000);
-    let moments = world.serve(Duration::from_secs(60));
-    let opened = moments[0].since(Mono::new(Duration::from_secs(60)));
-    assert!(opened >= Duration::from_secs(2) && opened <= Duration::from_secs(31), "{opened:?}");
-    for five in moments.windows(5) {
-        assert!(five[4].since(five[0]) >= Duration::from_millis(1_060));
-    }
+    let pauses = (0..5).map(|spent_at| {
+        let mut world = World::starting_at(roomy(), MIDNIGHT - 60).ready(&["a"]);
+        world.pass(Duration::from_secs(spent_at));
+        let call = world.call("a", 30_000).unwrap();
+        world.send(call, Outcome::QuotaExceeded);
+        world.granted.clear();
+        world.pass(Duration::from_secs(58 - spent_at));
+        world.offer("a", Class::Normal, 500);
+        let moments = world.serve(Duration::from_secs(60));
+        for five in moments.windows(5) {
+            assert!(five[4].since(five[0]) >= Duration::from_millis(1_060));
+        }
+        moments[0].since(Mono::new(Duration::from_secs(60)))
+    });
+    let pauses: Vec<Duration> = pauses.collect();
+    let (shortest, longest) = (*pauses.iter().min().unwrap(), *pauses.iter().max().unwrap());
+    assert!(shortest >= Duration::from_secs(2) && longest <= Duration::from_secs(31));
+    assert!(longest > shortest + Duration::from_secs(5), "{pauses:?}");
 }
 
 #[test]
@@ -260,6 +266,15 @@ fn operators_are_warned_once_when_the_day_will_not_last() {
     assert!((19_000..21_000).contains(&likely), "{likely}");
     world.pass(HOUR * 8);
     assert_eq!(world.forecasts, [None], "and told once that it lasts after all");
+}
+
+#[test]
+fn what_was_used_before_a_start_is_no_trend() {
+    let mut world = World::starting_at(roomy(), MIDNIGHT + 43_200).ready(&["a"]);
+    world.counted = 5_000;
+    world.restart(roomy());
+    world.pass(Duration::from_secs(600));
+    assert_eq!(world.forecasts, []);
 }
 
 #[test]

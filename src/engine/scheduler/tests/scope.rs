@@ -95,6 +95,7 @@ fn a_limit_behind_the_gateway_holds_the_bulk_calls_of_its_tenant() {
     world.granted.clear();
     world.pass(MIN + MIN / 4);
     assert_eq!(world.granted.pop().map(|(_, id)| id), Some(patient));
+    world.end_one("a", Class::Normal, GOOD);
     world.send(patient, Outcome::Capped);
     is_about(world.held_for("a", Class::Bulk), MIN * 2);
     world.pass(MIN * 3);
@@ -108,7 +109,9 @@ fn a_limit_behind_the_gateway_holds_nothing_where_no_bulk_call_met_it() {
     let mut world = World::new(limits("4")).ready(&["a"]);
     world.end_one("a", Class::Normal, Outcome::Capped);
     assert_eq!(world.holds(), []);
-    world.end_one("a", Class::Bulk, GOOD);
+    for _ in 0..2 {
+        world.end_one("a", Class::Bulk, GOOD);
+    }
     assert_eq!(world.scheduler.tenant(&name("a"), world.now).unwrap().errors_today, 1);
 }
 

@@ -1,0 +1,136 @@
+//! Connecting accounts: an operator asks for a consent, and sees how it stands.
+//!
+//! What happens is up to `connect`; this file reads requests and writes answers. Where a browser
+//! comes back to is in `callback`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use http::HeaderMap;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::body::{Fields, Named};
+use super::errors::{AdminError, Kind};
+use super::{Desk, Shared};
+use crate::connect::{BeginError, Progress};
+use crate::engine::{ApiKeyName, TenantName};
+use crate::telemetry::events::rfc3339;
+
+/// What an owner opens.
+#[derive(Debug, Serialize)]
+pub(super) struct LinkView {
+    authorize_url: String,
+    expires_at: String,
+}
+
+/// What an owner types in.
+#[derive(Debug, Serialize)]
+pub(super) struct CodeView {
+    user_code: String,
+    verification_uri: String,
+    verification_uri_complete: Option<String>,
+    expires_at: String,
+    interval: u64,
+}
+
+/// How connecting an account stands.
+#[derive(Debug, Serialize)]
+pub(super) struct StandingView {
+    flow: &'static str,
+    state: &'static str,
+    reason: Option<String>,
+    expires_at: String,
+}
+
+/// `POST /v1/tenants/{tenant}/connect`
+pub(super) async fn begin(
+    State(shared): Desk,
+    Named(tenant): Named<TenantName>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, AdminError> {
+    let mut fields = Fields::read(&headers, body).await?;
+    let api_key: ApiKeyName = fields.name("api_key")?;
+    let return_to = text(&mut fields, "return_to")?;
+    let flow = text(&mut fields, "flow")?;
+    fields.end("api_key, return_to, flow")?;
+    match (flow.as_deref(), return_to) {
+        (None | Some("code"), return_to) => {
+            let link = shared.parts.connect.begin(tenant, &api_key, return_to).await?;
+            let expires_at = rfc3339(link.expires_at);
+            Ok(Json(LinkView { authorize_url: link.authorize_url, expires_at }).into_response())
+        }
+        (Some("device"), None) => begin_device(shared, tenant, api_key).await,
+        (Some("device"), Some(_)) => {
+            Err(AdminError::bad_request("return_to goes with a link, not with flow device"))
+        }
+        (Some(_), _) => Err(AdminError::bad_request("flow is code (default) or device")),
+    }
+}
+
+/// Runs to its end also when the operator leaves: the upstream counts each code.
+async fn begin_device(
+    shared: Arc<Shared>,
+    tenant: TenantName,
+    api_key: ApiKeyName,
+) -> Result<Response, AdminError> {
+    let whole = Arc::clone(&shared);
+    let change = async move {
+        let code = shared.parts.connect.begin_device(tenant, &api_key).await?;
+        Ok(Json(CodeView {
+            user_code: code.user_code,
+            verification_uri: code.verification_uri,
+            verification_uri_complete: code.verification_uri_complete,
+            expires_at: rfc3339(code.expires_at),
+            interval: code.interval.as_secs(),
+        })
+        .into_response())
+    };
+    whole.change(change).await
+}
+
+/// `GET /v1/tenants/{tenant}/connect`
+pub(super) async fn standing(
+    State(shared): Desk,
+    Named(tenant): Named<TenantName>,
+) -> Result<Json<StandingView>, AdminError> {
+    let standing = shared.parts.connect.standing(&tenant).ok_or_else(|| {
+        let message = format!("nobody has asked to connect {tenant} lately; POST here to do so");
+        AdminError::new(Kind::NotFound, message)
+    })?;
+    let (state, reason) = match standing.progress {
+        Progress::Pending => ("pending", None),
+        Progress::Connected => ("connected", None),
+        Progress::Failed { reason } => ("failed", Some(reason)),
+    };
+    let (flow, expires_at) = (standing.flow.as_str(), rfc3339(standing.expires_at));
+    Ok(Json(StandingView { flow, state, reason, expires_at }))
+}
+
+fn text(fields: &mut Fields, name: &str) -> Result<Option<String>, AdminError> {
+    match fields.take(name) {
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(AdminError::bad_request(format!("{name} must be text"))),
+        None => Ok(None),
+    }
+}
+
+impl From<BeginError> for AdminError {
+    fn from(fault: BeginError) -> Self {
+        match fault {
+            BeginError::UnknownApiKey => Self::bad_request(format!(
+                "{fault}; name one of those that GET /v1/api-keys lists, or configure it first"
+            )),
+            BeginError::NoRedirectUri(_) | BeginError::TooMany(_) => {
+                Self::new(Kind::Conflict, fault.to_string())
+            }
+            BeginError::Upstream(_) => Self::new(Kind::UpstreamUnavailable, fault.to_string()),
+            BeginError::ReturnTo(_) => Self::bad_request(fault.to_string()),
+            BeginError::Store(fault) => fault.into(),
+        }
+    }
+}
