@@ -180,10 +180,9 @@ fn an_import_goes_on_after_a_bad_line_and_names_it() {
 fn an_import_ends_when_the_proxy_can_take_no_line() {
     let admin = Admin::start();
     let env = [("CTCT_PROXY_ADMIN_URL", admin.url.as_str())];
-    let mut text = "tenant,api_key,refresh_token\none,k,r1\nburnt,k,r2\n".to_owned();
-    for number in 0..100 {
-        text += &format!("t{number},k,token-{number}\n");
-    }
+    let lines: Vec<_> = (0..100).map(|number| format!("t{number},k,token-{number}")).collect();
+    let text =
+        format!("tenant,api_key,refresh_token\none,k,r1\nburnt,k,r2\n{}\n", lines.join("\n"));
     let ran = run_with(&["tenant", "import", "-"], &text, &env, false);
     assert_eq!((ran.code, ran.out.as_str()), (1, ""));
     let told = "error: the store could not store a grant now (at line 3; before it: 1 created";

@@ -201,9 +201,9 @@ impl Order {
             })?),
             Some(_) => return Err(AdminError::bad_request("api_key must be text")),
         };
-        let pause = switch(fields.take("pause"), "pause")?;
+        let pause = switch(fields.take("pause").as_ref(), "pause")?;
         let afterwards = if pause { Afterwards::Held } else { Afterwards::GoesOn };
-        let dry_run = switch(fields.take("dry_run"), "dry_run")?;
+        let dry_run = switch(fields.take("dry_run").as_ref(), "dry_run")?;
         fields.end("recipients, tenants, api_key, pause, dry_run")?;
         Ok(Self { recipients, tenants, api_key, afterwards, dry_run })
     }
@@ -222,10 +222,10 @@ fn texts(value: Option<Value>, field: &str) -> Result<Option<Vec<String>>, Admin
     texts.collect::<Result<_, _>>().map(Some)
 }
 
-fn switch(value: Option<Value>, field: &str) -> Result<bool, AdminError> {
+fn switch(value: Option<&Value>, field: &str) -> Result<bool, AdminError> {
     match value {
         None => Ok(false),
-        Some(Value::Bool(on)) => Ok(on),
+        Some(Value::Bool(on)) => Ok(*on),
         Some(_) => Err(AdminError::bad_request(format!("{field} must be true or false"))),
     }
 }

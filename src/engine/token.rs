@@ -42,7 +42,7 @@ use std::time::Duration;
 use super::chance::Chance;
 use super::{ApiKeyName, Mono, Now, TenantName, Unix};
 use lane::Lane;
-use tenant::{Demand, Margin, Op, Rank, Serving, Step, Tenant};
+use tenant::{Calls, Demand, Margin, Op, Rank, Serving, Step, Tenant};
 
 pub use terms::{
     Alarm, Cause, Command, Known, LaneOutlook, Read, Readiness, RefreshResult, Settings, Trouble,
@@ -133,7 +133,7 @@ impl TokenKeeper {
         let mut tenant = Tenant::new(name, known, &self.settings);
         if let Some(old) = old {
             tenant.demand = old.demand;
-            tenant.held = old.held;
+            tenant.calls = old.calls;
             tenant.shown = old.shown;
         }
         self.lane_of(&tenant.api_key, now).tenants.insert(name.clone());
@@ -179,7 +179,7 @@ impl TokenKeeper {
     /// way goes on to its end.
     pub fn hold(&mut self, name: &TenantName, held: bool, now: Now) {
         let Some(tenant) = self.tenants.get_mut(name) else { return };
-        tenant.held = held;
+        tenant.calls = if held { Calls::Held } else { Calls::Served };
         self.touch(name, now);
         self.advance(now);
     }

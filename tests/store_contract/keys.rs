@@ -10,8 +10,9 @@ use std::path::PathBuf;
 use rusqlite::Connection;
 
 use ctct_proxy::secret::KeyRing;
-use ctct_proxy::store::{RotateError, Store};
+use ctct_proxy::store::{RefreshStep, RotateError, Store};
 
+use crate::authorizations::asked;
 use crate::support::{Place, memory, new_grant, secs, tenant, tokens};
 
 const TENANTS: usize = 50;
@@ -44,6 +45,43 @@ async fn assert_whole(store: &dyn Store) {
         let access = grant.tokens.access.expect("is there");
         assert_eq!(access.expose(), &format!("access-{}", grant.tenant));
         assert_eq!(grant.version, 1, "sealing anew is no change");
+    }
+}
+
+/// What lies beside the grants is sealed too: tokens that came and are not stored, and verifiers.
+#[tokio::test]
+async fn a_rotation_seals_open_refreshes_and_authorizations_anew() {
+    let place = Place::new();
+    let store = place.open();
+    fill(&*store).await;
+    let received = tenant("tenant-1");
+    for name in ["tenant-0", "tenant-1", "tenant-2"] {
+        store.begin_refresh(&tenant(name), 1, secs(1)).await.expect("begun");
+        store.post_refresh(&tenant(name), 1, secs(1)).await.expect("posted");
+    }
+    store.receive_refresh(&received, 1, &tokens("came"), secs(2)).await.expect("received");
+    let (early, late) = (asked("tenant-0", "early"), asked("tenant-0", "late"));
+    store.begin_authorization(early.clone(), secs(1)).await.expect("remembered");
+    store.rotate_key().await.expect("rotated");
+    store.begin_authorization(late.clone(), secs(1)).await.expect("remembered");
+    store.receive_refresh(&tenant("tenant-2"), 1, &tokens("later"), secs(3)).await.expect("too");
+    drop(store);
+
+    let store = place.open();
+    let came: Vec<_> = store
+        .open_refreshes()
+        .await
+        .expect("all open")
+        .into_iter()
+        .map(|open| match open.step {
+            RefreshStep::Received { tokens, .. } => tokens.refresh.expose().clone(),
+            step => step.as_str().to_owned(),
+        })
+        .collect();
+    assert_eq!(came, ["posted", "refresh-came", "refresh-later"]);
+    for asked in [early, late] {
+        let taken = store.take_authorization(&asked.state).await.expect("opens").expect("is there");
+        assert_eq!(taken.verifier, asked.verifier);
     }
 }
 

@@ -73,13 +73,12 @@ pub(super) async fn run(args: &ExportArgs, console: &mut Console<'_>) -> anyhow:
     }
     order["dry_run"] = false.into();
     order["pause"] = args.and_pause.into();
-    let fetched = match &args.output {
-        Some(path) => to_file(&client, &order, path).await,
-        None => {
-            let out = &mut *console.out;
-            let take = |piece: &[u8]| out.write_all(piece).context("could not write the file");
-            client.download("/v1/export", &order, take).await
-        }
+    let fetched = if let Some(path) = &args.output {
+        to_file(&client, &order, path).await
+    } else {
+        let out = &mut *console.out;
+        let take = |piece: &[u8]| out.write_all(piece).context("could not write the file");
+        client.download("/v1/export", &order, take).await
     };
     console.out.flush()?;
     let head = fetched.with_context(|| {

@@ -208,7 +208,7 @@ impl TokenKeeper {
         let mut renewed = Tenant::new(name, known, &settings);
         // a timer that was forgotten would go off for ever
         (renewed.wake_timer, renewed.idle_timer) = (tenant.wake_timer, tenant.idle_timer);
-        renewed.held = tenant.held;
+        renewed.calls = tenant.calls;
         *tenant = Tenant {
             rejected: tenant.serving == Serving::Neither,
             rejections: rejections.or(tenant.rejections),

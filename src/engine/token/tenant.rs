@@ -152,6 +152,14 @@ pub(super) enum Margin {
     Floor,
 }
 
+/// Whether a tenant's calls go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Calls {
+    Served,
+    /// An operator holds them, perhaps because its tokens are used elsewhere.
+    Held,
+}
+
 #[derive(Debug)]
 pub(super) struct Tenant {
     pub(super) api_key: ApiKeyName,
@@ -180,8 +188,7 @@ pub(super) struct Tenant {
     pub(super) rejections: Option<Later>,
     /// An operation outside the machine (put, remove) has the tenant.
     pub(super) reserved: bool,
-    /// An operator holds its calls, perhaps because its tokens are used elsewhere.
-    pub(super) held: bool,
+    pub(super) calls: Calls,
     pub(super) shown: Option<Readiness>,
     pub(super) expiry_timer: Option<Unix>,
     pub(super) wake_timer: Option<Mono>,
@@ -218,7 +225,7 @@ impl Tenant {
             rejected: false,
             rejections: None,
             reserved: false,
-            held: false,
+            calls: Calls::Served,
             shown: None,
             expiry_timer: None,
             wake_timer: None,
@@ -298,11 +305,15 @@ impl Tenant {
         })
     }
 
+    fn is_held(&self) -> bool {
+        self.calls == Calls::Held
+    }
+
     /// Whether it belongs among those that the lane looks through.
     pub(super) fn wants(&self, now: Now) -> bool {
         let in_doubt = matches!(self.doubt, Doubt::Lost { .. } | Doubt::Stopped { .. });
         let wanted = self.asked || self.rejected || self.demand.is_some() || in_doubt;
-        self.verdict.is_none() && (wanted || (!self.held && self.idle_due(now).is_some()))
+        self.verdict.is_none() && (wanted || (!self.is_held() && self.idle_due(now).is_some()))
     }
 
     /// How urgent a request is now; `None` when none may or need be sent.
@@ -310,7 +321,7 @@ impl Tenant {
         if self.verdict.is_some() || self.reserved || self.step != Step::Rest {
             return None;
         }
-        if !self.asked && (self.held || self.hold.is_some()) {
+        if !self.asked && (self.is_held() || self.hold.is_some()) {
             return None;
         }
         let wanted = self.demand.is_some() || self.rejected;

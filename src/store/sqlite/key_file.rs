@@ -19,6 +19,8 @@ use crate::store::StoreError;
 
 /// Longest key file that is read: some keys and much white space.
 const KEY_FILE_LEN_MAX: u64 = 16 * 1024;
+/// One allocation takes it whole: what grows leaves copies behind.
+const CAPACITY: usize = 16 * 1024 + 1;
 /// Mode bits of group and others.
 const OPEN_TO_OTHERS: u32 = 0o077;
 
@@ -109,7 +111,7 @@ pub(super) fn read(path: &Path) -> Result<(KeyRing, KeySource), StoreError> {
     let explain = |e: io::Error| unavailable(path, &e);
     let file = File::open(path).map_err(explain)?;
     let mode = file.metadata().map_err(explain)?.permissions().mode() & 0o7777;
-    let mut bytes = Zeroizing::new(Vec::with_capacity(KEY_FILE_LEN_MAX as usize + 1));
+    let mut bytes = Zeroizing::new(Vec::with_capacity(CAPACITY));
     file.take(KEY_FILE_LEN_MAX).read_to_end(&mut bytes).map_err(explain)?;
     let keys = str::from_utf8(&bytes).ok().and_then(|text| KeyRing::read(text).ok());
     let Some(keys) = keys else {

@@ -1,10 +1,11 @@
 //! Rotating the encryption key while everything goes on.
 //!
 //! The order makes every moment a good one to be killed in: the new key is durable in the key file
-//! before anything is sealed with it, and an older one leaves the file only after all records, those of
-//! the journal of refreshes and of authorizations among them, have been seen without it. In between the file holds both, each record names its own, and a rotation
-//! that finds several keys goes on with the first instead of making another. Records are sealed
-//! anew in small transactions of the store's one thread, between those of others; versions stay.
+//! before anything is sealed with it, and an older one leaves the file only after all records,
+//! those of the journal of refreshes and of authorizations among them, have been seen without it.
+//! In between the file holds both, each record names its own, and a rotation that finds several
+//! keys goes on with the first instead of making another. Records are sealed anew in small
+//! transactions of the store's one thread, between those of others; versions stay.
 
 use std::path::{Path, PathBuf};
 
