@@ -175,11 +175,13 @@ impl TokenKeeper {
         self.advance(now);
     }
 
-    /// Nothing is begun for a tenant that is held, unless an operator asks for it; what is under
-    /// way goes on to its end.
+    /// Nothing is begun for a tenant that is held, unless an operator asks for it from then on: an
+    /// earlier order that was not begun is dropped, since the tokens may have left for another
+    /// place. What is under way goes on to its end.
     pub fn hold(&mut self, name: &TenantName, held: bool, now: Now) {
         let Some(tenant) = self.tenants.get_mut(name) else { return };
         tenant.calls = if held { Calls::Held } else { Calls::Served };
+        tenant.asked = tenant.asked && !held;
         self.touch(name, now);
         self.advance(now);
     }

@@ -13,7 +13,7 @@ use ctct_proxy::sandbox::Sandbox;
 
 use crate::life::{program, sandbox};
 use crate::support::{Process, judge, until};
-use crate::transfer::{command, run, tenants, text};
+use crate::transfer::{command, quiet, run, tenants, text};
 
 const PATH: &str = "/v3/contacts?limit=1";
 
@@ -45,7 +45,7 @@ fn identity(file: &Path) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tenants_that_move_are_held_here_and_good_there() {
     let sandbox = sandbox(|options| options.token_latency = Duration::from_millis(300)).await;
-    let (old, new) = (program(&sandbox), program(&sandbox));
+    let (old, new) = (program(&sandbox), quiet(&sandbox));
     let (here, there) = (old.start().await, new.start().await);
     let mut secrets = Vec::new();
     for tenant in ["a", "b", "c", "dead"] {
@@ -117,7 +117,7 @@ async fn tenants_that_move_are_held_here_and_good_there() {
 #[tokio::test]
 async fn an_export_goes_into_a_pipe_and_is_refused_with_the_reason() {
     let sandbox = sandbox(|_| {}).await;
-    let program = program(&sandbox);
+    let program = quiet(&sandbox);
     let process = program.start().await;
     let secret = put(&process, &sandbox, "a").await;
     put(&process, &sandbox, "b").await;

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use ctct_proxy::sandbox::Sandbox;
 
-use crate::life::{program, sandbox};
+use crate::life::sandbox;
 use crate::support::{Dice, Process, Program, judge, until};
-use crate::transfer::{run, tenants, text};
+use crate::transfer::{quiet, run, tenants, text};
 
 const PATH: &str = "/v3/contacts?limit=1";
 const TENANTS: usize = 120;
@@ -62,7 +62,7 @@ async fn assert_all_good(process: &Process, refreshed: &[&str]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_are_rotated_while_calls_and_refreshes_go_on() {
     let sandbox = sandbox(|options| options.access_token_life = Duration::from_secs(3)).await;
-    let program = program(&sandbox).flag("refresh-margin", "2s");
+    let program = quiet(&sandbox).flag("refresh-margin", "2s");
     let process = filled(&program, &sandbox).await;
     let key = process.add_client("all").await;
     let before = judge::token_requests(&sandbox).len();
@@ -100,7 +100,7 @@ async fn keys_are_rotated_while_calls_and_refreshes_go_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_kills_during_rotations_lose_no_grant() {
     let sandbox = sandbox(|_| {}).await;
-    let program = program(&sandbox);
+    let program = quiet(&sandbox);
     let mut process = filled(&program, &sandbox).await;
     let (mut dice, mut finished, mut several) = (Dice::new(17), 0, 0);
     for kill in 0..KILLS {
@@ -138,7 +138,7 @@ async fn fifty_kills_during_rotations_lose_no_grant() {
 #[tokio::test]
 async fn a_wrong_or_missing_key_refuses_the_start_and_says_what_to_do() {
     let sandbox = sandbox(|_| {}).await;
-    let program = program(&sandbox);
+    let program = quiet(&sandbox);
     let mut process = filled(&program, &sandbox).await;
     process.signal("TERM").await;
     assert_eq!(process.end().await.code(), Some(0));

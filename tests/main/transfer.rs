@@ -14,9 +14,14 @@ use tokio::process::{Child, Command};
 use ctct_proxy::sandbox::Sandbox;
 
 use crate::life::{program, sandbox};
-use crate::support::{Process, until};
+use crate::support::{Process, Program, until};
 
 const PATH: &str = "/v3/contacts?limit=1";
+
+/// A program that refreshes nothing of itself: grants whose age is not known would be kept alive.
+pub(crate) fn quiet(sandbox: &Sandbox) -> Program {
+    program(sandbox).flag("keep-alive-after", "0")
+}
 
 /// The program as a command that asks `process`.
 pub(crate) fn command(process: &Process, args: &[&str]) -> Command {
@@ -58,7 +63,7 @@ fn import(process: &Process, file: &Path) -> Child {
 async fn an_import_that_was_killed_goes_on_and_spends_no_token() {
     const ROWS: usize = 400;
     let sandbox = sandbox(|_| {}).await;
-    let program = program(&sandbox);
+    let program = quiet(&sandbox);
     let process = program.start().await;
     let file = program.path("grants.csv");
     std::fs::write(&file, grants(&sandbox, ROWS)).unwrap();
@@ -105,7 +110,7 @@ fn jwt(claims: &Value) -> String {
 #[tokio::test]
 async fn a_dry_run_has_every_line_checked_and_changes_nothing() {
     let sandbox = sandbox(|_| {}).await;
-    let program = program(&sandbox);
+    let program = quiet(&sandbox);
     let process = program.start().await;
     process.put_tenant("there", &sandbox.connect_tenant("app", "there")).await;
     let later = jwt(&json!({ "cid": "another-app", "exp": 4_102_444_800_u64 }));
@@ -151,7 +156,7 @@ async fn a_dry_run_has_every_line_checked_and_changes_nothing() {
 #[tokio::test]
 async fn an_import_leaves_the_admin_api_to_others_too() {
     let sandbox = sandbox(|_| {}).await;
-    let program = program(&sandbox);
+    let program = quiet(&sandbox);
     let process = program.start().await;
     let file = program.path("grants.csv");
     let mut csv = "tenant,api_key,refresh_token\n".to_owned();
