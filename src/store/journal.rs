@@ -68,6 +68,8 @@ impl Journal {
             attempt: "open the journal of refreshes",
             cause: format!("{}: {error}; check owner and mode", path.display()),
         };
+        // left by a rotation that was killed; the file itself is whole
+        drop(fs::remove_file(successor_of(&path)));
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut file = options.open(&path).map_err(explain)?;
@@ -251,8 +253,7 @@ impl Pages {
             encode(&keys, old.step, &old.tenant, old.version, old.at, old.tokens.as_ref())
         });
         let anew: Vec<u8> = anew.collect();
-        let mut path = self.path.clone().into_os_string();
-        path.push(".new");
+        let path = successor_of(&self.path);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true).mode(0o600);
         let file = options.open(&path)?;
@@ -264,10 +265,11 @@ impl Pages {
         file.write_all_at(&anew, 0)?;
         file.sync_all()?;
         fs::rename(&path, &self.path)?;
+        // from here on the old file has no name: what would be written there would be lost
+        (self.file, self.end) = (Some(file), anew.len() as u64);
         if let Some(folder) = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             File::open(folder)?.sync_all()?;
         }
-        (self.file, self.end) = (Some(file), anew.len() as u64);
         Ok(())
     }
 
@@ -285,6 +287,13 @@ pub(super) fn path_of(db: &Path) -> PathBuf {
     let mut path = db.as_os_str().to_owned();
     path.push(".refreshes");
     PathBuf::from(path)
+}
+
+/// Where a journal that is sealed anew is written until it takes the place of the one at `path`.
+fn successor_of(path: &Path) -> PathBuf {
+    let mut successor = path.as_os_str().to_owned();
+    successor.push(".new");
+    PathBuf::from(successor)
 }
 
 /// Notes a step. A begin says nothing of what was sent before with the same version: a repeat of a

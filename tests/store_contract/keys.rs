@@ -67,7 +67,10 @@ async fn a_rotation_seals_open_refreshes_and_authorizations_anew() {
     store.receive_refresh(&tenant("tenant-2"), 1, &tokens("later"), secs(3)).await.expect("too");
     drop(store);
 
+    let half = place.path().join("store.db.refreshes.new");
+    fs::write(&half, "a rotation that was killed").expect("written");
     let store = place.open();
+    assert!(!half.exists());
     let came: Vec<_> = store
         .open_refreshes()
         .await
