@@ -5,6 +5,31 @@
 //! only in the answer that creates them; all else holds their digest.
 
 pub mod age_file;
+/// What every digest has that a store keeps in the place of a secret.
+macro_rules! kept_digest {
+    ($name:ident) => {
+        impl $name {
+            /// The digest that a store kept.
+            #[must_use]
+            pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+                Self(bytes)
+            }
+
+            /// Its bytes, for a store to keep.
+            #[must_use]
+            pub const fn as_bytes(&self) -> &[u8; 32] {
+                &self.0
+            }
+        }
+
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(stringify!($name))
+            }
+        }
+    };
+}
+
 mod client_key;
 mod key_ring;
 mod seal;

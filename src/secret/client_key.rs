@@ -4,8 +4,6 @@
 //! table keyed by digest gives an attacker who times look-ups nothing about a key that is 256 bits
 //! of chance.
 
-use std::fmt;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
@@ -71,25 +69,9 @@ impl ClientKeyDigest {
     pub fn of(text: &str) -> Self {
         Self(Sha256::digest(text.as_bytes()).into())
     }
-
-    /// The digest that a store kept.
-    #[must_use]
-    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-
-    /// Its bytes, for a store to keep.
-    #[must_use]
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
 }
 
-impl fmt::Debug for ClientKeyDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ClientKeyDigest")
-    }
-}
+kept_digest!(ClientKeyDigest);
 
 #[cfg(test)]
 mod tests {

@@ -4,8 +4,6 @@
 //! Both are 32 random bytes in base64url. The state goes through the owner's browser and is kept
 //! here by its SHA-256 only, so that who reads the store cannot come back in the owner's place.
 
-use std::fmt;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
@@ -59,25 +57,9 @@ impl StateDigest {
     fn of_bytes(text: &str) -> Self {
         Self(Sha256::digest(text.as_bytes()).into())
     }
-
-    /// The digest that a store kept.
-    #[must_use]
-    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-
-    /// Its bytes, for a store to keep.
-    #[must_use]
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
 }
 
-impl fmt::Debug for StateDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("StateDigest")
-    }
-}
+kept_digest!(StateDigest);
 
 impl Verifier {
     /// A new one.

@@ -145,7 +145,10 @@ impl Actor {
                     self.set_paused(tenant, true, now);
                 }
                 self.keeper.release(tenant, now);
-                let _ = reply.send(result);
+                let held = result.is_ok() && afterwards == Afterwards::Held;
+                if reply.send(result).is_err() && held {
+                    warn!(%tenant, "held for an export that was given up: resume the tenant");
+                }
             }
             Finished::Remove { result: Ok(existed), reply } => {
                 self.keeper.remove(tenant, now);
