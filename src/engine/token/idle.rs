@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use super::tenant::Tenant;
+use crate::engine::chance::Chance;
 use crate::engine::{Now, TenantName, Unix};
 
 /// A tenant counts as in use for so long after a call: one day, so that work that is done at the
@@ -22,8 +23,6 @@ const AGEING_FOR: Duration = Duration::from_hours(30 * 24);
 /// Longest life of an access token: one that ended then was issued, with its refresh token, at most
 /// this long before.
 const ACCESS_TOKEN_LIFE: Duration = Duration::from_hours(24);
-/// Parts that a tenant's lot counts in.
-const LOTS: u32 = 65_536;
 
 /// An idle refresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,16 +35,12 @@ struct Idle {
     over: Option<Unix>,
 }
 
-/// A number of the tenant's own for this version, evenly spread (FNV-1a, with the last steps of
-/// splitmix64 since FNV alone leaves the high bits of short texts alike).
-pub(super) fn lot(name: &TenantName, version: u64) -> u32 {
+/// What decides the moments of a tenant with this version (FNV-1a, 64 bits).
+pub(super) fn lot(name: &TenantName, version: u64) -> Chance {
     let bytes = name.as_str().bytes().chain(version.to_le_bytes());
-    let mut hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+    Chance::new(bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    u32::try_from((hash ^ (hash >> 31)) >> 48).unwrap_or_default()
+    }))
 }
 
 impl Tenant {
@@ -121,6 +116,7 @@ impl Tenant {
     }
 
     fn own_part_of(&self, span: Duration) -> Duration {
-        span.checked_div(LOTS).unwrap_or_default().saturating_mul(self.lot)
+        let mut lot = self.lot;
+        lot.part_of(span)
     }
 }

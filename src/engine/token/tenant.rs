@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::idle::lot;
 use super::lane::Lane;
 use super::terms::{Cause, Known, Readiness, Settings, Trouble};
+use crate::engine::chance::Chance;
 use crate::engine::{ApiKeyName, Mono, Now, TenantName, Unix};
 
 /// While no new token can be had, the old one is used until this long before its end: enough for a
@@ -199,7 +200,7 @@ pub(super) struct Tenant {
     pub(super) ahead: Duration,
     pub(super) keep_alive_after: Duration,
     /// Its own place in spans of time that tenants are spread over.
-    pub(super) lot: u32,
+    pub(super) lot: Chance,
 }
 
 impl Tenant {
