@@ -1,10 +1,12 @@
 //! Accepting connections: one loop for both listeners.
 //!
 //! It holds a cap on connections, bounds the time of a request head, speaks HTTP/1.1 and HTTP/2 (on
-//! plain text with prior knowledge), and on a stop lets requests under way finish. What a request
-//! means is not its business.
+//! plain text with prior knowledge), and on a stop lets requests under way finish. An HTTP/1.1
+//! message that could be delimited in two ways is refused (`strict`). What a request means is not
+//! its business.
 
 pub mod origin;
+mod strict;
 
 use std::convert::Infallible;
 use std::io;
@@ -28,6 +30,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
+
+use strict::Strict;
 
 /// Wait after `accept` failed, as it does when no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -130,13 +134,14 @@ impl Listener {
                 let opening = tokio::time::timeout(bounds.header_timeout, protocol(&stream));
                 let protocol = stopped.run_until_cancelled(opening).await;
                 let Some(Ok(Some(protocol))) = protocol else { return };
-                let io = TokioIo::new(stream);
                 let serving = async {
                     match protocol {
                         Protocol::Http1 => {
+                            let io = TokioIo::new(Strict::new(stream));
                             watcher.watch(builders.0.serve_connection(io, service)).await
                         }
                         Protocol::Http2 => {
+                            let io = TokioIo::new(stream);
                             Box::pin(watcher.watch(builders.1.serve_connection(io, service))).await
                         }
                     }

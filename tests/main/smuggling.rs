@@ -1,0 +1,97 @@
+//! Requests that two programs could delimit differently, so that one hides in another: each is
+//! answered 400 and its connection is closed, on both listeners, and nothing reaches the upstream.
+
+use std::net::SocketAddr;
+
+use crate::support::{Rig, judge, raw};
+
+/// What stands after a good request line and a `Host`, and why it is doubtful.
+const CASES: [(&str, &str); 27] = [
+    ("two lengths", "Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}"),
+    ("the same length twice", "Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}"),
+    ("a list of lengths", "Content-Length: 2, 2\r\n\r\n{}"),
+    ("a signed length", "Content-Length: +2\r\n\r\n{}"),
+    ("a length in hex", "Content-Length: 0x2\r\n\r\n{}"),
+    ("an empty length", "Content-Length: \r\n\r\n{}"),
+    ("a length beyond 64 bits", "Content-Length: 99999999999999999999\r\n\r\n{}"),
+    ("a length before chunks", "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+    ("a length after chunks", "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n"),
+    ("chunks twice", "Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n"),
+    (
+        "chunks in two headers",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n",
+    ),
+    ("chunks not last", "Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n"),
+    ("another coding below chunks", "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
+    ("almost chunks", "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"),
+    ("chunks behind a vertical tab", "Transfer-Encoding: \u{b}chunked\r\n\r\n0\r\n\r\n"),
+    ("a space before the colon", "Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n"),
+    ("a name that begins with a space", " Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+    ("a folded value", "Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n"),
+    ("a bare LF after a header", "X: y\nContent-Length: 2\r\n\r\n{}"),
+    ("a bare LF at the end of the head", "X: y\r\n\n"),
+    ("a bare CR in a header", "X: y\rContent-Length: 2\r\n\r\n{}"),
+    ("a NUL in a header", "X: y\0\r\n\r\n"),
+    ("a second host", "Host: other.example\r\n\r\n"),
+    ("no chunk size", "Transfer-Encoding: chunked\r\n\r\n;x\r\n{}\r\n0\r\n\r\n"),
+    ("a space in a chunk size", "Transfer-Encoding: chunked\r\n\r\n2 \r\n{}\r\n0\r\n\r\n"),
+    ("a bare LF after a chunk size", "Transfer-Encoding: chunked\r\n\r\n2\n{}\r\n0\r\n\r\n"),
+    ("a chunk longer than its size", "Transfer-Encoding: chunked\r\n\r\n2\r\n{}{}\r\n0\r\n\r\n"),
+];
+
+/// Sends the case with a good request behind it and expects one answer, 400, and the end.
+async fn refused(address: SocketAddr, what: &str, request: &str, hidden: &str) {
+    let answer = raw::exchange(address, format!("{request}{hidden}")).await;
+    assert_eq!(raw::status(&answer), 400, "{what}: {answer}");
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{what}: {answer}");
+}
+
+#[tokio::test]
+async fn a_call_that_could_be_delimited_in_two_ways_is_answered_400_and_the_connection_closed() {
+    let rig = Rig::start().await;
+    let address = rig.app.data_address();
+    let who = format!("Authorization: Bearer {}\r\nCtct-Tenant: t0\r\n", rig.key);
+    let hidden = format!("GET /v3/hidden HTTP/1.1\r\nHost: {address}\r\n{who}\r\n");
+    for (what, rest) in CASES {
+        let request = format!("POST /v3/contacts HTTP/1.1\r\nHost: {address}\r\n{who}{rest}");
+        refused(address, what, &request, &hidden).await;
+    }
+    let other = [
+        ("no host", format!("POST /v3/contacts HTTP/1.1\r\n{who}\r\n")),
+        (
+            "a bare LF after the request line",
+            format!("GET /v3/contacts HTTP/1.1\nHost: {address}\r\n{who}\r\n"),
+        ),
+        (
+            "chunks in HTTP/1.0",
+            format!(
+                "POST /v3/contacts HTTP/1.0\r\nHost: {address}\r\n{who}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+            ),
+        ),
+        (
+            "a length in a second request",
+            format!(
+                "GET /v3/contacts HTTP/1.1\r\nContent-Length: 1\r\nHost: {address}\r\nContent-Length: 1\r\n{who}\r\nx"
+            ),
+        ),
+    ];
+    for (what, request) in other {
+        refused(address, what, &request, &hidden).await;
+    }
+    assert_eq!(judge::api_calls(&rig.sandbox).len(), 0);
+    let good = format!("GET /v3/contacts HTTP/1.1\r\nHost: {address}\r\n{who}");
+    let twice = format!("{good}\r\n{good}Connection: close\r\n\r\n");
+    let answer = raw::exchange(address, twice).await;
+    assert_eq!(answer.matches("HTTP/1.1 200").count(), 2, "one after another: {answer}");
+}
+
+#[tokio::test]
+async fn an_operators_request_that_could_be_delimited_in_two_ways_is_answered_400_too() {
+    let rig = Rig::start().await;
+    let address = rig.app.admin_address();
+    let hidden = format!("GET /livez HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    for (what, rest) in CASES {
+        let line = "POST /v1/clients HTTP/1.1\r\nContent-Type: application/json\r\n";
+        refused(address, what, &format!("{line}Host: {address}\r\n{rest}"), &hidden).await;
+    }
+}
