@@ -42,6 +42,14 @@ impl Clients {
         self.table.get(&ClientKeyDigest::of(key)).map(|client| client.clone())
     }
 
+    /// The client of this name, for a caller whose certificate says it. Looked for one by one:
+    /// clients are few, and no second table can disagree with the first.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<Arc<Client>> {
+        let found = self.table.iter().find(|client| client.name.as_str() == name);
+        found.map(|client| client.clone())
+    }
+
     /// Adds a client and returns its key, which nobody can show again.
     ///
     /// # Errors

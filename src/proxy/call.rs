@@ -83,7 +83,8 @@ pub(super) async fn serve(
 ) -> Result<Response<AnswerBody>, Rejection> {
     let settings = proxy.settings.load_full();
     let target = Target::of(request)?;
-    let caller = identify::identify(proxy, &settings, request.headers(), target.tenant)?;
+    let certified = request.extensions().get();
+    let caller = identify::identify(proxy, &settings, request.headers(), certified, target.tenant)?;
     record.is_from(&caller);
     if proxy.phase.get() == Phase::Draining {
         return Err(stopping());

@@ -1,7 +1,7 @@
 //! Who calls, for which tenant, and what the caller asks of the queue.
 //!
-//! A client key says who calls and for whom it may; path, header or the client's only tenant say
-//! for whom it does. Nothing here waits or touches the body.
+//! A client key or a certificate says who calls and for whom it may; path, header or the client's
+//! only tenant say for whom it does. Nothing here waits or touches the body.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::{Inner, Settings};
 use crate::engine::scheduler::Arrival;
 use crate::engine::{Class, TenantName};
 use crate::gate::{KeyGate, Ticket};
-use crate::listen::origin;
+use crate::listen::{CertifiedName, origin};
 use crate::rejection::{Reason, Rejection};
 use crate::secret::ClientKey;
 use crate::store::{Client, TenantScope};
@@ -48,8 +48,10 @@ pub(super) fn identify(
     proxy: &Inner,
     settings: &Settings,
     headers: &HeaderMap,
+    certified: Option<&CertifiedName>,
     in_path: Option<TenantName>,
 ) -> Result<Caller, Rejection> {
+    let certified = certified.map(|certified| holder_of(proxy, certified)).transpose()?;
     let bearer = bearer(headers)?;
     let own = OwnToken::read(settings, bearer);
     let bearer = bearer.filter(|_| own.is_none());
@@ -58,9 +60,18 @@ pub(super) fn identify(
         None => bearer.filter(|_| !settings.allow_anonymous || bearer.is_some_and(is_key)),
     };
     let client = match presented {
-        Some(key) => Some(proxy.clients.holder(key).ok_or_else(|| {
-            unauthenticated("the client key is not one that this proxy has given out")
-        })?),
+        Some(key) => {
+            let client = proxy.clients.holder(key).ok_or_else(|| {
+                unauthenticated("the client key is not one that this proxy has given out")
+            })?;
+            if certified.is_some_and(|certified| certified.name != client.name) {
+                return Err(unauthenticated(
+                    "the client key is another client's than the one that the certificate names",
+                ));
+            }
+            Some(client)
+        }
+        None if certified.is_some() => certified,
         None if settings.allow_anonymous => None,
         None if own.is_some() => {
             return Err(unauthenticated("an access token is no client key, and none was sent"));
@@ -80,6 +91,17 @@ pub(super) fn identify(
     let tenant = chosen(proxy, client.as_deref(), in_path, in_header, in_bearer)?;
     let key = home(proxy, client.as_deref(), &tenant)?;
     Ok(Caller { client, tenant, key, own: None })
+}
+
+/// The client that a caller's certificate names. A certificate that names none is refused, like a
+/// client key that nobody holds, also where callers may be anonymous.
+fn holder_of(proxy: &Inner, certified: &CertifiedName) -> Result<Arc<Client>, Rejection> {
+    let name = certified.get().ok_or_else(|| {
+        unauthenticated("the certificate names no client: it needs exactly one DNS name")
+    })?;
+    proxy.clients.named(name).ok_or_else(|| {
+        unauthenticated("the DNS name of the certificate is not the name of a client")
+    })
 }
 
 /// A caller that brings an access token of its own.
@@ -103,18 +125,20 @@ fn visitor(
     Ok(Caller { client, tenant: own.tenant.clone(), key, own: Some(own) })
 }
 
-/// Keeps web pages from calling without a key through their reader's browser. A listener that is
-/// not on loopback is open to its whole network, and has names there.
+/// Keeps web pages from calling without a key through their reader's browser, which shows a
+/// certificate unasked. A listener that is not on loopback is open to its whole network, and has
+/// names there; one with TLS has names that no page can take.
 pub(super) fn refuse_pages<B>(settings: &Settings, request: &Request<B>) -> Result<(), Rejection> {
     let headers = request.headers();
-    if !settings.allow_anonymous
+    let certified = request.extensions().get::<CertifiedName>().is_some();
+    if !(settings.allow_anonymous || certified)
         || headers.contains_key(CTCT_PROXY_KEY)
         || bearer(headers)?.is_some_and(is_key)
     {
         return Ok(());
     }
     let host = origin::host(request);
-    if settings.on_loopback && host.as_ref().is_none_or(origin::is_rebindable) {
+    if settings.on_loopback && !certified && host.as_ref().is_none_or(origin::is_rebindable) {
         return Err(bad(
             "without a client key only localhost or an IP address may be in Host; a page in a \
              browser could be behind another name",
