@@ -56,22 +56,22 @@ async fn a_call_that_could_be_delimited_in_two_ways_is_answered_400_and_the_conn
         let request = format!("POST /v3/contacts HTTP/1.1\r\nHost: {address}\r\n{who}{rest}");
         refused(address, what, &request, &hidden).await;
     }
+    let host = format!("Host: {address}\r\n");
     let other = [
         ("no host", format!("POST /v3/contacts HTTP/1.1\r\n{who}\r\n")),
-        (
-            "a bare LF after the request line",
-            format!("GET /v3/contacts HTTP/1.1\nHost: {address}\r\n{who}\r\n"),
-        ),
+        ("a bare LF after the request line", format!("GET /v3/contacts HTTP/1.1\n{host}{who}\r\n")),
         (
             "chunks in HTTP/1.0",
             format!(
-                "POST /v3/contacts HTTP/1.0\r\nHost: {address}\r\n{who}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+                "POST /v3/contacts HTTP/1.0\r\n{host}{who}Transfer-Encoding: chunked\r\n\r\n\
+                 0\r\n\r\n"
             ),
         ),
         (
-            "a length in a second request",
+            "lengths around the host",
             format!(
-                "GET /v3/contacts HTTP/1.1\r\nContent-Length: 1\r\nHost: {address}\r\nContent-Length: 1\r\n{who}\r\nx"
+                "GET /v3/contacts HTTP/1.1\r\nContent-Length: 1\r\n{host}Content-Length: 1\r\n\
+                 {who}\r\nx"
             ),
         ),
     ];
