@@ -285,6 +285,7 @@ impl Ground {
             exchange: Arc::new(endpoint),
             keys: parts::key_auths(config),
             settings: parts::token_settings(config),
+            seed: parts::seed(),
             changes,
             observer: observe::observer(&self.metrics, &self.events),
             tracker: self.tracker.clone(),

@@ -58,7 +58,6 @@ pub(super) fn token_settings(config: &Config) -> token::Settings {
         refresh_margin: config.oauth.refresh_margin,
         refresh_ahead: config.oauth.refresh_ahead,
         keep_alive_after: config.oauth.keep_alive_after,
-        seed: seed(),
     }
 }
 

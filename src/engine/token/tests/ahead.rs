@@ -22,7 +22,7 @@ impl Fleet {
     fn new(refresh_ahead: Duration, keep_alive_after: Duration) -> Self {
         let now = at(Duration::ZERO);
         let settings = Settings { refresh_ahead, keep_alive_after, ..settings() };
-        let mut keeper = TokenKeeper::new(settings, now);
+        let mut keeper = TokenKeeper::new(settings, SEED, now);
         keeper.put_key(&key(), now);
         Self { keeper, now, answer_at: None, refreshed: Vec::new(), alarms: Vec::new() }
     }
