@@ -309,8 +309,8 @@ impl TokenKeeper {
         (tenant.serving == Serving::Received).then(|| tenant.version.saturating_add(1))
     }
 
-    /// Whether a refresh is under way or due; one that is made ahead while the token serves does
-    /// not count.
+    /// Whether a refresh is under way or due; one that is due only ahead of need, while the token
+    /// serves, does not count.
     #[must_use]
     pub fn is_refreshing(&self, name: &TenantName, now: Now) -> bool {
         let Some(tenant) = self.tenants.get(name) else { return false };

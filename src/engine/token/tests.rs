@@ -7,6 +7,7 @@ use super::*;
 mod ahead;
 mod errands;
 mod failures;
+mod held;
 mod lanes;
 
 pub(super) const START: u64 = 1_800_000_000;
