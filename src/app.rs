@@ -30,6 +30,7 @@ use crate::config::Config;
 use crate::connect::{self, Connect};
 use crate::gate::{self, Gate};
 use crate::issuer::{self, Issuer};
+use crate::listen::Logins;
 use crate::phase::{Phase, SharedPhase};
 use crate::proxy::{self, Proxy};
 use crate::store::{self, Store};
@@ -100,6 +101,7 @@ impl App {
         let (certificates, unlisten) = (doors.certificates(), CancellationToken::new());
         let listeners = doors.open(proxy.clone(), router, &ground.tracker, &unlisten);
         ground.watch_store(store_failing);
+        parts::record_client_use(&clients, &ground.clock, &ground.tracker, &ground.stopped);
         ground.phase.set(Phase::Ready);
         info!(data = %data_address, admin = %admin_address, version = VERSION, "serving");
         let Ground { phase, events, store, stopped, .. } = ground;
@@ -214,6 +216,7 @@ impl App {
         while self.listeners.iter().any(|listener| !listener.is_finished()) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        self.clients.record_use().await;
         match self.store.close().await {
             Ok(()) => true,
             Err(error) => {
@@ -276,6 +279,7 @@ impl Ground {
             exchange: Arc::new(endpoint),
             keys: parts::key_auths(config),
             settings: parts::token_settings(config),
+            seed: parts::seed(),
             changes,
             observer: observe::observer(&self.metrics, &self.events),
             tracker: self.tracker.clone(),
@@ -317,6 +321,7 @@ impl Ground {
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
             phase: self.phase.clone(),
+            logins: Logins::new(config.server.failed_logins, self.clock.clone()),
             tracker: self.tracker.clone(),
         })
     }
@@ -349,6 +354,7 @@ impl Ground {
             config: config.clone(),
             store: self.store.clone(),
             admin_token: config.load().admin.token.clone(),
+            logins: Logins::new(config.load().server.failed_logins, self.clock.clone()),
             phase: self.phase.clone(),
             tracker: self.tracker.clone(),
             stopped: self.stopped.clone(),

@@ -1,8 +1,8 @@
 //! One reading of where an HTTP/1.1 message ends: what could be read in two ways is refused.
 //!
 //! A caller that another proxy shares with strangers could hide a request in one that the two
-//! proxies delimit differently. hyper follows RFC 9112 where that asks servers to be lenient (a bare
-//! LF ends a line, `Transfer-Encoding` beats `Content-Length`); here the lenient cases are errors.
+//! proxies delimit differently. hyper is lenient where RFC 9112 lets servers be (a bare LF ends a
+//! line, `Transfer-Encoding` beats `Content-Length`); here the lenient cases are errors.
 //! The bytes are only looked at: the one that makes a message doubtful is replaced by NUL, which no
 //! message may hold, so that hyper itself answers 400 and closes.
 

@@ -296,10 +296,12 @@ fn folder(file: &Path) -> PathBuf {
     }
 }
 
-/// When a certificate ends.
+/// When a certificate ends. One without an end says 9999-12-31 (RFC 5280 section 4.1.2.5), which is
+/// later than a [`Timestamp`] can be.
 fn end(certificate: &CertificateDer<'_>) -> Option<Timestamp> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()
+    let end = Timestamp::from_second(certificate.validity().not_after.timestamp());
+    Some(end.unwrap_or(Timestamp::MAX))
 }
 
 /// The DNS name of a certificate that has exactly one.
@@ -344,6 +346,19 @@ mod tests {
         assert_eq!(name_among(vec![dns("shop"), mail(), dns("reports")]), None);
         // the common name that every certificate of this kind has is not looked at
         assert_eq!(name_among(Vec::new()), None);
+    }
+
+    #[test]
+    fn a_certificate_without_an_end_ends_as_late_as_can_be() {
+        let ending = |year, month, day| {
+            let mut params = CertificateParams::new(Vec::new()).unwrap();
+            params.not_after = rcgen::date_time_ymd(year, month, day);
+            let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+            end(certificate.der()).unwrap()
+        };
+        assert_eq!(ending(2031, 2, 3).to_string(), "2031-02-03T00:00:00Z");
+        assert_eq!(ending(9999, 12, 31), Timestamp::MAX);
+        assert!(end(&CertificateDer::from_slice(b"no certificate")).is_none());
     }
 
     #[test]

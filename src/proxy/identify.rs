@@ -3,6 +3,8 @@
 //! A client key or a certificate says who calls and for whom it may; path, header or the client's
 //! only tenant say for whom it does. Nothing here waits or touches the body.
 
+use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +18,7 @@ use super::{Inner, Settings};
 use crate::engine::scheduler::Arrival;
 use crate::engine::{Class, TenantName};
 use crate::gate::{KeyGate, Ticket};
-use crate::listen::{CertifiedName, origin};
+use crate::listen::{Blocked, CertifiedName, Peer, origin};
 use crate::rejection::{Reason, Rejection};
 use crate::secret::ClientKey;
 use crate::store::{Client, TenantScope};
@@ -44,14 +46,15 @@ impl Caller {
 }
 
 /// Finds the caller and the tenant.
-pub(super) fn identify(
+pub(super) fn identify<B>(
     proxy: &Inner,
     settings: &Settings,
-    headers: &HeaderMap,
-    certified: Option<&CertifiedName>,
+    request: &Request<B>,
     in_path: Option<TenantName>,
 ) -> Result<Caller, Rejection> {
-    let certified = certified.map(|certified| holder_of(proxy, certified)).transpose()?;
+    let headers = request.headers();
+    let certified = request.extensions().get();
+    let certified = certified.map(|certified| certified_client(proxy, certified)).transpose()?;
     let bearer = bearer(headers)?;
     let own = OwnToken::read(settings, bearer);
     let bearer = bearer.filter(|_| own.is_none());
@@ -61,9 +64,7 @@ pub(super) fn identify(
     };
     let client = match presented {
         Some(key) => {
-            let client = proxy.clients.holder(key).ok_or_else(|| {
-                unauthenticated("the client key is not one that this proxy has given out")
-            })?;
+            let client = holder(proxy, key, Peer::of(request))?;
             if certified.is_some_and(|certified| certified.name != client.name) {
                 return Err(unauthenticated(
                     "the client key is another client's than the one that the certificate names",
@@ -95,12 +96,25 @@ pub(super) fn identify(
 
 /// The client that a caller's certificate names. A certificate that names none is refused, like a
 /// client key that nobody holds, also where callers may be anonymous.
-fn holder_of(proxy: &Inner, certified: &CertifiedName) -> Result<Arc<Client>, Rejection> {
+fn certified_client(proxy: &Inner, certified: &CertifiedName) -> Result<Arc<Client>, Rejection> {
     let name = certified.get().ok_or_else(|| {
         unauthenticated("the certificate names no client: it needs exactly one DNS name")
     })?;
     proxy.clients.named(name).ok_or_else(|| {
         unauthenticated("the DNS name of the certificate is not the name of a client")
+    })
+}
+
+/// The client that holds `key`. A key that is right always is: nobody guesses 256 bits of chance,
+/// and one broken program behind an address must not lock the others out.
+fn holder(proxy: &Inner, key: &str, peer: IpAddr) -> Result<Arc<Client>, Rejection> {
+    proxy.clients.holder(key).map_err(|refused| match proxy.logins.failed(peer) {
+        Ok(()) => unauthenticated(refused),
+        Err(Blocked(left)) => Rejection::new(
+            Reason::LoginsLimited,
+            format!("{refused}, and too many such keys came from this address; stop sending it"),
+        )
+        .retry_after(left),
     })
 }
 
@@ -298,7 +312,7 @@ fn bad(message: impl Into<String>) -> Rejection {
     Rejection::new(Reason::BadRequest, message)
 }
 
-fn unauthenticated(what: &str) -> Rejection {
+fn unauthenticated(what: impl fmt::Display) -> Rejection {
     Rejection::new(
         Reason::ClientUnauthenticated,
         format!("{what}; send one as Authorization: Bearer ctp_… or in Ctct-Proxy-Key"),

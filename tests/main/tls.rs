@@ -78,6 +78,22 @@ async fn both_versions_are_spoken_as_alpn_says_and_bodies_pass() {
 }
 
 #[tokio::test]
+async fn a_message_that_could_be_delimited_in_two_ways_is_refused_over_tls_too() {
+    let ground = Ground::new();
+    let rig = ground.rig().start().await;
+    let mut stream = connect(rig.app.data_address(), ground.authority.trusted()).await.unwrap();
+    let head =
+        format!("POST /t/t0/v3/contacts HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}", rig.key);
+    let both =
+        format!("{head}\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n");
+    stream.write_all(both.as_bytes()).await.unwrap();
+    let answer = raw::read_head_of(&mut stream).await;
+    assert_eq!(raw::status(&answer), 400, "{answer}");
+    closed(stream).await;
+    assert_eq!(judge::arrivals(&rig.sandbox), 0);
+}
+
+#[tokio::test]
 async fn an_alpn_that_is_not_spoken_ends_the_handshake() {
     let ground = Ground::new();
     let rig = ground.rig().start().await;

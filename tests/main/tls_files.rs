@@ -55,6 +55,10 @@ async fn renewed_files_are_taken_and_connections_under_way_go_on() {
     before.write_all(call.as_bytes()).await.unwrap();
     let head = raw::read_head_of(&mut before).await;
     assert_eq!(raw::status(&head), 200, "{head}");
+    let page = rig.admin(Method::GET, "/metrics").await.expect(200).body;
+    // what the certificates of these tests end at: 4096-01-01
+    let line = "ctct_proxy_certificate_end_time_seconds{listener=\"server\"} 67090118400";
+    assert!(String::from_utf8_lossy(&page).contains(line), "{page:?}");
 }
 
 /// Points `folder/..data` to a folder with `pair`, the way Kubernetes does.
