@@ -88,10 +88,11 @@ pub async fn run(
 /// What the system says.
 pub fn forbid_core_dumps() -> std::io::Result<()> {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
-    setrlimit(Resource::Core, none)?;
+    let limited = setrlimit(Resource::Core, none);
+    // either serves where the other is refused
     #[cfg(target_os = "linux")]
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
-    Ok(())
+    Ok(limited?)
 }
 
 /// Has panics logged like everything else; the request that had one is answered with 500.

@@ -97,12 +97,12 @@ pub(super) fn identify<B>(
 /// The client that a caller's certificate names. A certificate that names none is refused, like a
 /// client key that nobody holds, also where callers may be anonymous.
 fn certified_client(proxy: &Inner, certified: &CertifiedName) -> Result<Arc<Client>, Rejection> {
+    let refused = |message| Rejection::new(Reason::ClientUnauthenticated, message);
     let name = certified.get().ok_or_else(|| {
-        unauthenticated("the certificate names no client: it needs exactly one DNS name")
+        refused("the certificate names no client: it needs exactly one DNS name, a client's name")
     })?;
-    proxy.clients.named(name).ok_or_else(|| {
-        unauthenticated("the DNS name of the certificate is not the name of a client")
-    })
+    let client = proxy.clients.named(name);
+    client.ok_or_else(|| refused("the DNS name of the certificate is not the name of a client"))
 }
 
 /// The client that holds `key`. A key that is right always is: nobody guesses 256 bits of chance,
