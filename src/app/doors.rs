@@ -123,8 +123,8 @@ fn warn_of_plain_text(at: SocketAddr, tls: Option<&Tls>, what: &str, setting: &s
     if tls.is_none() && !at.ip().is_loopback() {
         warn!(
             address = %at,
-            "{what} would cross the network in plain text; set {setting}, or let only what ends TLS \
-             reach this listener"
+            "{what} would cross the network in plain text; set {setting}, or let only what ends \
+             TLS reach this listener"
         );
     }
 }
