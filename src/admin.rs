@@ -2,8 +2,9 @@
 //!
 //! It knows nothing by itself: the gate, the token keeper and the clients are asked for each
 //! answer. It does not listen, and it decides nothing about calls. Always true: a change runs to
-//! its end also when the operator who asked for it goes away, it leaves one line in the log, and no
-//! answer or line holds a token or a key but the one answer that creates a client.
+//! its end also when the operator who asked for it goes away, it leaves one line in the log (target
+//! `ctct_proxy::audit`, with the operator's address), and no answer or line holds a token or a key
+//! but the answers that give a client its key.
 
 mod api_keys;
 mod auth;
@@ -40,13 +41,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
-use tracing::error;
+use tracing::{Instrument as _, error};
 
 use crate::clients::Clients;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::connect::Connect;
 use crate::gate::Gate;
+use crate::listen::Logins;
 use crate::phase::SharedPhase;
 use crate::secret::Secret;
 use crate::store::Store;
@@ -56,6 +58,9 @@ use crate::tokens::Tokens;
 use auth::AdminToken;
 use errors::AdminError;
 use events::Feed;
+
+/// The target of the lines that changes leave in the log.
+const AUDIT: &str = "ctct_proxy::audit";
 
 /// What the admin listener stands on.
 pub struct Parts {
@@ -79,6 +84,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// The bearer token that operators must show, if any.
     pub admin_token: Option<Secret<String>>,
+    /// Wrong tokens of an address.
+    pub logins: Logins,
     /// Whether the process is ready.
     pub phase: SharedPhase,
     /// Runs changes and the event feed.
@@ -126,6 +133,7 @@ fn routes() -> Router<Arc<Shared>> {
         .route("/oauth/callback", get(callback::come_back))
         .route("/v1/clients", get(clients::list).post(clients::add))
         .route("/v1/clients/{name}", delete(clients::remove))
+        .route("/v1/clients/{name}/rotate", post(clients::rotate))
         .route("/v1/export", post(export::export))
         .route("/v1/key", get(keys::show))
         .route("/v1/key/rotate", post(keys::rotate))
@@ -169,7 +177,7 @@ impl Shared {
         &self,
         change: impl Future<Output = Result<T, AdminError>> + Send + 'static,
     ) -> Result<T, AdminError> {
-        self.parts.tracker.spawn(change).await.unwrap_or_else(|_| {
+        self.parts.tracker.spawn(change.in_current_span()).await.unwrap_or_else(|_| {
             error!("a change that an operator asked for panicked");
             Err(AdminError::internal())
         })

@@ -44,6 +44,7 @@ use crate::config::Passthrough;
 use crate::engine::ApiKeyName;
 use crate::gate::Gate;
 use crate::issuer::Issuer;
+use crate::listen::Logins;
 use crate::phase::SharedPhase;
 use crate::rejection::{Reason, Rejection};
 use crate::telemetry::Metrics;
@@ -97,6 +98,8 @@ pub struct Parts {
     pub clock: Clock,
     /// Whether the process stops.
     pub phase: SharedPhase,
+    /// Wrong client keys of an address.
+    pub logins: Logins,
     /// Runs exchanges whose caller has left.
     pub tracker: TaskTracker,
 }
@@ -115,6 +118,7 @@ struct Inner {
     metrics: Metrics,
     clock: Clock,
     phase: SharedPhase,
+    logins: Logins,
     tracker: TaskTracker,
     kept: KeptBytes,
     /// Requests under way, so that a stop can wait for them.
@@ -135,6 +139,7 @@ impl Proxy {
             metrics: parts.metrics,
             clock: parts.clock,
             phase: parts.phase,
+            logins: parts.logins,
             tracker: parts.tracker,
             kept: KeptBytes::default(),
             active: TaskTracker::new(),

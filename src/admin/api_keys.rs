@@ -18,7 +18,7 @@ use tracing::info;
 use super::body::Named;
 use super::errors::AdminError;
 use super::page::{Page, Query};
-use super::{Desk, Shared};
+use super::{AUDIT, Desk, Shared};
 use crate::config::{ApiKey, Plan};
 use crate::engine::scheduler::Snapshot;
 use crate::engine::{ApiKeyName, Class, Rate, Unix};
@@ -143,7 +143,7 @@ async fn hold(
         if before != paused {
             parts.events.publish(Event::ApiKeyPaused { api_key: name.clone(), paused });
         }
-        info!(api_key = %name, paused, "API key held or released by an operator");
+        info!(target: AUDIT, api_key = %name, paused, "API key held or released by an operator");
         Ok(StatusCode::NO_CONTENT)
     };
     whole.change(change).await

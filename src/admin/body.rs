@@ -3,6 +3,7 @@
 //! A body is read up to a limit, parsed, and taken apart field by field, so that a mistake is named
 //! by its place or its field and never by the value that was sent: that value may be a token.
 
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use axum::extract::{FromRequestParts, Path};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap};
 use http::request::Parts;
+use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::{Map, Value};
 
@@ -60,6 +62,14 @@ impl Fields {
         }
     }
 
+    /// The same, where no body at all is an object without fields.
+    pub(super) async fn read_or_none(headers: &HeaderMap, body: Body) -> Result<Self, AdminError> {
+        if body.is_end_stream() {
+            return Ok(Self(Map::new()));
+        }
+        Self::read(headers, body).await
+    }
+
     /// Takes a field; `null` counts as absent.
     pub(super) fn take(&mut self, field: &str) -> Option<Value> {
         self.0.remove(field).filter(|value| !value.is_null())
@@ -86,6 +96,22 @@ impl Fields {
             Some(_) => Err(AdminError::bad_request(format!("{field} must be text"))),
             None => Ok(None),
         }
+    }
+
+    /// Takes a field that is a number of whole seconds within `allowed`.
+    pub(super) fn seconds(
+        &mut self,
+        field: &str,
+        allowed: RangeInclusive<u64>,
+    ) -> Result<Option<Duration>, AdminError> {
+        let Some(value) = self.take(field) else { return Ok(None) };
+        let secs = value.as_u64().filter(|secs| allowed.contains(secs));
+        secs.map(|secs| Some(Duration::from_secs(secs))).ok_or_else(|| {
+            let (least, most) = allowed.into_inner();
+            AdminError::bad_request(format!(
+                "{field} must be a whole number of seconds from {least} to {most}"
+            ))
+        })
     }
 
     /// Nothing more is expected.

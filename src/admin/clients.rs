@@ -1,6 +1,7 @@
 //! Clients: the programs that may call, and the one answer that shows a key.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
@@ -10,12 +11,13 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 use tracing::info;
 
-use super::Desk;
 use super::body::{Fields, Named};
 use super::errors::AdminError;
 use super::page::{Page, Query};
+use super::{AUDIT, Desk};
 use crate::engine::{ClientName, TenantName};
-use crate::store::TenantScope;
+use crate::secret::ClientKey;
+use crate::store::{Client, TenantScope};
 use crate::telemetry::Event;
 use crate::telemetry::events::rfc3339;
 
@@ -26,7 +28,29 @@ pub(super) struct ClientView {
     #[serde(serialize_with = "scope")]
     tenants: TenantScope,
     created_at: String,
+    /// When its key stops working.
+    expires_at: Option<String>,
+    /// Until when the key before it works too.
+    previous_key_until: Option<String>,
+    last_used_at: Option<String>,
 }
+
+/// The one answer that shows a key.
+#[derive(Debug, Serialize)]
+pub(super) struct NewKeyView {
+    name: String,
+    #[serde(serialize_with = "scope")]
+    tenants: TenantScope,
+    key: String,
+    expires_at: Option<String>,
+    previous_key_until: Option<String>,
+}
+
+/// Longest life of a key and longest time for which the key before it works too, in seconds.
+const LIFE_SECS_MAX: u64 = 10 * 366 * 86_400;
+const OVERLAP_SECS_MAX: u64 = 90 * 86_400;
+/// How long a replaced key works when the operator does not say: a day for a rollout.
+const OVERLAP: Duration = Duration::from_secs(86_400);
 
 /// `GET /v1/clients`
 pub(super) async fn list(
@@ -39,6 +63,9 @@ pub(super) async fn list(
         name: client.name.as_str().to_owned(),
         tenants: client.tenants.clone(),
         created_at: rfc3339(client.created_at),
+        expires_at: client.keys.expires_at.map(rfc3339),
+        previous_key_until: previous_until(&client),
+        last_used_at: client.last_used_at.map(rfc3339),
     })))
 }
 
@@ -47,25 +74,58 @@ pub(super) async fn add(
     State(shared): Desk,
     headers: HeaderMap,
     body: Body,
-) -> Result<(StatusCode, Json<Value>), AdminError> {
+) -> Result<(StatusCode, Json<NewKeyView>), AdminError> {
     let mut fields = Fields::read(&headers, body).await?;
     let name: ClientName = fields.name("name")?;
     let tenants = read_scope(fields.take("tenants"))?;
-    fields.end("name, tenants")?;
+    let life = fields.seconds("expires_in", 1..=LIFE_SECS_MAX)?;
+    fields.end("name, tenants, expires_in")?;
     let whole = shared.clone();
     let change = async move {
         let _order = shared.order.lock().await;
-        let key = shared.parts.clients.add(name.clone(), tenants.clone()).await?;
+        let (key, client) = shared.parts.clients.add(name.clone(), tenants, life).await?;
         shared.parts.events.publish(Event::ClientAdded { name: name.clone() });
-        info!(client = %name, "client added by an operator");
-        let shown = json!({
-            "name": name.as_str(),
-            "tenants": scope_value(&tenants),
-            "key": key.expose(),
-        });
-        Ok((StatusCode::CREATED, Json(shown)))
+        info!(target: AUDIT, client = %name, "client added by an operator");
+        Ok((StatusCode::CREATED, Json(shown(&key, &client))))
     };
     whole.change(change).await
+}
+
+/// `POST /v1/clients/{name}/rotate`
+pub(super) async fn rotate(
+    State(shared): Desk,
+    Named(name): Named<ClientName>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<NewKeyView>, AdminError> {
+    let mut fields = Fields::read_or_none(&headers, body).await?;
+    let overlap = fields.seconds("overlap", 0..=OVERLAP_SECS_MAX)?.unwrap_or(OVERLAP);
+    let life = fields.seconds("expires_in", 1..=LIFE_SECS_MAX)?;
+    fields.end("overlap, expires_in")?;
+    let whole = shared.clone();
+    let change = async move {
+        let _order = shared.order.lock().await;
+        let rotated = shared.parts.clients.rotate(&name, overlap, life).await?;
+        let (key, client) = rotated.ok_or_else(|| AdminError::not_found("client", &name))?;
+        shared.parts.events.publish(Event::ClientKeyRotated { name: name.clone() });
+        info!(target: AUDIT, client = %name, "client's key replaced by an operator");
+        Ok(Json(shown(&key, &client)))
+    };
+    whole.change(change).await
+}
+
+fn shown(key: &ClientKey, client: &Client) -> NewKeyView {
+    NewKeyView {
+        name: client.name.as_str().to_owned(),
+        tenants: client.tenants.clone(),
+        key: key.expose().to_owned(),
+        expires_at: client.keys.expires_at.map(rfc3339),
+        previous_key_until: previous_until(client),
+    }
+}
+
+fn previous_until(client: &Client) -> Option<String> {
+    client.keys.previous.map(|previous| rfc3339(previous.until))
 }
 
 /// `DELETE /v1/clients/{name}`
@@ -80,7 +140,7 @@ pub(super) async fn remove(
             return Err(AdminError::not_found("client", &name));
         }
         shared.parts.events.publish(Event::ClientRemoved { name: name.clone() });
-        info!(client = %name, "client removed by an operator");
+        info!(target: AUDIT, client = %name, "client removed by an operator");
         Ok(StatusCode::NO_CONTENT)
     };
     whole.change(change).await

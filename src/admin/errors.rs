@@ -11,6 +11,7 @@ use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use tracing::{error, warn};
 
+use crate::listen::Blocked;
 use crate::store::StoreError;
 use crate::tokens::{ChangeError, PutError, RefreshError};
 
@@ -28,6 +29,7 @@ pub(super) enum Kind {
     Conflict,
     PayloadTooLarge,
     UnsupportedMediaType,
+    TooManyRequests,
     StoreUnavailable,
     UpstreamUnavailable,
     Internal,
@@ -44,6 +46,7 @@ impl Kind {
             Self::Conflict => "admin.conflict",
             Self::PayloadTooLarge => "admin.payload_too_large",
             Self::UnsupportedMediaType => "admin.unsupported_media_type",
+            Self::TooManyRequests => "admin.too_many_requests",
             Self::StoreUnavailable => "admin.store_unavailable",
             Self::UpstreamUnavailable => "admin.upstream_unavailable",
             Self::Internal => "admin.internal",
@@ -60,6 +63,7 @@ impl Kind {
             Self::Conflict => StatusCode::CONFLICT,
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Self::StoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamUnavailable => StatusCode::BAD_GATEWAY,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -72,11 +76,14 @@ impl Kind {
 pub(super) struct AdminError {
     kind: Kind,
     message: String,
+    /// In seconds.
+    retry_after: Option<u64>,
 }
 
 impl AdminError {
     pub(super) fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        let retry_after = (kind == Kind::StoreUnavailable).then_some(1);
+        Self { kind, message: message.into(), retry_after }
     }
 
     pub(super) fn bad_request(message: impl Into<String>) -> Self {
@@ -85,6 +92,14 @@ impl AdminError {
 
     pub(super) fn not_found(kind_of_thing: &str, name: &impl fmt::Display) -> Self {
         Self::new(Kind::NotFound, format!("there is no {kind_of_thing} {name}"))
+    }
+
+    /// An address has shown too many wrong tokens.
+    pub(super) fn blocked(Blocked(left): Blocked) -> Self {
+        let message = "too many wrong admin tokens came from this address; wait as long as \
+                       Retry-After says";
+        let secs = left.as_secs() + u64::from(left.subsec_nanos() > 0);
+        Self { retry_after: Some(secs), ..Self::new(Kind::TooManyRequests, message) }
     }
 
     pub(super) fn nothing_here() -> Self {
@@ -115,22 +130,11 @@ impl IntoResponse for AdminError {
         });
         let mut response = (self.kind.status(), Json(body)).into_response();
         let headers = response.headers_mut();
-        match self.kind {
-            Kind::Unauthorized => {
-                headers.insert(WWW_AUTHENTICATE, CHALLENGE);
-            }
-            Kind::StoreUnavailable => {
-                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-            }
-            Kind::BadRequest
-            | Kind::Forbidden
-            | Kind::NotFound
-            | Kind::MethodNotAllowed
-            | Kind::Conflict
-            | Kind::PayloadTooLarge
-            | Kind::UnsupportedMediaType
-            | Kind::UpstreamUnavailable
-            | Kind::Internal => {}
+        if self.kind == Kind::Unauthorized {
+            headers.insert(WWW_AUTHENTICATE, CHALLENGE);
+        }
+        if let Some(secs) = self.retry_after {
+            headers.insert(RETRY_AFTER, secs.into());
         }
         response
     }

@@ -11,10 +11,10 @@ use http::StatusCode;
 use serde_json::json;
 use tracing::info;
 
-use super::Shared;
 use super::body::unknown_name;
 use super::errors::AdminError;
 use super::tenants::forgive;
+use super::{AUDIT, Shared};
 use crate::store::NewGrant;
 use crate::tokens::{HandedIn, OnConflict, Terms};
 
@@ -54,7 +54,8 @@ pub(super) async fn hand_in(
         let changed = matches!(outcome, HandedIn::Created | HandedIn::Replaced) && !terms.dry_run;
         if changed {
             forgive(&shared, &tenant);
-            info!(%tenant, %api_key, change = outcome.as_str(), "tenant handed in by an operator");
+            let change = outcome.as_str();
+            info!(target: AUDIT, %tenant, %api_key, change, "tenant handed in by an operator");
         }
         let code = match outcome {
             HandedIn::Created if changed => StatusCode::CREATED,

@@ -21,7 +21,7 @@ use super::body::{Fields, Named};
 use super::errors::AdminError;
 use super::health::TENANT_STATES;
 use super::page::{Page, Query};
-use super::{Desk, Shared, hand_in};
+use super::{AUDIT, Desk, Shared, hand_in};
 use crate::config::values;
 use crate::engine::scheduler::{Hold, TenantSnapshot};
 use crate::engine::{ApiKeyName, TenantName, Unix};
@@ -150,7 +150,7 @@ pub(super) async fn put(
             Put::Created => (StatusCode::CREATED, "added"),
             Put::Replaced => (StatusCode::OK, "replaced"),
         };
-        info!(%tenant, %api_key, change, "tenant put by an operator");
+        info!(target: AUDIT, %tenant, %api_key, change, "tenant put by an operator");
         Ok((code, Json(joined(&shared, status).await)).into_response())
     };
     whole.change(change).await
@@ -167,7 +167,7 @@ pub(super) async fn remove(
         if !shared.parts.tokens.remove(&tenant).await? {
             return Err(AdminError::not_found("tenant", &tenant));
         }
-        info!(%tenant, "tenant removed by an operator");
+        info!(target: AUDIT, %tenant, "tenant removed by an operator");
         Ok(StatusCode::NO_CONTENT)
     };
     whole.change(change).await
@@ -182,7 +182,7 @@ pub(super) async fn refresh(
     let change = async move {
         shared.parts.tokens.refresh(&tenant).await?;
         forgive(&shared, &tenant);
-        info!(%tenant, "refresh ordered by an operator");
+        info!(target: AUDIT, %tenant, "refresh ordered by an operator");
         Ok(StatusCode::ACCEPTED)
     };
     whole.change(change).await
@@ -217,7 +217,7 @@ async fn hold(
         if !paused {
             forgive(&shared, &tenant);
         }
-        info!(%tenant, paused, "tenant held or released by an operator");
+        info!(target: AUDIT, %tenant, paused, "tenant held or released by an operator");
         Ok(StatusCode::NO_CONTENT)
     };
     whole.change(change).await
