@@ -1,9 +1,10 @@
 //! The TOML configuration.
 //!
 //! An input that begins with `=` is keys and values alone, from which TOML is written: most changes
-//! of a text that is TOML are none any more, and say nothing of what is read from it. Which values may be shown is decided here a second time, from the text as TOML. Of the files
-//! that values name only such are read as the folder holds, which for a fuzzer is an empty one: a
-//! device would be read for ever.
+//! of a text that is TOML are none any more, and say nothing of what is read from it. Which values
+//! may be shown is decided here a second time, from the text as TOML. Of the files that values name
+//! only such are read as the folder holds, which for a fuzzer is an empty one: a device would be
+//! read for ever.
 
 use std::collections::BTreeMap;
 

@@ -69,8 +69,9 @@ impl Claims {
     }
 }
 
-/// What the second of a JWT's three parts holds; `None` when `token` is no JWT. `jsonwebtoken` has a
-/// function for it, which takes the part before the last one of however many, and looks at no other.
+/// What the second of a JWT's three parts holds; `None` when `token` is no JWT. The library has a
+/// function for it, which takes the part before the last one of however many, and looks at no
+/// other.
 #[must_use]
 pub fn payload(token: &str) -> Option<Map<String, Value>> {
     let parts = token.splitn(4, '.').map(|part| URL_SAFE_NO_PAD.decode(part));
