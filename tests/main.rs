@@ -9,6 +9,7 @@
 //! | what the upstream's refusals lead to | `repeats`, `trouble`, `tokens` |
 //! | tokens kept through everything | `custody`, `custody_kills` |
 //! | many tenants in and out, keys | `transfer`, `exports`, `keys` |
+//! | TLS of the listeners, and certificates of callers | `tls`, `tls_files` |
 //! | waiting | `pace`, `rates`, `queue`, `leaving`, `edges` |
 //! | the process | `life`, `reload`, `starting`, `full_disk`, `memory` |
 //!
@@ -80,6 +81,10 @@ mod secrecy;
 mod smuggling;
 #[path = "main/starting.rs"]
 mod starting;
+#[path = "main/tls.rs"]
+mod tls;
+#[path = "main/tls_files.rs"]
+mod tls_files;
 #[path = "main/tokens.rs"]
 mod tokens;
 #[path = "main/transfer.rs"]
