@@ -54,7 +54,7 @@ pub fn run(command: &TokenCommand, console: &mut Console<'_>, now: Unix) -> anyh
     let token = token.strip_prefix("Bearer ").unwrap_or(&token).trim();
     let Some(claims) = payload(token) else {
         bail!(
-            "this is no JWT (three parts of base64url between dots, the second JSON); \
+            "this is no JWT (three parts between dots, the second JSON in base64url); \
              an opaque token has no claims to show"
         );
     };

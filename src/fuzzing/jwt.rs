@@ -20,7 +20,7 @@ use crate::tokens::oauth::classify;
 const NOW: Unix = Unix::from_secs(1_800_000_000);
 const LIFE: Duration = Duration::from_hours(8);
 
-/// A token is read if, and only if, it is three parts of base64url, the second a JSON object; its
+/// A token is read if, and only if, it is three parts, the second a JSON object in base64url; its
 /// end is its own or follows from its life; an answer's tokens fit a header, and none is told.
 ///
 /// # Panics
@@ -72,12 +72,11 @@ fn token(text: &str) {
     }
 }
 
-/// The claims of a token of three parts of base64url.
+/// The claims of a token of three parts.
 fn payload(text: &str) -> Option<Map<String, Value>> {
-    let parts: Vec<Vec<u8>> =
-        text.split('.').map(|part| URL_SAFE_NO_PAD.decode(part).ok()).collect::<Option<_>>()?;
+    let parts: Vec<&str> = text.split('.').collect();
     let [_, payload, _] = parts.as_slice() else { return None };
-    serde_json::from_slice(payload).ok()
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()
 }
 
 fn answer(status: StatusCode, content: &[u8]) {
