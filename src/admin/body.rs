@@ -1,7 +1,8 @@
 //! What a request says: the name in its path and the JSON object in its body.
 //!
 //! A body is read up to a limit, parsed, and taken apart field by field, so that a mistake is named
-//! by its place or its field and never by the value that was sent: that value may be a token.
+//! by its place or its field and never by the value that was sent: that value may be a token. The
+//! fields that a body may have are those of the type that describes it in the document.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -13,7 +14,9 @@ use http::header::{CONTENT_TYPE, HeaderMap};
 use http::request::Parts;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
+use super::document;
 use super::errors::{AdminError, Kind};
 use crate::engine::NameError;
 use crate::secret::Secret;
@@ -44,12 +47,15 @@ impl<S: Send + Sync, T: FromStr<Err = NameError>> FromRequestParts<S> for Named<
 pub(super) struct Fields(Map<String, Value>);
 
 impl Fields {
-    /// Reads a body that is a JSON object.
-    pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<Self, AdminError> {
+    /// Reads a body that is a JSON object with no other fields than `B` describes.
+    pub(super) async fn read<B: ToSchema>(
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<Self, AdminError> {
         check_type(headers)?;
         let content = collect(body).await?;
         match serde_json::from_slice(&content) {
-            Ok(Value::Object(fields)) => Ok(Self(fields)),
+            Ok(Value::Object(fields)) => Self(fields).among(&document::fields::<B>()),
             Ok(_) => Err(AdminError::bad_request("the body must be a JSON object")),
             Err(error) => Err(AdminError::bad_request(format!(
                 "the body is no JSON{}: mistake at line {}, column {}",
@@ -58,6 +64,14 @@ impl Fields {
                 error.column()
             ))),
         }
+    }
+
+    fn among(self, known: &[String]) -> Result<Self, AdminError> {
+        let Some(unknown) = self.0.keys().find(|name| !known.contains(name)) else {
+            return Ok(self);
+        };
+        let (what, known) = (unknown_name(unknown), known.join(", "));
+        Err(AdminError::bad_request(format!("{what}; known are {known}")))
     }
 
     /// Takes a field; `null` counts as absent.
@@ -86,12 +100,6 @@ impl Fields {
             Some(_) => Err(AdminError::bad_request(format!("{field} must be text"))),
             None => Ok(None),
         }
-    }
-
-    /// Nothing more is expected.
-    pub(super) fn end(self, known: &str) -> Result<(), AdminError> {
-        let Some((unknown, _)) = self.0.iter().next() else { return Ok(()) };
-        Err(AdminError::bad_request(format!("{}; known are {known}", unknown_name(unknown))))
     }
 }
 
