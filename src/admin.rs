@@ -2,8 +2,9 @@
 //!
 //! It knows nothing by itself: the gate, the token keeper and the clients are asked for each
 //! answer. It does not listen, and it decides nothing about calls. Always true: a change runs to
-//! its end also when the operator who asked for it goes away, it leaves one line in the log, and no
-//! answer or line holds a token or a key but the one answer that creates a client.
+//! its end also when the operator who asked for it goes away, it leaves one line in the log (target
+//! `ctct_proxy::audit`, with the operator's address), and no answer or line holds a token or a key
+//! but the answers that give a client its key.
 
 mod answers;
 mod api_keys;
@@ -43,7 +44,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
-use tracing::error;
+use tracing::{Instrument as _, error};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -53,6 +54,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::connect::Connect;
 use crate::gate::Gate;
+use crate::listen::Logins;
 use crate::phase::SharedPhase;
 use crate::secret::Secret;
 use crate::store::Store;
@@ -62,6 +64,9 @@ use crate::tokens::Tokens;
 use auth::AdminToken;
 use errors::AdminError;
 use events::Feed;
+
+/// The target of the lines that changes leave in the log.
+const AUDIT: &str = "ctct_proxy::audit";
 
 /// What the admin listener stands on.
 pub struct Parts {
@@ -85,6 +90,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// The bearer token that operators must show, if any.
     pub admin_token: Option<Secret<String>>,
+    /// Wrong tokens of an address.
+    pub logins: Logins,
     /// Whether the process is ready.
     pub phase: SharedPhase,
     /// Runs changes and the event feed.
@@ -135,6 +142,7 @@ fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(callback::come_back))
         .routes(routes!(clients::list, clients::add))
         .routes(routes!(clients::remove))
+        .routes(routes!(clients::rotate))
         .routes(routes!(export::export))
         .routes(routes!(keys::show))
         .routes(routes!(keys::rotate))
@@ -180,7 +188,7 @@ impl Shared {
         &self,
         change: impl Future<Output = Result<T, AdminError>> + Send + 'static,
     ) -> Result<T, AdminError> {
-        self.parts.tracker.spawn(change).await.unwrap_or_else(|_| {
+        self.parts.tracker.spawn(change.in_current_span()).await.unwrap_or_else(|_| {
             error!("a change that an operator asked for panicked");
             Err(AdminError::internal())
         })

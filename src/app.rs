@@ -29,7 +29,7 @@ use crate::config::Config;
 use crate::connect::{self, Connect};
 use crate::gate::{self, Gate};
 use crate::issuer::{self, Issuer};
-use crate::listen::{Bounds, Listener};
+use crate::listen::{Bounds, Listener, Logins};
 use crate::phase::{Phase, SharedPhase};
 use crate::proxy::{self, Proxy};
 use crate::store::{self, Store};
@@ -109,6 +109,7 @@ impl App {
             tracker.spawn(admin.serve(bounds, administer, tracker.clone(), unlisten.clone())),
         ];
         ground.watch_store(store_failing);
+        parts::record_client_use(&clients, &ground.clock, &ground.tracker, &ground.stopped);
         ground.phase.set(Phase::Ready);
         info!(data = %data_address, admin = %admin_address, version = VERSION, "serving");
         let Ground { phase, events, store, stopped, .. } = ground;
@@ -221,6 +222,7 @@ impl App {
         while self.listeners.iter().any(|listener| !listener.is_finished()) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        self.clients.record_use().await;
         match self.store.close().await {
             Ok(()) => true,
             Err(error) => {
@@ -283,6 +285,7 @@ impl Ground {
             exchange: Arc::new(endpoint),
             keys: parts::key_auths(config),
             settings: parts::token_settings(config),
+            seed: parts::seed(),
             changes,
             observer: observe::observer(&self.metrics, &self.events),
             tracker: self.tracker.clone(),
@@ -324,6 +327,7 @@ impl Ground {
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
             phase: self.phase.clone(),
+            logins: Logins::new(config.server.failed_logins, self.clock.clone()),
             tracker: self.tracker.clone(),
         })
     }
@@ -356,6 +360,7 @@ impl Ground {
             config: config.clone(),
             store: self.store.clone(),
             admin_token: config.load().admin.token.clone(),
+            logins: Logins::new(config.load().server.failed_logins, self.clock.clone()),
             phase: self.phase.clone(),
             tracker: self.tracker.clone(),
             stopped: self.stopped.clone(),

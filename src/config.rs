@@ -70,6 +70,8 @@ pub struct Server {
     pub max_connections: usize,
     /// Longest time that a connection may go without a whole request head, idle or slow.
     pub header_timeout: Duration,
+    /// Wrong keys or admin tokens that an address may show before it must wait; 0 is no limit.
+    pub failed_logins: u32,
     /// Longest time that a stop takes.
     pub drain_timeout: Duration,
 }

@@ -1,14 +1,17 @@
 //! Accepting connections: one loop for both listeners.
 //!
 //! It holds a cap on connections, bounds the time of a request head, speaks HTTP/1.1 and HTTP/2 (on
-//! plain text with prior knowledge), and on a stop lets requests under way finish. What a request
-//! means is not its business.
+//! plain text with prior knowledge), and on a stop lets requests under way finish. An HTTP/1.1
+//! message that could be delimited in two ways is refused (`strict`). What a request means is not
+//! its business.
 
+mod logins;
 pub mod origin;
+mod strict;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
@@ -28,6 +31,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
+
+pub use logins::{Blocked, Logins};
+use strict::Strict;
 
 /// Wait after `accept` failed, as it does when no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -56,6 +62,19 @@ pub struct Bounds {
     pub max_connections: usize,
     /// Longest time that a connection may go without a whole request head, idle or slow.
     pub header_timeout: Duration,
+}
+
+/// Who is at the other end of the connection that a request came over: an extension of each
+/// request.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub IpAddr);
+
+impl Peer {
+    /// The address that `request` came from; the unspecified one when it came over no connection.
+    pub fn of<B>(request: &Request<B>) -> IpAddr {
+        let peer = request.extensions().get::<Self>();
+        peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0)
+    }
 }
 
 /// The local port of the connection that a request came over: an extension of each request whose
@@ -108,12 +127,13 @@ impl Listener {
                 accepted = accept(&self.socket, &places) => accepted,
                 () = stopped.cancelled() => break,
             };
-            let Some((stream, place)) = accepted else { continue };
-            let port = LocalPort(self.address.port());
+            let Some((stream, peer, place)) = accepted else { continue };
+            let (peer, port) = (Peer(peer.ip()), LocalPort(self.address.port()));
             let handle = handle.clone();
             let busy = Arc::new(());
             let answering = Arc::downgrade(&busy);
             let service = service_fn(move |mut request: Request<Incoming>| {
+                request.extensions_mut().insert(peer);
                 // only an absolute-form target is checked against it
                 if request.version() < Version::HTTP_2 && request.uri().authority().is_some() {
                     request.extensions_mut().insert(port);
@@ -130,13 +150,14 @@ impl Listener {
                 let opening = tokio::time::timeout(bounds.header_timeout, protocol(&stream));
                 let protocol = stopped.run_until_cancelled(opening).await;
                 let Some(Ok(Some(protocol))) = protocol else { return };
-                let io = TokioIo::new(stream);
                 let serving = async {
                     match protocol {
                         Protocol::Http1 => {
+                            let io = TokioIo::new(Strict::new(stream));
                             watcher.watch(builders.0.serve_connection(io, service)).await
                         }
                         Protocol::Http2 => {
+                            let io = TokioIo::new(stream);
                             Box::pin(watcher.watch(builders.1.serve_connection(io, service))).await
                         }
                     }
@@ -157,14 +178,17 @@ impl Listener {
 
 type Place = tokio::sync::OwnedSemaphorePermit;
 
-async fn accept(socket: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpStream, Place)> {
+async fn accept(
+    socket: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> Option<(TcpStream, SocketAddr, Place)> {
     let place = places.clone().acquire_owned().await.ok()?;
     match socket.accept().await {
-        Ok((stream, _)) => {
+        Ok((stream, peer)) => {
             if let Err(error) = stream.set_nodelay(true) {
                 debug!(%error, "a caller's connection could not be set to no delay");
             }
-            Some((stream, place))
+            Some((stream, peer, place))
         }
         Err(error) => {
             warn!(%error, "a connection could not be accepted");

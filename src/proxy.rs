@@ -41,6 +41,7 @@ use crate::config::Passthrough;
 use crate::engine::ApiKeyName;
 use crate::gate::Gate;
 use crate::issuer::Issuer;
+use crate::listen::Logins;
 use crate::phase::SharedPhase;
 use crate::rejection::{Reason, Rejection};
 use crate::telemetry::Metrics;
@@ -94,6 +95,8 @@ pub struct Parts {
     pub clock: Clock,
     /// Whether the process stops.
     pub phase: SharedPhase,
+    /// Wrong client keys of an address.
+    pub logins: Logins,
     /// Runs exchanges whose caller has left.
     pub tracker: TaskTracker,
 }
@@ -112,6 +115,7 @@ struct Inner {
     metrics: Metrics,
     clock: Clock,
     phase: SharedPhase,
+    logins: Logins,
     tracker: TaskTracker,
     kept: KeptBytes,
     /// Requests under way, so that a stop can wait for them.
@@ -132,6 +136,7 @@ impl Proxy {
             metrics: parts.metrics,
             clock: parts.clock,
             phase: parts.phase,
+            logins: parts.logins,
             tracker: parts.tracker,
             kept: KeptBytes::default(),
             active: TaskTracker::new(),

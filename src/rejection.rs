@@ -67,6 +67,9 @@ reasons! {
     /// No client key, or one that nobody holds.
     ClientUnauthenticated = "client_unauthenticated",
         UNAUTHORIZED, "unauthorized", "http_request_denied";
+    /// The caller's address has shown too many wrong client keys.
+    LoginsLimited = "logins_limited",
+        TOO_MANY_REQUESTS, "throttled", "http_request_denied";
     /// The account's owner must connect it again.
     TenantNeedsAuthorization = "tenant_needs_authorization",
         UNAUTHORIZED, "unauthorized", "http_request_denied";
@@ -134,7 +137,8 @@ impl Rejection {
     #[must_use]
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         let retry_after = match reason {
-            Reason::QueueFull
+            Reason::LoginsLimited
+            | Reason::QueueFull
             | Reason::WaitTooLong
             | Reason::WaitExpired
             | Reason::TokenUnavailable

@@ -17,6 +17,7 @@
 //!   clear.
 //! - Moments are kept to the millisecond at least.
 
+mod client;
 mod grant;
 mod journal;
 mod measured;
@@ -33,8 +34,9 @@ use async_trait::async_trait;
 
 use crate::config::StoreUrl;
 use crate::engine::{ApiKeyName, ClientName, Day, TenantName, Unix};
-use crate::secret::{ClientKeyDigest, KeyId, Secret, StateDigest};
+use crate::secret::{KeyId, Secret, StateDigest};
 
+pub use client::{Client, ClientKeys, PreviousKey, TenantScope};
 pub use grant::{Grant, GrantState, NewGrant, OpenRefresh, Put, RefreshStep, Tokens};
 pub use measured::Measured;
 pub use memory::MemoryStore;
@@ -120,28 +122,6 @@ pub struct DayCount {
     pub granted: u32,
     /// All calls reserved in that day, these included.
     pub total: u64,
-}
-
-/// The tenants that a client may act for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TenantScope {
-    /// Every tenant.
-    All,
-    /// These; never empty.
-    Some(BTreeSet<TenantName>),
-}
-
-/// A client.
-#[derive(Clone, Debug)]
-pub struct Client {
-    /// Its name.
-    pub name: ClientName,
-    /// The digest of its key.
-    pub key: ClientKeyDigest,
-    /// The tenants that it may act for.
-    pub tenants: TenantScope,
-    /// When it was made.
-    pub created_at: Unix,
 }
 
 /// A consent that an account's owner was asked for and has not given yet.
@@ -296,6 +276,17 @@ pub trait Store: Send + Sync + 'static {
     /// Adds a client; [`StoreError::Exists`] when its name or its key is taken, but `Ok` for a
     /// repeat.
     async fn add_client(&self, client: Client) -> Result<(), StoreError>;
+
+    /// Gives a client other keys; `false` when there is none of that name.
+    /// [`StoreError::Exists`] when the new key is another client's.
+    async fn change_client_keys(
+        &self,
+        name: &ClientName,
+        keys: ClientKeys,
+    ) -> Result<bool, StoreError>;
+
+    /// Records when clients last called; unknown names are skipped.
+    async fn record_client_use(&self, used: &[(ClientName, Unix)]) -> Result<(), StoreError>;
 
     /// Removes a client; `false` when there is none.
     async fn remove_client(&self, name: &ClientName) -> Result<bool, StoreError>;

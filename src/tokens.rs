@@ -249,6 +249,8 @@ pub struct Parts {
     pub keys: Vec<(ApiKeyName, KeyAuth)>,
     /// When tokens are refreshed, and what spreads repeats.
     pub settings: Settings,
+    /// Spreads repeats; any number.
+    pub seed: u64,
     /// Told of every tenant at the start and of every change. The reader must keep up.
     pub changes: mpsc::UnboundedSender<TenantChange>,
     /// Told what happens.

@@ -222,6 +222,14 @@ fn a_new_clients_key_is_the_only_output() {
     ask(&admin, &["client", "add", "app", "--all-tenants"]);
     assert_eq!(admin.asked()[0].1, json!({"name": "app", "tenants": "*"}));
     assert!(Cli::try_parse_from(["ctct-proxy", "client", "add", "app"]).is_err());
+    ask(&admin, &["client", "add", "app", "--all-tenants", "--expires-in", "90d"]);
+    assert_eq!(admin.asked()[0].1["expires_in"], 7_776_000);
+    let ran = ask(&admin, &["client", "rotate", "app", "--overlap", "10m"]);
+    assert_eq!((ran.code, ran.out.as_str()), (0, "ctp_key\n"));
+    let (line, body) = admin.asked().remove(0);
+    assert!(line.starts_with("POST /v1/clients/app/rotate"), "{line}");
+    assert!(ran.err.contains("the old key does not work any more"), "{}", ran.err);
+    assert_eq!(body, json!({"overlap": 600}));
     assert!(ask(&admin, &["client", "list"]).out.contains("acme,zeta"));
     assert_eq!(ask(&admin, &["client", "remove", "app"]).code, 0);
 }

@@ -79,6 +79,8 @@ mod scope;
 mod sdk;
 #[path = "main/secrecy.rs"]
 mod secrecy;
+#[path = "main/smuggling.rs"]
+mod smuggling;
 #[path = "main/starting.rs"]
 mod starting;
 #[path = "main/tokens.rs"]

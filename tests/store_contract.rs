@@ -6,6 +6,8 @@
 
 #[path = "store_contract/authorizations.rs"]
 mod authorizations;
+#[path = "store_contract/clients.rs"]
+mod clients;
 #[path = "store_contract/contract.rs"]
 mod contract;
 #[path = "store_contract/journal.rs"]
@@ -65,9 +67,16 @@ every_store![
     use_and_pause_do_not_touch_the_tokens,
     the_later_use_stays,
     paused_api_keys_are_remembered,
-    clients_are_unique_by_name_and_key,
     a_dropped_call_harms_nobody,
     a_closed_store_refuses_and_closes_twice,
+];
+
+every_store![
+    clients, memory_clients, sqlite_clients:
+    clients_are_unique_by_name_and_key,
+    a_clients_keys_change_and_nothing_else_of_it,
+    a_client_that_expires_is_added_as_it_is,
+    the_later_use_of_a_client_stays,
 ];
 
 every_store![

@@ -68,7 +68,7 @@ pub(super) fn of_every_path() -> Answers {
 
 /// What those are answered who are not let in.
 pub(super) fn of_every_guarded_path() -> Answers {
-    refer(&[Kind::Unauthorized, Kind::Forbidden])
+    refer(&[Kind::Unauthorized, Kind::Forbidden, Kind::TooManyRequests])
 }
 
 /// All of them, by the names under which they are referred to.
@@ -91,6 +91,7 @@ const fn name(kind: Kind) -> &'static str {
         Kind::Conflict => "Conflict",
         Kind::PayloadTooLarge => "PayloadTooLarge",
         Kind::UnsupportedMediaType => "UnsupportedMediaType",
+        Kind::TooManyRequests => "TooManyRequests",
         Kind::StoreUnavailable => "StoreUnavailable",
         Kind::UpstreamUnavailable => "UpstreamUnavailable",
         Kind::Internal => "Internal",
@@ -110,6 +111,7 @@ const fn meaning(kind: Kind) -> &'static str {
         Kind::Conflict => "The state of things does not allow it; the message says what does.",
         Kind::PayloadTooLarge => "The body is longer than 64 KiB.",
         Kind::UnsupportedMediaType => "The body is announced as something else than JSON.",
+        Kind::TooManyRequests => "Too many wrong admin tokens came from the address that asks.",
         Kind::StoreUnavailable => "The store cannot be used now, or the proxy is being stopped.",
         Kind::UpstreamUnavailable => "The upstream did not answer as it should.",
         Kind::Internal => "A bug or a damaged store; the log says more.",
@@ -128,7 +130,7 @@ fn describe(kind: Kind) -> Response {
             let text = ObjectBuilder::new().schema_type(Type::String).build();
             answer.header("Allow", header("The methods that the path has.", text))
         }
-        Kind::StoreUnavailable => {
+        Kind::TooManyRequests | Kind::StoreUnavailable => {
             let seconds = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).build();
             answer.header("Retry-After", header("Seconds after which to ask again.", seconds))
         }

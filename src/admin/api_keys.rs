@@ -21,7 +21,7 @@ use super::body::Named;
 use super::document::one_of;
 use super::errors::AdminError;
 use super::page::{Page, Piece, Query};
-use super::{Desk, Shared, answers, names};
+use super::{AUDIT, Desk, Shared, answers, names};
 use crate::config::{ApiKey, Plan};
 use crate::engine::scheduler::Snapshot;
 use crate::engine::{ApiKeyName, Class, Rate, Unix};
@@ -227,7 +227,7 @@ async fn hold(
         if before != paused {
             parts.events.publish(Event::ApiKeyPaused { api_key: name.clone(), paused });
         }
-        info!(api_key = %name, paused, "API key held or released by an operator");
+        info!(target: AUDIT, api_key = %name, paused, "API key held or released by an operator");
         Ok(StatusCode::NO_CONTENT)
     };
     whole.change(change).await

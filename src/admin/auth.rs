@@ -1,12 +1,13 @@
 //! Who may talk to the admin listener.
 //!
-//! With a token configured, whoever shows it; it is compared in constant time. Without one the
+//! With a token configured, whoever shows it; it is compared in constant time, and an address that
+//! shows too many wrong ones is not looked at for a while. Without one the
 //! listener is on loopback, and a browser is the only stranger: a page that rebinds its name to
 //! 127.0.0.1 is found by its `Host`, one that posts across sites by `Sec-Fetch-Site` or `Origin`.
 //! What monitors ask (`/livez`, `/readyz`, `/metrics`) is open, and so is `/oauth/callback`, which
 //! is protected by a state that works once.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -16,10 +17,11 @@ use http::header::{AUTHORIZATION, HeaderMap};
 use http::uri::Authority;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
+use tracing::{Instrument as _, info_span, warn};
 
-use super::Shared;
 use super::errors::{AdminError, Kind};
-use crate::listen::origin;
+use super::{AUDIT, Shared};
+use crate::listen::{Logins, Peer, origin};
 use crate::secret::Secret;
 
 /// Paths that need no token.
@@ -51,27 +53,41 @@ pub(super) async fn guard(
     let host = origin::host(&request);
     let listen = shared.parts.config.load().server.admin_listen;
     let site = check_site(&request, host.as_ref());
+    let peer = Peer::of(&request);
     let verdict = site.and_then(|()| match &shared.token {
-        Some(token) => check_token(token, request.headers()),
+        Some(token) => check_token(token, request.headers(), &shared.parts.logins, peer),
         None => check_host(host.as_ref(), listen),
     });
     match verdict {
-        Ok(()) => next.run(request).await,
+        Ok(()) => next.run(request).instrument(info_span!("operator", from = %peer)).await,
         Err(refused) => refused.into_response(),
     }
 }
 
-fn check_token(token: &AdminToken, headers: &HeaderMap) -> Result<(), AdminError> {
+fn check_token(
+    token: &AdminToken,
+    headers: &HeaderMap,
+    logins: &Logins,
+    peer: IpAddr,
+) -> Result<(), AdminError> {
     let mut shown = headers.get_all(AUTHORIZATION).iter();
     let (first, more) = (shown.next(), shown.next());
+    if first.is_some() {
+        logins.check(peer).map_err(AdminError::blocked)?;
+    }
     let bearer = first.map(http::HeaderValue::as_bytes).and_then(bearer);
     match (bearer, more) {
-        (Some(bearer), None) if token.is(bearer) => Ok(()),
-        _ => Err(AdminError::new(
-            Kind::Unauthorized,
-            "send Authorization: Bearer with the admin token, the content of admin.token_file",
-        )),
+        (Some(bearer), None) if token.is(bearer) => return Ok(()),
+        (Some(_), None) => {
+            warn!(target: AUDIT, from = %peer, "somebody showed a wrong admin token");
+            logins.failed(peer).map_err(AdminError::blocked)?;
+        }
+        (Some(_), Some(_)) | (None, _) => {}
     }
+    Err(AdminError::new(
+        Kind::Unauthorized,
+        "send Authorization: Bearer with the admin token, the content of admin.token_file",
+    ))
 }
 
 /// The credentials of an `Authorization: Bearer` value; the scheme is not case-sensitive.

@@ -4,6 +4,7 @@
 //! by its place or its field and never by the value that was sent: that value may be a token. The
 //! fields that a body may have are those of the type that describes it in the document.
 
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use axum::extract::{FromRequestParts, Path};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap};
 use http::request::Parts;
+use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -66,6 +68,17 @@ impl Fields {
         }
     }
 
+    /// The same, where no body at all is an object without fields.
+    pub(super) async fn read_or_none<B: ToSchema>(
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<Self, AdminError> {
+        if body.is_end_stream() {
+            return Ok(Self(Map::new()));
+        }
+        Self::read::<B>(headers, body).await
+    }
+
     fn among(self, known: &[String]) -> Result<Self, AdminError> {
         let Some(unknown) = self.0.keys().find(|name| !known.contains(name)) else {
             return Ok(self);
@@ -101,6 +114,31 @@ impl Fields {
             None => Ok(None),
         }
     }
+
+    /// Takes a field that is a number of whole seconds within `allowed`.
+    pub(super) fn seconds(
+        &mut self,
+        field: &str,
+        allowed: RangeInclusive<u64>,
+    ) -> Result<Option<Duration>, AdminError> {
+        let Some(value) = self.take(field) else { return Ok(None) };
+        let secs = whole(&value).filter(|secs| allowed.contains(secs));
+        secs.map(|secs| Some(Duration::from_secs(secs))).ok_or_else(|| {
+            let (least, most) = allowed.into_inner();
+            AdminError::bad_request(format!(
+                "{field} must be a whole number of seconds from {least} to {most}"
+            ))
+        })
+    }
+}
+
+/// A whole number, also one that is written with a point as 1.0 is: to JSON Schema they are one.
+pub(super) fn whole(value: &Value) -> Option<u64> {
+    let written = || {
+        let number = value.as_f64().filter(|number| number.fract() == 0.0)?;
+        format!("{number:.0}").parse().ok()
+    };
+    value.as_u64().or_else(written)
 }
 
 async fn collect(body: Body) -> Result<Bytes, AdminError> {
@@ -137,4 +175,27 @@ fn check_type(headers: &HeaderMap) -> Result<(), AdminError> {
         Kind::UnsupportedMediaType,
         "the body must be JSON; send it with Content-Type: application/json",
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_whole_number_may_be_written_with_a_point() {
+        for (value, number) in [
+            (json!(7), Some(7)),
+            (json!(7.0), Some(7)),
+            (json!(u64::MAX), Some(u64::MAX)),
+            (json!(1e3), Some(1_000)),
+            (json!(7.5), None),
+            (json!(-1.0), None),
+            (json!(1e300), None),
+            (json!("7"), None),
+        ] {
+            assert_eq!(whole(&value), number, "{value}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Clients: the programs that may call, and the one answer that shows a key.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
@@ -16,9 +17,10 @@ use utoipa::openapi::{Ref, RefOr};
 use super::body::{Fields, Named};
 use super::errors::AdminError;
 use super::page::{Page, Piece, Query};
-use super::{Desk, answers, names};
+use super::{AUDIT, Desk, answers, names};
 use crate::engine::{ClientName, TenantName};
-use crate::store::TenantScope;
+use crate::secret::ClientKey;
+use crate::store::{Client, TenantScope};
 use crate::telemetry::Event;
 use crate::telemetry::events::rfc3339;
 
@@ -33,6 +35,14 @@ pub(super) struct ClientView {
     tenants: TenantScope,
     #[schema(format = DateTime)]
     created_at: String,
+    /// When its key stops working.
+    #[schema(required, format = DateTime)]
+    expires_at: Option<String>,
+    /// Until when the key before it works too.
+    #[schema(required, format = DateTime)]
+    previous_key_until: Option<String>,
+    #[schema(required, format = DateTime)]
+    last_used_at: Option<String>,
 }
 
 /// A program that is to call.
@@ -44,11 +54,28 @@ struct NewClient {
     name: String,
     #[schema(schema_with = scope_schema)]
     tenants: TenantScope,
+    /// Seconds after which its key stops working; without it the key works until it is replaced.
+    #[schema(minimum = 1, maximum = 316_224_000)]
+    expires_in: Option<u64>,
 }
 
-/// A client that was made.
-#[derive(Serialize, ToSchema)]
-pub(super) struct ClientMade {
+/// How a key is replaced.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "it describes what `rotate` reads")]
+struct KeyRotation {
+    /// Seconds for which the key that is replaced works too; a day when it is not given.
+    #[schema(minimum = 0, maximum = 7_776_000)]
+    overlap: Option<u64>,
+    /// Seconds after which the new key stops working.
+    #[schema(minimum = 1, maximum = 316_224_000)]
+    expires_in: Option<u64>,
+}
+
+/// The answer that shows a key.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = NewKey)]
+pub(super) struct NewKeyView {
     #[schema(value_type = names::ClientName)]
     name: String,
     #[serde(serialize_with = "scope")]
@@ -56,6 +83,11 @@ pub(super) struct ClientMade {
     tenants: TenantScope,
     /// What the program sends as its bearer token. It is shown this once.
     key: String,
+    #[schema(required, format = DateTime)]
+    expires_at: Option<String>,
+    /// Until when the key before it works too.
+    #[schema(required, format = DateTime)]
+    previous_key_until: Option<String>,
 }
 
 /// The tenants that a client may call for: `"*"`, or a list of at least one name.
@@ -66,6 +98,12 @@ fn scope_schema() -> RefOr<Schema> {
         .min_items(Some(1));
     OneOfBuilder::new().item(all).item(some).into()
 }
+
+/// Longest life of a key and longest time for which the key before it works too, in seconds.
+const LIFE_SECS_MAX: u64 = 10 * 366 * 86_400;
+const OVERLAP_SECS_MAX: u64 = 90 * 86_400;
+/// How long a replaced key works when the operator does not say: a day for a rollout.
+const OVERLAP: Duration = Duration::from_secs(86_400);
 
 /// Lists the clients
 #[utoipa::path(
@@ -89,6 +127,9 @@ pub(super) async fn list(
         name: client.name.as_str().to_owned(),
         tenants: client.tenants.clone(),
         created_at: rfc3339(client.created_at),
+        expires_at: client.keys.expires_at.map(rfc3339),
+        previous_key_until: previous_until(&client),
+        last_used_at: client.last_used_at.map(rfc3339),
     })))
 }
 
@@ -105,11 +146,17 @@ pub(super) async fn list(
         (
             status = 201,
             description = "It may call.",
-            body = ClientMade,
-            links(("remove" = (
-                operation_id = "remove_client",
-                parameters(("name" = "$response.body#/name"))
-            )))
+            body = NewKeyView,
+            links(
+                ("rotate" = (
+                    operation_id = "rotate_client",
+                    parameters(("name" = "$response.body#/name"))
+                )),
+                ("remove" = (
+                    operation_id = "remove_client",
+                    parameters(("name" = "$response.body#/name"))
+                ))
+            )
         ),
         answers::Told,
         answers::Contended,
@@ -120,21 +167,72 @@ pub(super) async fn add(
     State(shared): Desk,
     headers: HeaderMap,
     body: Body,
-) -> Result<(StatusCode, Json<ClientMade>), AdminError> {
+) -> Result<(StatusCode, Json<NewKeyView>), AdminError> {
     let mut fields = Fields::read::<NewClient>(&headers, body).await?;
     let name: ClientName = fields.name("name")?;
     let tenants = read_scope(fields.take("tenants"))?;
+    let life = fields.seconds("expires_in", 1..=LIFE_SECS_MAX)?;
     let whole = shared.clone();
     let change = async move {
         let _order = shared.order.lock().await;
-        let key = shared.parts.clients.add(name.clone(), tenants.clone()).await?;
+        let (key, client) = shared.parts.clients.add(name.clone(), tenants, life).await?;
         shared.parts.events.publish(Event::ClientAdded { name: name.clone() });
-        info!(client = %name, "client added by an operator");
-        let key = key.expose().to_owned();
-        let shown = ClientMade { name: name.as_str().to_owned(), tenants, key };
-        Ok((StatusCode::CREATED, Json(shown)))
+        info!(target: AUDIT, client = %name, "client added by an operator");
+        Ok((StatusCode::CREATED, Json(shown(&key, &client))))
     };
     whole.change(change).await
+}
+
+/// Replaces the key of a client
+///
+/// The key before it works on for a while.
+#[utoipa::path(
+    post,
+    path = "/v1/clients/{name}/rotate",
+    operation_id = "rotate_client",
+    tag = "clients",
+    params(("name" = names::ClientName, Path, description = "The client.")),
+    request_body(content = KeyRotation, description = "None is an empty one."),
+    responses(
+        (status = 200, description = "The new key.", body = NewKeyView),
+        answers::Named,
+        answers::Told,
+        answers::Kept
+    )
+)]
+pub(super) async fn rotate(
+    State(shared): Desk,
+    Named(name): Named<ClientName>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<NewKeyView>, AdminError> {
+    let mut fields = Fields::read_or_none::<KeyRotation>(&headers, body).await?;
+    let overlap = fields.seconds("overlap", 0..=OVERLAP_SECS_MAX)?.unwrap_or(OVERLAP);
+    let life = fields.seconds("expires_in", 1..=LIFE_SECS_MAX)?;
+    let whole = shared.clone();
+    let change = async move {
+        let _order = shared.order.lock().await;
+        let rotated = shared.parts.clients.rotate(&name, overlap, life).await?;
+        let (key, client) = rotated.ok_or_else(|| AdminError::not_found("client", &name))?;
+        shared.parts.events.publish(Event::ClientKeyRotated { name: name.clone() });
+        info!(target: AUDIT, client = %name, "client's key replaced by an operator");
+        Ok(Json(shown(&key, &client)))
+    };
+    whole.change(change).await
+}
+
+fn shown(key: &ClientKey, client: &Client) -> NewKeyView {
+    NewKeyView {
+        name: client.name.as_str().to_owned(),
+        tenants: client.tenants.clone(),
+        key: key.expose().to_owned(),
+        expires_at: client.keys.expires_at.map(rfc3339),
+        previous_key_until: previous_until(client),
+    }
+}
+
+fn previous_until(client: &Client) -> Option<String> {
+    client.keys.previous.map(|previous| rfc3339(previous.until))
 }
 
 /// Removes a client
@@ -159,7 +257,7 @@ pub(super) async fn remove(
             return Err(AdminError::not_found("client", &name));
         }
         shared.parts.events.publish(Event::ClientRemoved { name: name.clone() });
-        info!(client = %name, "client removed by an operator");
+        info!(target: AUDIT, client = %name, "client removed by an operator");
         Ok(StatusCode::NO_CONTENT)
     };
     whole.change(change).await

@@ -12,13 +12,14 @@ use axum::response::{IntoResponse as _, Response};
 use http::HeaderMap;
 use serde::Serialize;
 use serde_json::Value;
+use tracing::info;
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{Object, SchemaType, Type};
 
 use super::body::{Fields, Named};
 use super::document::one_of;
 use super::errors::{AdminError, Kind};
-use super::{Desk, Shared, answers, names};
+use super::{AUDIT, Desk, Shared, answers, names};
 use crate::connect::{BeginError, Flow, Progress};
 use crate::engine::{ApiKeyName, TenantName};
 use crate::telemetry::events::rfc3339;
@@ -163,7 +164,8 @@ pub(super) async fn begin(
     let flow = text(&mut fields, "flow")?;
     match (flow.as_deref(), return_to) {
         (None | Some("code"), return_to) => {
-            let link = shared.parts.connect.begin(tenant, &api_key, return_to).await?;
+            let link = shared.parts.connect.begin(tenant.clone(), &api_key, return_to).await?;
+            info!(target: AUDIT, %tenant, %api_key, "link to connect made for an operator");
             let expires_at = rfc3339(link.expires_at);
             Ok(Json(LinkView { authorize_url: link.authorize_url, expires_at }).into_response())
         }
@@ -183,7 +185,8 @@ async fn begin_device(
 ) -> Result<Response, AdminError> {
     let whole = Arc::clone(&shared);
     let change = async move {
-        let code = shared.parts.connect.begin_device(tenant, &api_key).await?;
+        let code = shared.parts.connect.begin_device(tenant.clone(), &api_key).await?;
+        info!(target: AUDIT, %tenant, %api_key, "code to connect asked for by an operator");
         Ok(Json(CodeView {
             user_code: code.user_code,
             verification_uri: code.verification_uri,

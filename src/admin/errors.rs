@@ -12,6 +12,7 @@ use http::{HeaderValue, StatusCode};
 use tracing::{error, warn};
 
 use super::answers::ErrorBody;
+use crate::listen::Blocked;
 use crate::store::StoreError;
 use crate::tokens::{ChangeError, PutError, RefreshError};
 
@@ -29,13 +30,14 @@ pub(super) enum Kind {
     Conflict,
     PayloadTooLarge,
     UnsupportedMediaType,
+    TooManyRequests,
     StoreUnavailable,
     UpstreamUnavailable,
     Internal,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::BadRequest,
         Self::Unauthorized,
         Self::Forbidden,
@@ -44,6 +46,7 @@ impl Kind {
         Self::Conflict,
         Self::PayloadTooLarge,
         Self::UnsupportedMediaType,
+        Self::TooManyRequests,
         Self::StoreUnavailable,
         Self::UpstreamUnavailable,
         Self::Internal,
@@ -59,6 +62,7 @@ impl Kind {
             Self::Conflict => "admin.conflict",
             Self::PayloadTooLarge => "admin.payload_too_large",
             Self::UnsupportedMediaType => "admin.unsupported_media_type",
+            Self::TooManyRequests => "admin.too_many_requests",
             Self::StoreUnavailable => "admin.store_unavailable",
             Self::UpstreamUnavailable => "admin.upstream_unavailable",
             Self::Internal => "admin.internal",
@@ -75,6 +79,7 @@ impl Kind {
             Self::Conflict => StatusCode::CONFLICT,
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Self::StoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamUnavailable => StatusCode::BAD_GATEWAY,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -87,11 +92,14 @@ impl Kind {
 pub(super) struct AdminError {
     kind: Kind,
     message: String,
+    /// In seconds.
+    retry_after: Option<u64>,
 }
 
 impl AdminError {
     pub(super) fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        let retry_after = (kind == Kind::StoreUnavailable).then_some(1);
+        Self { kind, message: message.into(), retry_after }
     }
 
     pub(super) fn bad_request(message: impl Into<String>) -> Self {
@@ -100,6 +108,14 @@ impl AdminError {
 
     pub(super) fn not_found(kind_of_thing: &str, name: &impl fmt::Display) -> Self {
         Self::new(Kind::NotFound, format!("there is no {kind_of_thing} {name}"))
+    }
+
+    /// An address has shown too many wrong tokens.
+    pub(super) fn blocked(Blocked(left): Blocked) -> Self {
+        let message = "too many wrong admin tokens came from this address; wait as long as \
+                       Retry-After says";
+        let secs = left.as_secs() + u64::from(left.subsec_nanos() > 0);
+        Self { retry_after: Some(secs), ..Self::new(Kind::TooManyRequests, message) }
     }
 
     pub(super) fn nothing_here() -> Self {
@@ -127,22 +143,11 @@ impl IntoResponse for AdminError {
         let body = ErrorBody { error_key: self.kind.key(), error_message: self.message };
         let mut response = (self.kind.status(), Json(body)).into_response();
         let headers = response.headers_mut();
-        match self.kind {
-            Kind::Unauthorized => {
-                headers.insert(WWW_AUTHENTICATE, CHALLENGE);
-            }
-            Kind::StoreUnavailable => {
-                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-            }
-            Kind::BadRequest
-            | Kind::Forbidden
-            | Kind::NotFound
-            | Kind::MethodNotAllowed
-            | Kind::Conflict
-            | Kind::PayloadTooLarge
-            | Kind::UnsupportedMediaType
-            | Kind::UpstreamUnavailable
-            | Kind::Internal => {}
+        if self.kind == Kind::Unauthorized {
+            headers.insert(WWW_AUTHENTICATE, CHALLENGE);
+        }
+        if let Some(secs) = self.retry_after {
+            headers.insert(RETRY_AFTER, secs.into());
         }
         response
     }

@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 
 use super::body::Fields;
 use super::errors::{AdminError, Kind};
-use super::{Desk, Shared, answers, names};
+use super::{AUDIT, Desk, Shared, answers, names};
 use crate::engine::{ApiKeyName, NameError, TenantName, Unix};
 use crate::secret::age_file::{AgeKeyError, Recipients};
 use crate::store::Grant;
@@ -174,11 +174,17 @@ async fn seal(
     }
     for grant in &grants {
         let held = order.afterwards == Afterwards::Held;
-        info!(tenant = %grant.tenant, held, "tenant exported by an operator");
+        info!(target: AUDIT, tenant = %grant.tenant, held, "tenant exported by an operator");
     }
     let recipients = order.recipients.texts().join(" ");
     let (exported, missing) = (grants.len(), left_out.len());
-    info!(%recipients, exported, left_out = missing, "grants exported by an operator");
+    info!(
+        target: AUDIT,
+        %recipients,
+        exported,
+        left_out = missing,
+        "grants exported by an operator"
+    );
     let now = shared.parts.clock.now().unix;
     let lines = grants.into_iter().map(move |grant| line(&grant, now));
     let file = order.recipients.seal(lines).map_err(|_| AdminError::internal())?;

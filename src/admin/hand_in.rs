@@ -16,7 +16,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::document::one_of;
 use super::errors::AdminError;
 use super::tenants::forgive;
-use super::{Shared, names, page};
+use super::{AUDIT, Shared, names, page};
 use crate::store::NewGrant;
 use crate::tokens::{HandedIn, OnConflict, Terms};
 
@@ -83,7 +83,8 @@ pub(super) async fn hand_in(
         let changed = matches!(outcome, HandedIn::Created | HandedIn::Replaced) && !terms.dry_run;
         if changed {
             forgive(&shared, &tenant);
-            info!(%tenant, %api_key, change = outcome.as_str(), "tenant handed in by an operator");
+            let change = outcome.as_str();
+            info!(target: AUDIT, %tenant, %api_key, change, "tenant handed in by an operator");
         }
         let code = match outcome {
             HandedIn::Created if changed => StatusCode::CREATED,

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use utoipa::ToSchema;
 
 use super::errors::{AdminError, Kind};
-use super::{Desk, answers};
+use super::{AUDIT, Desk, answers};
 use crate::secret::KeyId;
 use crate::store::RotateError;
 
@@ -76,10 +76,11 @@ pub(super) async fn show(State(shared): Desk) -> Result<Json<KeysView>, AdminErr
 pub(super) async fn rotate(State(shared): Desk) -> Result<Json<RotationView>, AdminError> {
     let whole = shared.clone();
     let change = async move {
-        info!("an operator rotates the encryption key");
+        info!(target: AUDIT, "an operator rotates the encryption key");
         let done = shared.parts.store.rotate_key().await?;
         let given_up = texts(&done.given_up);
         info!(
+            target: AUDIT,
             key_id = %done.key_id, given_up = given_up.join(" "), sealed_anew = done.sealed_anew,
             "the encryption key was rotated; keep a copy of the key file"
         );

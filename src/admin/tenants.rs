@@ -18,12 +18,12 @@ use serde_json::Value;
 use tracing::info;
 use utoipa::ToSchema;
 
-use super::body::{Fields, Named};
+use super::body::{Fields, Named, whole};
 use super::errors::AdminError;
 use super::hand_in::{OutcomeView, TermsAsked};
 use super::health::TENANT_STATES;
 use super::page::{Page, Piece, Query};
-use super::{Desk, Shared, answers, hand_in, names};
+use super::{AUDIT, Desk, Shared, answers, hand_in, names};
 use crate::config::values;
 use crate::engine::{ApiKeyName, TenantName};
 use crate::phase::Phase;
@@ -243,7 +243,7 @@ pub(super) async fn put(
             Put::Created => (StatusCode::CREATED, "added"),
             Put::Replaced => (StatusCode::OK, "replaced"),
         };
-        info!(%tenant, %api_key, change, "tenant put by an operator");
+        info!(target: AUDIT, %tenant, %api_key, change, "tenant put by an operator");
         Ok((code, Json(joined(&shared, status).await)).into_response())
     };
     whole.change(change).await
@@ -270,7 +270,7 @@ pub(super) async fn remove(
         if !shared.parts.tokens.remove(&tenant).await? {
             return Err(AdminError::not_found("tenant", &tenant));
         }
-        info!(%tenant, "tenant removed by an operator");
+        info!(target: AUDIT, %tenant, "tenant removed by an operator");
         Ok(StatusCode::NO_CONTENT)
     };
     whole.change(change).await
@@ -300,7 +300,7 @@ pub(super) async fn refresh(
     let change = async move {
         shared.parts.tokens.refresh(&tenant).await?;
         forgive(&shared, &tenant);
-        info!(%tenant, "refresh ordered by an operator");
+        info!(target: AUDIT, %tenant, "refresh ordered by an operator");
         Ok(StatusCode::ACCEPTED)
     };
     whole.change(change).await
@@ -353,7 +353,7 @@ async fn hold(
         if !paused {
             forgive(&shared, &tenant);
         }
-        info!(%tenant, paused, "tenant held or released by an operator");
+        info!(target: AUDIT, %tenant, paused, "tenant held or released by an operator");
         Ok(StatusCode::NO_CONTENT)
     };
     whole.change(change).await
@@ -383,7 +383,7 @@ fn read_grant(tenant: TenantName, mut fields: Fields) -> Result<NewGrant, AdminE
 }
 
 fn weight(value: &Value) -> Result<u32, AdminError> {
-    let weight = value.as_u64().filter(|weight| (1..=WEIGHT_MAX).contains(weight));
+    let weight = whole(value).filter(|weight| (1..=WEIGHT_MAX).contains(weight));
     weight.and_then(|weight| u32::try_from(weight).ok()).ok_or_else(|| {
         AdminError::bad_request(format!("weight must be a whole number from 1 to {WEIGHT_MAX}"))
     })

@@ -36,6 +36,7 @@ use crate::engine::scheduler::Limits;
 use crate::engine::token::Settings as TokenSettings;
 use crate::engine::{ApiKeyName, DayReset, Guard, Reserve, TenantName, Unix};
 use crate::gate::{self, Gate};
+use crate::listen::{Logins, Peer};
 use crate::phase::{Phase, SharedPhase};
 use crate::secret::Secret;
 use crate::store::{self, MemoryStore, Store};
@@ -47,6 +48,7 @@ use crate::tokens::{
 
 /// 2026-11-24T06:00:00Z
 const START: Unix = Unix::from_secs(1_795_500_000);
+const FAILED_LOGINS: u32 = 3;
 const ADMIN_TOKEN: &str = "secret-of-the-operator";
 /// In every token that tests hand in or receive.
 const MARK: &str = "secret-of-a-tenant";
@@ -91,8 +93,8 @@ impl Bench {
                 refresh_margin: config.oauth.refresh_margin,
                 refresh_ahead: config.oauth.refresh_ahead,
                 keep_alive_after: config.oauth.keep_alive_after,
-                seed: 1,
             },
+            seed: 1,
             changes: sender,
             observer: Arc::new(NoObserver),
             tracker: tracker.clone(),
@@ -123,6 +125,7 @@ impl Bench {
             config,
             store: store.clone(),
             admin_token: admin_token.map(Secret::from),
+            logins: Logins::new(FAILED_LOGINS, clock.clone()),
             phase: phase.clone(),
             tracker,
             stopped: stopped.clone(),
@@ -137,8 +140,11 @@ impl Bench {
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {
-        let adds = request.method() == Method::POST && request.uri().path() == "/v1/clients";
         let no_body = request.method() == Method::HEAD;
+        let path = request.uri().path();
+        let is_key = path.starts_with("/v1/clients")
+            && (path.ends_with("/clients") || path.ends_with("/rotate"));
+        let gives_key = request.method() == Method::POST && is_key;
         let answer = self.router.clone().oneshot(request).await.unwrap();
         let (head, body) = answer.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
@@ -147,7 +153,7 @@ impl Bench {
         for secret in [MARK, ADMIN_TOKEN] {
             assert!(!all.contains(secret), "{secret} is in {all}");
         }
-        let shows_key = adds && head.status == StatusCode::CREATED;
+        let shows_key = gives_key && head.status.is_success();
         assert_eq!(all.contains("ctp_"), shows_key, "{all}");
         assert_eq!(head.headers["x-content-type-options"], "nosniff");
         assert_eq!(head.headers["cache-control"], "no-store");
@@ -323,6 +329,7 @@ fn config() -> Config {
             replay_buffer: 1_024,
             max_connections: 100,
             header_timeout: Duration::from_secs(10),
+            failed_logins: 30,
             drain_timeout: Duration::from_secs(30),
         },
         upstream: config::Upstream {

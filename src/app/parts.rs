@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 use tracing::{info, warn};
 
+use crate::clients::Clients;
 use crate::clock::Clock;
 use crate::config::{Config, StoreUrl};
 use crate::engine::scheduler::Limits;
@@ -24,6 +25,8 @@ use crate::tokens::KeyAuth;
 
 /// How often the store is asked whether it can be written.
 const STORE_ASKED_EVERY: Duration = Duration::from_secs(5);
+/// How often it is written down when clients last called.
+const CLIENT_USE_EVERY: Duration = Duration::from_secs(60);
 
 pub(super) fn limits(config: &Config) -> Vec<(ApiKeyName, Limits)> {
     let limits = |key: &crate::config::ApiKey| Limits {
@@ -55,7 +58,6 @@ pub(super) fn token_settings(config: &Config) -> token::Settings {
         refresh_margin: config.oauth.refresh_margin,
         refresh_ahead: config.oauth.refresh_ahead,
         keep_alive_after: config.oauth.keep_alive_after,
-        seed: seed(),
     }
 }
 
@@ -85,6 +87,7 @@ pub(super) fn fixed_differences(before: &Config, after: &Config) -> Vec<&'static
         ("server.admin_listen", a.server.admin_listen != b.server.admin_listen),
         ("server.max_connections", a.server.max_connections != b.server.max_connections),
         ("server.header_timeout", a.server.header_timeout != b.server.header_timeout),
+        ("server.failed_logins", a.server.failed_logins != b.server.failed_logins),
         ("upstream.url", a.upstream.url != b.upstream.url),
         ("upstream.connect_timeout", a.upstream.connect_timeout != b.upstream.connect_timeout),
         ("upstream.ca_file", a.upstream.ca_file != b.upstream.ca_file),
@@ -104,6 +107,7 @@ pub(super) fn with_fixed_of(before: &Config, mut after: Config) -> Config {
     after.server.admin_listen = before.server.admin_listen;
     after.server.max_connections = before.server.max_connections;
     after.server.header_timeout = before.server.header_timeout;
+    after.server.failed_logins = before.server.failed_logins;
     after.upstream.url = before.upstream.url.clone();
     after.upstream.connect_timeout = before.upstream.connect_timeout;
     after.upstream.ca_file.clone_from(&before.upstream.ca_file);
@@ -154,6 +158,25 @@ pub(super) fn watch_store(
             }
             let up = store.ping().await.is_ok() && !failing.load(Ordering::Relaxed);
             phase.set(if up { Phase::Ready } else { Phase::StoreDown });
+        }
+    });
+}
+
+/// Keeps what the store knows of the clients' last calls true to a minute.
+pub(super) fn record_client_use(
+    clients: &Clients,
+    clock: &Clock,
+    tracker: &TaskTracker,
+    stopped: &CancellationToken,
+) {
+    let (clients, clock, stopped) = (clients.clone(), clock.clone(), stopped.clone());
+    tracker.spawn(async move {
+        loop {
+            let next = clock.now().mono.plus(CLIENT_USE_EVERY);
+            tokio::select! {
+                () = clock.sleep_until(next) => clients.record_use().await,
+                () = stopped.cancelled() => return,
+            }
         }
     });
 }

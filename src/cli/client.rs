@@ -1,5 +1,7 @@
 //! `client`: the programs that may call a running proxy.
 
+use std::time::Duration;
+
 use http::Method;
 use serde_json::{Value, json};
 
@@ -7,6 +9,7 @@ use super::admin_client::{AdminArgs, AdminClient};
 use super::status::cell;
 use super::table::table;
 use super::{Console, OK};
+use crate::config::values;
 use crate::engine::{ClientName, TenantName};
 
 /// What to do with clients.
@@ -14,6 +17,8 @@ use crate::engine::{ClientName, TenantName};
 pub enum ClientCommand {
     /// Add a client and print its key, which is shown this once
     Add(AddArgs),
+    /// Make a new key for a client and print it; the old one works a while longer
+    Rotate(RotateArgs),
     /// List clients
     List(AdminArgs),
     /// Remove a client; its key stops working
@@ -32,6 +37,25 @@ pub struct AddArgs {
     /// It may act for every tenant, also those that are added later
     #[arg(long)]
     pub all_tenants: bool,
+    /// The key stops working after so long, such as 90d; never when not given
+    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    pub expires_in: Option<Duration>,
+    /// Where to ask.
+    #[command(flatten)]
+    pub admin: AdminArgs,
+}
+
+/// The flags of `client rotate`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RotateArgs {
+    /// The client's name
+    pub client: ClientName,
+    /// How long the old key works beside the new one, such as 10m; 0s ends it at once
+    #[arg(long, value_name = "DURATION", default_value = "1d", value_parser = values::duration)]
+    pub overlap: Duration,
+    /// The new key stops working after so long, such as 90d; never when not given
+    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    pub expires_in: Option<Duration>,
     /// Where to ask.
     #[command(flatten)]
     pub admin: AdminArgs,
@@ -54,6 +78,7 @@ pub struct RemoveArgs {
 pub async fn run(command: &ClientCommand, console: &mut Console<'_>) -> anyhow::Result<u8> {
     match command {
         ClientCommand::Add(args) => add(args, console).await,
+        ClientCommand::Rotate(args) => rotate(args, console).await,
         ClientCommand::List(args) => list(args, console).await,
         ClientCommand::Remove(args) => remove(args, console).await,
     }
@@ -65,9 +90,33 @@ async fn add(args: &AddArgs, console: &mut Console<'_>) -> anyhow::Result<u8> {
     } else {
         args.tenants.iter().map(TenantName::as_str).collect()
     };
-    let body = json!({ "name": args.client.as_str(), "tenants": tenants });
+    let mut body = json!({ "name": args.client.as_str(), "tenants": tenants });
+    end_in(&mut body, args.expires_in);
     let client = AdminClient::new(&args.admin, console)?;
     let (_, answer) = client.call(Method::POST, "/v1/clients", Some(&body)).await?;
+    show_key(&answer, console)
+}
+
+async fn rotate(args: &RotateArgs, console: &mut Console<'_>) -> anyhow::Result<u8> {
+    let mut body = json!({ "overlap": args.overlap.as_secs() });
+    end_in(&mut body, args.expires_in);
+    let client = AdminClient::new(&args.admin, console)?;
+    let path = format!("/v1/clients/{}/rotate", args.client);
+    let (_, answer) = client.call(Method::POST, &path, Some(&body)).await?;
+    match answer["previous_key_until"].as_str() {
+        Some(until) => console.remark(&format!("the old key works until {until}")),
+        None => console.remark("the old key does not work any more"),
+    }
+    show_key(&answer, console)
+}
+
+fn end_in(body: &mut Value, life: Option<Duration>) {
+    if let Some(life) = life {
+        body["expires_in"] = life.as_secs().into();
+    }
+}
+
+fn show_key(answer: &Value, console: &mut Console<'_>) -> anyhow::Result<u8> {
     let key = answer["key"].as_str();
     let key = key.ok_or_else(|| anyhow::anyhow!("the proxy's answer holds no key"))?;
     console.remark("the key is shown this once:");
@@ -80,10 +129,13 @@ async fn list(args: &AdminArgs, console: &mut Console<'_>) -> anyhow::Result<u8>
     let rows: Vec<Vec<String>> = clients
         .iter()
         .map(|client| {
-            vec![cell(&client["name"]), tenants(&client["tenants"]), cell(&client["created_at"])]
+            let tenants = tenants(&client["tenants"]);
+            let times = ["created_at", "expires_at", "last_used_at"].map(|at| cell(&client[at]));
+            [cell(&client["name"]), tenants].into_iter().chain(times).collect()
         })
         .collect();
-    console.print(&table(&["CLIENT", "TENANTS", "CREATED AT"], &rows))?;
+    console
+        .print(&table(&["CLIENT", "TENANTS", "CREATED AT", "EXPIRES AT", "LAST USED AT"], &rows))?;
     Ok(OK)
 }
 

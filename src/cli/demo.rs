@@ -86,7 +86,7 @@ impl Stage {
             connect(&app, &sandbox, appetite.tenant, place == 0).await?;
         }
         let name = ClientName::new("demo").expect("the constant is a name");
-        let key = app.clients().add(name, TenantScope::All).await?;
+        let (key, _) = app.clients().add(name, TenantScope::All, None).await?;
         let welcome = Welcome {
             data: format!("http://{}", app.data_address()),
             admin: format!("http://{}", app.admin_address()),

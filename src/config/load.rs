@@ -191,6 +191,7 @@ fn server(reader: &mut Reader<'_>) -> Server {
         ),
         max_connections: reader.count(&settings::MAX_CONNECTIONS),
         header_timeout: reader.span(&settings::HEADER_TIMEOUT),
+        failed_logins: u32::try_from(reader.number(&settings::FAILED_LOGINS)).unwrap_or(u32::MAX),
         drain_timeout: reader.span(&settings::DRAIN_TIMEOUT),
     }
 }

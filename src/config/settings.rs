@@ -210,6 +210,10 @@ settings! {
     HEADER_TIMEOUT = "header-timeout", Some("server.header_timeout"),
         Some("60s"), Kind::Duration(1, HOUR),
         "Longest time that a connection may go without a whole request head";
+    FAILED_LOGINS = "failed-logins", Some("server.failed_logins"),
+        Some("30"), Kind::Count(0, COUNT_MAX),
+        "Wrong keys or admin tokens that an address may show before it must wait; one is forgiven \
+         each 6 s; 0 is no limit";
     DRAIN_TIMEOUT = "drain-timeout", Some("server.drain_timeout"),
         Some("30s"), Kind::Duration(0, HOUR),
         "Longest time that a stop takes";

@@ -82,9 +82,10 @@ pub struct TokenKeeper {
 }
 
 impl TokenKeeper {
-    /// A keeper without API keys and tenants.
+    /// A keeper without API keys and tenants. `seed`, any number, spreads repeats and tenants' own
+    /// moments.
     #[must_use]
-    pub fn new(settings: Settings, now: Now) -> Self {
+    pub fn new(settings: Settings, seed: u64, now: Now) -> Self {
         Self {
             settings,
             tenants: BTreeMap::new(),
@@ -97,13 +98,13 @@ impl TokenKeeper {
             last: now,
             touched: now,
             draining: false,
-            chance: Chance::new(settings.seed),
+            chance: Chance::new(seed),
         }
     }
 
-    /// Changes all settings but the seed.
+    /// Changes the settings.
     pub fn set_times(&mut self, settings: Settings, now: Now) {
-        self.settings = Settings { seed: self.settings.seed, ..settings };
+        self.settings = settings;
         for tenant in self.tenants.values_mut() {
             tenant.set_times(&self.settings);
         }
@@ -308,8 +309,8 @@ impl TokenKeeper {
         (tenant.serving == Serving::Received).then(|| tenant.version.saturating_add(1))
     }
 
-    /// Whether a refresh is under way or due; one that is made ahead while the token serves does
-    /// not count.
+    /// Whether a refresh is under way or due; one that is due only ahead of need, while the token
+    /// serves, does not count.
     #[must_use]
     pub fn is_refreshing(&self, name: &TenantName, now: Now) -> bool {
         let Some(tenant) = self.tenants.get(name) else { return false };

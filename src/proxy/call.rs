@@ -83,7 +83,7 @@ pub(super) async fn serve(
 ) -> Result<Response<AnswerBody>, Rejection> {
     let settings = proxy.settings.load_full();
     let target = Target::of(request)?;
-    let caller = identify::identify(proxy, &settings, request.headers(), target.tenant)?;
+    let caller = identify::identify(proxy, &settings, request, target.tenant)?;
     record.is_from(&caller);
     if proxy.phase.get() == Phase::Draining {
         return Err(stopping());

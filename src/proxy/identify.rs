@@ -3,6 +3,8 @@
 //! A client key says who calls and for whom it may; path, header or the client's only tenant say
 //! for whom it does. Nothing here waits or touches the body.
 
+use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +18,7 @@ use super::{Inner, Settings};
 use crate::engine::scheduler::Arrival;
 use crate::engine::{Class, TenantName};
 use crate::gate::{KeyGate, Ticket};
-use crate::listen::origin;
+use crate::listen::{Blocked, Peer, origin};
 use crate::rejection::{Reason, Rejection};
 use crate::secret::ClientKey;
 use crate::store::{Client, TenantScope};
@@ -44,12 +46,13 @@ impl Caller {
 }
 
 /// Finds the caller and the tenant.
-pub(super) fn identify(
+pub(super) fn identify<B>(
     proxy: &Inner,
     settings: &Settings,
-    headers: &HeaderMap,
+    request: &Request<B>,
     in_path: Option<TenantName>,
 ) -> Result<Caller, Rejection> {
+    let headers = request.headers();
     let bearer = bearer(headers)?;
     let own = OwnToken::read(settings, bearer);
     let bearer = bearer.filter(|_| own.is_none());
@@ -58,9 +61,7 @@ pub(super) fn identify(
         None => bearer.filter(|_| !settings.allow_anonymous || bearer.is_some_and(is_key)),
     };
     let client = match presented {
-        Some(key) => Some(proxy.clients.holder(key).ok_or_else(|| {
-            unauthenticated("the client key is not one that this proxy has given out")
-        })?),
+        Some(key) => Some(holder(proxy, key, Peer::of(request))?),
         None if settings.allow_anonymous => None,
         None if own.is_some() => {
             return Err(unauthenticated("an access token is no client key, and none was sent"));
@@ -80,6 +81,19 @@ pub(super) fn identify(
     let tenant = chosen(proxy, client.as_deref(), in_path, in_header, in_bearer)?;
     let key = home(proxy, client.as_deref(), &tenant)?;
     Ok(Caller { client, tenant, key, own: None })
+}
+
+/// The client that holds `key`. A key that is right always is: nobody guesses 256 bits of chance,
+/// and one broken program behind an address must not lock the others out.
+fn holder(proxy: &Inner, key: &str, peer: IpAddr) -> Result<Arc<Client>, Rejection> {
+    proxy.clients.holder(key).map_err(|refused| match proxy.logins.failed(peer) {
+        Ok(()) => unauthenticated(refused),
+        Err(Blocked(left)) => Rejection::new(
+            Reason::LoginsLimited,
+            format!("{refused}, and too many such keys came from this address; stop sending it"),
+        )
+        .retry_after(left),
+    })
 }
 
 /// A caller that brings an access token of its own.
@@ -274,7 +288,7 @@ fn bad(message: impl Into<String>) -> Rejection {
     Rejection::new(Reason::BadRequest, message)
 }
 
-fn unauthenticated(what: &str) -> Rejection {
+fn unauthenticated(what: impl fmt::Display) -> Rejection {
     Rejection::new(
         Reason::ClientUnauthenticated,
         format!("{what}; send one as Authorization: Bearer ctp_… or in Ctct-Proxy-Key"),

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 
 use super::{
-    Authorization, Client, DayCount, Grant, KeyRotation, NewGrant, OpenRefresh, Put, RotateError,
-    Store, StoreError, Tokens,
+    Authorization, Client, ClientKeys, DayCount, Grant, KeyRotation, NewGrant, OpenRefresh, Put,
+    RotateError, Store, StoreError, Tokens,
 };
 use crate::clock::Clock;
 use crate::engine::{ApiKeyName, ClientName, Day, Mono, TenantName, Unix};
@@ -174,6 +174,18 @@ impl Store for Measured {
 
     async fn add_client(&self, client: Client) -> Result<(), StoreError> {
         measured!(self, add_client(client))
+    }
+
+    async fn change_client_keys(
+        &self,
+        name: &ClientName,
+        keys: ClientKeys,
+    ) -> Result<bool, StoreError> {
+        measured!(self, change_client_keys(name, keys))
+    }
+
+    async fn record_client_use(&self, used: &[(ClientName, Unix)]) -> Result<(), StoreError> {
+        measured!(self, record_client_use(used))
     }
 
     async fn remove_client(&self, name: &ClientName) -> Result<bool, StoreError> {

@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use crate::engine::{ApiKeyName, ClientName, Day, TenantName, Unix};
 use crate::secret::{StateDigest, TokenDigest};
 use crate::store::{
-    AUTHORIZATIONS_KEPT, AUTHORIZATIONS_KEPT_PER_TENANT, Authorization, Client, DAYS_KEPT,
-    DayCount, Grant, GrantState, NewGrant, OpenRefresh, Put, Store, StoreError, Tokens,
+    AUTHORIZATIONS_KEPT, AUTHORIZATIONS_KEPT_PER_TENANT, Authorization, Client, ClientKeys,
+    DAYS_KEPT, DayCount, Grant, GrantState, NewGrant, OpenRefresh, Put, Store, StoreError, Tokens,
     is_followed,
 };
 
@@ -243,14 +243,38 @@ impl Store for MemoryStore {
     async fn add_client(&self, client: Client) -> Result<(), StoreError> {
         let mut state = self.state("add a client")?;
         match state.clients.get(&client.name) {
-            Some(there) if there.key == client.key => return Ok(()),
+            Some(there) if there.keys.current == client.keys.current => return Ok(()),
             Some(_) => return Err(StoreError::client_exists(&client.name)),
             None => {}
         }
-        if state.clients.values().any(|there| there.key == client.key) {
+        if state.clients.values().any(|there| there.keys.current == client.keys.current) {
             return Err(StoreError::client_key_exists());
         }
         state.clients.insert(client.name.clone(), client);
+        Ok(())
+    }
+
+    async fn change_client_keys(
+        &self,
+        name: &ClientName,
+        keys: ClientKeys,
+    ) -> Result<bool, StoreError> {
+        let mut state = self.state("change a client's keys")?;
+        let holds = |there: &Client| there.name != *name && there.keys.current == keys.current;
+        if state.clients.values().any(holds) {
+            return Err(StoreError::client_key_exists());
+        }
+        let client = state.clients.get_mut(name);
+        Ok(client.map(|client| client.keys = keys).is_some())
+    }
+
+    async fn record_client_use(&self, used: &[(ClientName, Unix)]) -> Result<(), StoreError> {
+        let mut state = self.state("record the use of clients")?;
+        for (name, at) in used {
+            if let Some(client) = state.clients.get_mut(name) {
+                client.last_used_at = client.last_used_at.max(Some(*at));
+            }
+        }
         Ok(())
     }
 

@@ -32,8 +32,8 @@ use crate::secret::{KeyId, KeyRing, StateDigest};
 use crate::store::journal::Journal;
 use crate::store::sealed::SealedTokens;
 use crate::store::{
-    Authorization, Client, DayCount, Grant, KeyRotation, NewGrant, OpenRefresh, Put, RotateError,
-    Store, StoreError, TenantScope, Tokens,
+    Authorization, Client, ClientKeys, DayCount, Grant, KeyRotation, NewGrant, OpenRefresh, Put,
+    RotateError, Store, StoreError, TenantScope, Tokens,
 };
 
 pub use key_file::{KeySource, keys_for};
@@ -248,6 +248,26 @@ impl Store for SqliteStore {
         };
         let kind = Kind::Write(tenants * CLIENT_TENANT_LEN);
         self.jobs.run("add a client", kind, move |db| clients::add(db, &client)).await
+    }
+
+    async fn change_client_keys(
+        &self,
+        name: &ClientName,
+        keys: ClientKeys,
+    ) -> Result<bool, StoreError> {
+        let name = name.clone();
+        let work = move |db: &_| clients::change_keys(db, &name, &keys);
+        self.jobs.run("change a client's keys", SMALL, work).await
+    }
+
+    async fn record_client_use(&self, used: &[(ClientName, Unix)]) -> Result<(), StoreError> {
+        for part in used.chunks(USES_AT_ONCE) {
+            let part = part.to_vec();
+            let kind = Kind::Write(part.len() as u64 * USE_LEN);
+            let work = move |db: &_| clients::record_use(db, &part);
+            self.jobs.run("record the use of clients", kind, work).await?;
+        }
+        Ok(())
     }
 
     async fn remove_client(&self, name: &ClientName) -> Result<bool, StoreError> {

@@ -121,6 +121,12 @@ pub enum Event {
         #[serde(serialize_with = "text")]
         name: ClientName,
     },
+    /// A client has a new key.
+    ClientKeyRotated {
+        /// The client.
+        #[serde(serialize_with = "text")]
+        name: ClientName,
+    },
     /// A client may not call any more.
     ClientRemoved {
         /// The client.

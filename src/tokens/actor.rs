@@ -84,7 +84,7 @@ impl Actor {
         let now = parts.clock.now();
         let (sender, results) = mpsc::unbounded_channel();
         let mut actor = Self {
-            keeper: TokenKeeper::new(parts.settings, now),
+            keeper: TokenKeeper::new(parts.settings, parts.seed, now),
             records: BTreeMap::new(),
             keys: BTreeMap::new(),
             desk: Desk::default(),

@@ -59,7 +59,6 @@ fn settings() -> Settings {
         refresh_margin: secs(300),
         refresh_ahead: Duration::ZERO,
         keep_alive_after: Duration::ZERO,
-        seed: 1,
     }
 }
 
@@ -117,6 +116,7 @@ impl House {
             exchange: Arc::clone(&upstream) as Arc<dyn TokenEndpoint>,
             keys: vec![(key(), auth())],
             settings: settings(),
+            seed: 1,
             changes: sender,
             observer: Arc::clone(&observer) as Arc<dyn Observer>,
             tracker: tracker.clone(),

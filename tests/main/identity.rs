@@ -37,6 +37,41 @@ async fn a_tenant_is_named_by_path_by_header_or_by_being_the_only_one() {
 }
 
 #[tokio::test]
+async fn an_address_that_shows_too_many_wrong_keys_is_told_to_wait_and_good_keys_are_served() {
+    let rig = Rig::build().set(&settings::FAILED_LOGINS, "3").start().await;
+    let wrong = format!("ctp_{}", "A".repeat(43));
+    let get = |key: &str| Call::get(rig.url("/t/t0/v3/contacts")).bearer(key);
+    for _ in 0..3 {
+        rig.http.send(get(&wrong)).await.expect_refusal(401, "client_unauthenticated");
+    }
+    let refused = rig.http.send(get(&wrong)).await.expect_refusal(429, "logins_limited");
+    let wait = refused.retry_after().expect("it says when");
+    assert!((1..=6).contains(&wait), "{wait}");
+    rig.http.send(Call::get(rig.url(PATH))).await.expect_refusal(401, "client_unauthenticated");
+    rig.http.send(get(&rig.key)).await.expect(200);
+    assert_eq!(judge::api_calls(&rig.sandbox).len(), 1);
+}
+
+#[tokio::test]
+async fn a_client_changes_its_key_without_a_gap() {
+    let rig = Rig::start().await;
+    let old = rig.client("crm", &["t0"]).await;
+    let get = |key: &str| Call::get(rig.url(PATH)).bearer(key);
+    let rotate = Call::new(Method::POST, rig.admin_url("/v1/clients/crm/rotate"));
+    let answer = rig.http.send(rotate.json(&json!({ "overlap": 1_000 }))).await.expect(200);
+    let new = answer.json()["key"].as_str().expect("a key").to_owned();
+    rig.http.send(get(&old)).await.expect(200);
+    rig.http.send(get(&new)).await.expect(200);
+    let rotate = Call::new(Method::POST, rig.admin_url("/v1/clients/crm/rotate"));
+    rig.http.send(rotate.json(&json!({ "overlap": 0 }))).await.expect(200);
+    rig.http.send(get(&new)).await.expect_refusal(401, "client_unauthenticated");
+    rig.http.send(get(&old)).await.expect_refusal(401, "client_unauthenticated");
+    let clients = rig.admin(Method::GET, "/v1/clients").await.json();
+    let crm = clients["items"].as_array().expect("items").iter().find(|c| c["name"] == "crm");
+    assert!(crm.expect("listed")["last_used_at"].is_string());
+}
+
+#[tokio::test]
 async fn callers_without_a_good_key_and_for_other_tenants_are_refused_unasked() {
     let rig = Rig::build().tenants(3).start().await;
     let some = rig.client("some", &["t0", "t1"]).await;

@@ -69,6 +69,8 @@ fn program(sandbox: &Sandbox) -> Program {
         .without("client-id")
         .flag("config", config.to_str().unwrap())
         .flag("admin-token-file", token.to_str().unwrap())
+        // it shows a wrong token to each path
+        .flag("failed-logins", "0")
         .flag("device-authorize-url", sandbox.device_authorize_url())
 }
 

@@ -7,11 +7,8 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use ctct_proxy::engine::{ClientName, Day};
-use ctct_proxy::secret::ClientKey;
-use ctct_proxy::store::{
-    Client, DayCount, GrantState, Put, Store, StoreError, TenantScope, Tokens,
-};
+use ctct_proxy::engine::Day;
+use ctct_proxy::store::{DayCount, GrantState, Put, Store, StoreError, Tokens};
 
 use crate::support::{api_key, new_grant, secs, tenant, tokens};
 
@@ -314,32 +311,6 @@ pub(crate) async fn paused_api_keys_are_remembered(store: Any) {
         store.pause_api_key(name, paused).await.expect("paused or not");
     }
     assert_eq!(store.paused_api_keys().await.expect("read"), BTreeSet::from([two]));
-}
-
-pub(crate) async fn clients_are_unique_by_name_and_key(store: Any) {
-    let client = |name: &str, tenants| Client {
-        name: ClientName::new(name).expect("a valid name"),
-        key: ClientKey::generate().digest(),
-        tenants,
-        created_at: secs(7),
-    };
-    let some = TenantScope::Some(BTreeSet::from([tenant("acme"), tenant("bolt")]));
-    let (crm, shop) = (client("crm", some.clone()), client("shop", TenantScope::All));
-    store.add_client(shop.clone()).await.expect("added");
-    store.add_client(crm.clone()).await.expect("added");
-    store.add_client(crm.clone()).await.expect("a repeat is ok");
-    let same_name = store.add_client(client("crm", TenantScope::All)).await;
-    assert!(matches!(same_name, Err(StoreError::Exists { .. })), "{same_name:?}");
-    let same_key = Client { key: crm.key, ..client("till", TenantScope::All) };
-    let same_key = store.add_client(same_key).await;
-    assert!(matches!(same_key, Err(StoreError::Exists { .. })), "{same_key:?}");
-    let clients = store.clients().await.expect("read");
-    let read: Vec<_> = clients.iter().map(|c| (c.name.as_str(), c.key, &c.tenants)).collect();
-    assert_eq!(read, [("crm", crm.key, &some), ("shop", shop.key, &TenantScope::All)]);
-    assert_eq!(clients[0].created_at, secs(7));
-    assert!(store.remove_client(&crm.name).await.expect("removed"));
-    assert!(!store.remove_client(&crm.name).await.expect("nothing left to remove"));
-    store.add_client(crm).await.expect("its name and key are free again");
 }
 
 pub(crate) async fn a_dropped_call_harms_nobody(store: Any) {

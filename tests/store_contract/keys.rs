@@ -204,6 +204,10 @@ async fn a_database_of_the_first_schema_is_brought_up_to_date() {
     fill(&*store).await;
     store.close().await.expect("closes");
     let back = "ALTER TABLE tokens DROP COLUMN handed_in; DROP TABLE authorizations;
+        ALTER TABLE clients DROP COLUMN expires_at;
+        ALTER TABLE clients DROP COLUMN previous_digest;
+        ALTER TABLE clients DROP COLUMN previous_until;
+        ALTER TABLE clients DROP COLUMN last_used_at;
         PRAGMA user_version = 1";
     Connection::open(place.db()).expect("opens").execute_batch(back).expect("changed");
     let store = place.open();

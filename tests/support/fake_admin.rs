@@ -105,6 +105,9 @@ fn route(method: &Method, path: &str, query: Option<&str>, body: &Value) -> (Sta
         ("POST", "/v1/clients") => {
             (StatusCode::CREATED, json!({"name": body["name"], "key": "ctp_key"}))
         }
+        ("POST", "/v1/clients/app/rotate") => {
+            (StatusCode::OK, json!({"name": "app", "key": "ctp_key", "previous_key_until": null}))
+        }
         ("GET", "/v1/clients") => {
             let app = json!({"name": "app", "tenants": ["acme", "zeta"]});
             let items = json!([app, {"name": "all", "tenants": "*"}]);

@@ -7,7 +7,7 @@ use axum::routing::get;
 use super::*;
 
 /// Each route, with a method that it has.
-const ROUTES: [(&str, &str); 20] = [
+const ROUTES: [(&str, &str); 24] = [
     ("GET", "/v1/api-keys"),
     ("GET", "/v1/api-keys/main"),
     ("POST", "/v1/api-keys/main/pause"),
@@ -24,6 +24,10 @@ const ROUTES: [(&str, &str); 20] = [
     ("GET", "/v1/clients"),
     ("POST", "/v1/clients"),
     ("DELETE", "/v1/clients/crm"),
+    ("POST", "/v1/clients/crm/rotate"),
+    ("POST", "/v1/export"),
+    ("GET", "/v1/key"),
+    ("POST", "/v1/key/rotate"),
     ("GET", "/v1/events"),
     ("GET", "/openapi.json"),
     ("GET", "/v1/nothing"),
@@ -68,12 +72,38 @@ async fn only_the_whole_token_alone_is_the_token() {
         (ADMIN_TOKEN, 401),
         (&format!("Basic {ADMIN_TOKEN}"), 401),
     ] {
+        tokio::time::sleep(Duration::from_secs(60)).await;
         // With a token the name of the host does not matter.
         let headers = [("authorization", value), ("host", "proxy.example")];
         assert_eq!(bench.with("GET", "/v1/clients", &headers).await.status, status, "{value}");
     }
     let twice = [("authorization", good.as_str()), ("authorization", "Bearer other")];
     assert_eq!(bench.with("GET", "/v1/clients", &twice).await.status, 401);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_shows_wrong_tokens_must_wait() {
+    let bench = Bench::with_token(Some(ADMIN_TOKEN)).await;
+    let good = format!("Bearer {ADMIN_TOKEN}");
+    let ask = async |from: &str, authorization: &str| {
+        let request = request("GET", "/v1/clients").header("authorization", authorization);
+        let mut request = request.body(Body::empty()).unwrap();
+        request.extensions_mut().insert(Peer(from.parse().unwrap()));
+        bench.send(request).await
+    };
+    for _ in 0..FAILED_LOGINS {
+        assert_eq!(ask("192.0.2.1", "Bearer wrong").await.status, 401);
+    }
+    assert_eq!(ask("192.0.2.1", &good).await.status, 200, "not too often yet");
+    ask("192.0.2.1", "Bearer wrong").await.assert_error(429, "admin.too_many_requests", "wait");
+    let answer = ask("192.0.2.1", &good).await;
+    answer.assert_error(429, "admin.too_many_requests", "Retry-After");
+    assert_eq!(answer.headers["retry-after"], "6");
+    assert_eq!(ask("192.0.2.2", &good).await.status, 200, "another address");
+    let monitor = request("GET", "/livez").body(Body::empty()).unwrap();
+    assert_eq!(bench.send(monitor).await.status, 200);
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(ask("192.0.2.1", &good).await.status, 200);
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::*;
 
 /// What can be asked, as it was promised.
-const CALLS: [&str; 25] = [
+const CALLS: [&str; 26] = [
     "GET /livez",
     "GET /metrics",
     "GET /oauth/callback",
@@ -18,6 +18,7 @@ const CALLS: [&str; 25] = [
     "GET /v1/clients",
     "POST /v1/clients",
     "DELETE /v1/clients/{name}",
+    "POST /v1/clients/{name}/rotate",
     "GET /v1/events",
     "POST /v1/export",
     "GET /v1/key",
@@ -207,5 +208,5 @@ async fn a_query_and_a_body_have_no_other_fields_than_the_document_says() {
         );
         bodies += 1;
     }
-    assert_eq!(bodies, 4);
+    assert_eq!(bodies, 5);
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
 use super::properties::eager;
-use super::tests::{at, key, secs, tenant};
+use super::tests::{SEED, at, key, secs, tenant};
 use super::*;
 
 const TENANTS: usize = 3;
@@ -86,7 +86,7 @@ impl World {
         let now = at(Duration::ZERO);
         let row = Row { version: 1, tokens: None, begun: false, dead: false, journal: None };
         let mut world = Self {
-            keeper: TokenKeeper::new(eager(), now),
+            keeper: TokenKeeper::new(eager(), SEED, now),
             now,
             rows: (0..TENANTS).map(|n| (tenant(n), row.clone())).collect(),
             good: (0..TENANTS).map(|n| (tenant(n), 0)).collect(),
@@ -103,7 +103,7 @@ impl World {
 
     /// A process starts on what is durable.
     fn start(&mut self) {
-        self.keeper = TokenKeeper::new(eager(), self.now);
+        self.keeper = TokenKeeper::new(eager(), SEED, self.now);
         self.keeper.put_key(&key(), self.now);
         self.orders.clear();
         self.pending.clear();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_oneof, proptest};
 
-use super::tests::{at, key, secs, settings, tenant};
+use super::tests::{SEED, at, key, secs, settings, tenant};
 use super::*;
 
 const TENANTS: usize = 5;
@@ -83,7 +83,7 @@ impl World {
         let row = Row { version: 1, expires_at: None, begun: false, dead: false };
         let rows = (0..TENANTS).map(|n| (tenant(n), row.clone())).collect();
         let mut world = Self {
-            keeper: TokenKeeper::new(eager(), now),
+            keeper: TokenKeeper::new(eager(), SEED, now),
             now,
             rows,
             pending: Vec::new(),
@@ -103,7 +103,7 @@ impl World {
 
     /// A process starts on what the store holds.
     fn start(&mut self) {
-        self.keeper = TokenKeeper::new(eager(), self.now);
+        self.keeper = TokenKeeper::new(eager(), SEED, self.now);
         self.keeper.put_key(&key(), self.now);
         self.pending.clear();
         self.in_flight = None;

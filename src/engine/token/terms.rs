@@ -22,8 +22,6 @@ pub struct Settings {
     pub refresh_ahead: Duration,
     /// Refresh tokens that were not used for so long are used; zero is never.
     pub keep_alive_after: Duration,
-    /// Spreads repeats; any number.
-    pub seed: u64,
 }
 
 /// What is known of a tenant's grant, as a store or an operator gives it.

@@ -7,6 +7,7 @@ use super::*;
 mod ahead;
 mod errands;
 mod failures;
+mod held;
 mod lanes;
 
 pub(super) const START: u64 = 1_800_000_000;
@@ -24,13 +25,15 @@ pub(super) fn key() -> ApiKeyName {
     ApiKeyName::new("key").unwrap()
 }
 
+/// Any number.
+pub(super) const SEED: u64 = 7;
+
 pub(super) fn settings() -> Settings {
     Settings {
         refresh_interval: secs(1),
         refresh_margin: secs(300),
         refresh_ahead: Duration::ZERO,
         keep_alive_after: Duration::ZERO,
-        seed: 7,
     }
 }
 
@@ -49,7 +52,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let now = at(Duration::ZERO);
-        let mut keeper = TokenKeeper::new(settings(), now);
+        let mut keeper = TokenKeeper::new(settings(), SEED, now);
         keeper.put_key(&key(), now);
         Self { keeper, now, changes: Vec::new(), alarms: Vec::new() }
     }

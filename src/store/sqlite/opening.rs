@@ -28,6 +28,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../sqlite_1.sql"),
     include_str!("../sqlite_authorizations.sql"),
     include_str!("../sqlite_handed_in.sql"),
+    include_str!("../sqlite_client_keys.sql"),
 ];
 /// How long a process that is just ending may still hold the lock.
 const LOCK_WAIT: Duration = Duration::from_secs(1);

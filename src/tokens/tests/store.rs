@@ -299,6 +299,18 @@ impl Store for FakeStore {
         Ok(())
     }
 
+    async fn change_client_keys(
+        &self,
+        _: &ClientName,
+        _: crate::store::ClientKeys,
+    ) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    async fn record_client_use(&self, _: &[(ClientName, Unix)]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     async fn remove_client(&self, _: &ClientName) -> Result<bool, StoreError> {
         Ok(false)
     }

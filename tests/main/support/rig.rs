@@ -150,7 +150,8 @@ impl Rig {
 
 async fn add_client(app: &App, name: &str, tenants: TenantScope) -> String {
     let name = ClientName::new(name).expect("a client's name");
-    app.clients().add(name, tenants).await.expect("added").expose().to_owned()
+    let (key, _) = app.clients().add(name, tenants, None).await.expect("added");
+    key.expose().to_owned()
 }
 
 async fn put(app: &App, api_key: &str, tenant: &str, grant: IssuedGrant) {

@@ -22,7 +22,7 @@ impl Fleet {
     fn new(refresh_ahead: Duration, keep_alive_after: Duration) -> Self {
         let now = at(Duration::ZERO);
         let settings = Settings { refresh_ahead, keep_alive_after, ..settings() };
-        let mut keeper = TokenKeeper::new(settings, now);
+        let mut keeper = TokenKeeper::new(settings, SEED, now);
         keeper.put_key(&key(), now);
         Self { keeper, now, answer_at: None, refreshed: Vec::new(), alarms: Vec::new() }
     }
@@ -359,4 +359,17 @@ fn received_tokens_serve_while_the_store_fails_and_a_start_stores_them_first() {
     assert!(next.is_ready(0));
     next.pass(secs(100));
     assert_eq!(next.orders(), [], "no request was needed");
+}
+
+#[test]
+fn a_new_grant_that_waits_in_the_idle_lane_counts_as_refreshing_until_it_has_a_token() {
+    let mut fleet = Fleet::new(hours(2), Duration::ZERO);
+    let refreshing =
+        |fleet: &Fleet| [0, 1].map(|n| fleet.keeper.is_refreshing(&tenant(n), fleet.now));
+    fleet.put(0, false);
+    fleet.put(1, false);
+    assert_eq!(refreshing(&fleet), [true, true], "new grants without an access token");
+    fleet.pass(secs(60));
+    assert_eq!(fleet.refreshed.len(), 2);
+    assert_eq!(refreshing(&fleet), [false, false]);
 }
