@@ -39,9 +39,9 @@ Times are RFC 3339 in UTC. Lists come in pieces, in the order of names: `next_cu
 is `cursor` of the next request, and null at the end. Every error is an `Error`; its message says \
 what to do and never repeats a value that was sent.
 
-With a token configured, every path but those without `security` wants it. Without one the listener \
-is on loopback, asks for none, and answers only to names of this machine in `Host`. A path that is \
-not in this document answers 404, a method that a path does not have 405 with `Allow`; `HEAD` is \
+With a token configured, every path but those without `security` wants it. Without one the \
+listener is on loopback, asks for none, and answers only to names of this machine in `Host`. A \
+path that is not in this document answers 404, a method that a path does not have 405 with `Allow`; `HEAD` is \
 answered where `GET` is, but at `/oauth/callback`. A request head that is longer than 8 KiB or is \
 no HTTP is refused with a status alone. Answers may have more fields than a reader knows.";
 

@@ -121,7 +121,8 @@ async fn the_admin_api_answers_as_its_document_says() {
         "--header",
         &header,
     ];
-    let told = python::try_run(&python.program("schemathesis"), &args).await;
+    // what it keeps goes with the folder
+    let told = python::try_run(&python.program("schemathesis"), &args, program.folder()).await;
     let told = told.unwrap_or_else(|told| panic!("{told}\n{}", process.log()));
     // all was asked, and nothing was passed over because there was nothing to ask with
     assert!(told.contains(&format!("Tested: {calls}")), "{told}");

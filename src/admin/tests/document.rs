@@ -206,6 +206,16 @@ async fn a_query_and_a_body_have_no_other_fields_than_the_document_says() {
             known.split(", ").collect::<BTreeSet<_>>(),
             fields.iter().map(String::as_str).collect()
         );
+        for (media_type, body, status) in [
+            ("text/plain", "{}".to_owned(), 415),
+            ("application/json", "x".repeat(70_000), 413),
+            ("application/json", "[]".to_owned(), 400),
+        ] {
+            let asked = request(method, &path).header("content-type", media_type);
+            let answer = bench.send(asked.body(Body::from(body)).unwrap()).await;
+            assert_eq!(answer.status, status, "{call}");
+            assert!(about["responses"].get(status.to_string()).is_some(), "{call}: {status}");
+        }
         bodies += 1;
     }
     assert_eq!(bodies, 5);

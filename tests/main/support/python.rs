@@ -43,13 +43,17 @@ impl Python {
 
 /// Runs a command and gives its output; ends the test, with `help`, when it fails.
 pub(crate) async fn run(program: &Path, args: &[&str], help: &str) -> String {
-    try_run(program, args).await.unwrap_or_else(|told| panic!("{told}\n{help}"))
+    try_run(program, args, Path::new(".")).await.unwrap_or_else(|told| panic!("{told}\n{help}"))
 }
 
-/// Runs a command and gives its output, or what it said when it failed.
-pub(crate) async fn try_run(program: &Path, args: &[&str]) -> Result<String, String> {
+/// Runs a command in a folder and gives its output, or what it said when it failed.
+pub(crate) async fn try_run(
+    program: &Path,
+    args: &[&str],
+    folder: &Path,
+) -> Result<String, String> {
     let line = format!("{} {}", program.display(), args.join(" "));
-    let output = Command::new(program).args(args).kill_on_drop(true).output();
+    let output = Command::new(program).args(args).current_dir(folder).kill_on_drop(true).output();
     let output = tokio::time::timeout(PATIENCE, output).await;
     let output = output.map_err(|_| format!("{line}: takes too long"))?;
     let output = output.map_err(|error| format!("{line}: {error}"))?;
