@@ -5,6 +5,7 @@
 //! all in the opposite order.
 
 mod bridge;
+mod doors;
 mod observe;
 mod parts;
 
@@ -29,7 +30,7 @@ use crate::config::Config;
 use crate::connect::{self, Connect};
 use crate::gate::{self, Gate};
 use crate::issuer::{self, Issuer};
-use crate::listen::{Bounds, Listener, Logins};
+use crate::listen::Logins;
 use crate::phase::{Phase, SharedPhase};
 use crate::proxy::{self, Proxy};
 use crate::store::{self, Store};
@@ -38,6 +39,7 @@ use crate::tokens::{self, HttpTokenEndpoint, Tokens};
 use crate::upstream::{self, Connector, Upstream};
 
 use bridge::Bridge;
+use doors::{Certificates, Doors};
 
 /// The version, in `build_info` and the user agent.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -60,6 +62,7 @@ pub struct App {
     bridge: Bridge,
     data_address: SocketAddr,
     admin_address: SocketAddr,
+    certificates: Certificates,
     listeners: Vec<JoinHandle<()>>,
     /// Ends the listeners.
     unlisten: CancellationToken,
@@ -73,9 +76,8 @@ impl App {
     /// # Errors
     /// What kept it from starting, in words that say what to do; nothing is left half done.
     pub async fn start(config: Config, clock: Clock) -> anyhow::Result<Self> {
-        let data = bind(config.server.listen, "server.listen").await?;
-        let admin = bind(config.server.admin_listen, "server.admin_listen").await?;
         let metrics = Metrics::new(VERSION);
+        let doors = Doors::bind(&config, &clock, &metrics).await?;
         let measured = parts::open_store(&config, &metrics, &clock).await?;
         let store_failing = measured.failing();
         let store: Arc<dyn Store> = Arc::new(measured);
@@ -93,21 +95,11 @@ impl App {
         let (gate, tokens, bridge) = ground.shells(&config, endpoint.clone()).await?;
         let clients = Clients::load(ground.store.clone(), ground.clock.clone()).await?;
         let proxy = ground.proxy(&config, tls, (&gate, &tokens, &clients));
-        let bounds = Bounds {
-            max_connections: config.server.max_connections,
-            header_timeout: config.server.header_timeout,
-        };
         let config = Arc::new(ArcSwap::from_pointee(config));
         let router = ground.admin(&config, (&gate, &tokens, &clients), endpoint);
-        let (data_address, admin_address) = (data.address(), admin.address());
-        let (tracker, unlisten) = (ground.tracker.clone(), CancellationToken::new());
-        let serving = proxy.clone();
-        let serve = move |request| serving.clone().handle(request);
-        let administer = move |request| parts::routed(router.clone(), request);
-        let listeners = vec![
-            tracker.spawn(data.serve(bounds, serve, tracker.clone(), unlisten.clone())),
-            tracker.spawn(admin.serve(bounds, administer, tracker.clone(), unlisten.clone())),
-        ];
+        let (data_address, admin_address) = doors.addresses();
+        let (certificates, unlisten) = (doors.certificates(), CancellationToken::new());
+        let listeners = doors.open(proxy.clone(), router, &ground.tracker, &unlisten);
         ground.watch_store(store_failing);
         parts::record_client_use(&clients, &ground.clock, &ground.tracker, &ground.stopped);
         ground.phase.set(Phase::Ready);
@@ -125,6 +117,7 @@ impl App {
             bridge,
             data_address,
             admin_address,
+            certificates,
             listeners,
             unlisten,
             stopped,
@@ -182,6 +175,7 @@ impl App {
         self.gate.reconfigure(parts::limits(&config), &paused);
         self.tokens.reload_keys(parts::key_auths(&config), parts::token_settings(&config)).await;
         self.proxy.reconfigure(parts::settings(&config));
+        self.certificates.look().await;
         self.config.store(Arc::new(config));
         self.bridge.announce_all();
         info!("the configuration was reloaded");
@@ -377,12 +371,6 @@ impl Ground {
             &self.stopped,
         );
     }
-}
-
-async fn bind(address: SocketAddr, key: &'static str) -> anyhow::Result<Listener> {
-    Listener::bind(address).await.with_context(|| {
-        format!("could not listen on {address} ({key}); is it in use, or not of this machine?")
-    })
 }
 
 /// Opens the store off the runtime's threads.

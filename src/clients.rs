@@ -70,6 +70,16 @@ impl Clients {
         Ok(held.client)
     }
 
+    /// The client of this name, for a caller whose certificate says it; it is taken down that it
+    /// called. When keys end is not looked at: a certificate has an end of its own.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<Arc<Client>> {
+        let name = ClientName::new(name).ok()?;
+        let held = self.by_name.get(&name).map(|held| held.clone())?;
+        held.uses.now(self.clock.now().unix);
+        Some(held.client)
+    }
+
     /// Adds a client and returns its key, which nobody can show again. It works for `life`, or for
     /// ever.
     ///

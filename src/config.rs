@@ -13,6 +13,7 @@ mod load;
 mod mistakes;
 mod reader;
 pub mod settings;
+pub mod tls;
 pub mod values;
 
 use std::net::SocketAddr;
@@ -29,6 +30,7 @@ pub use flags::ServeFlags;
 pub use load::{AdminAccess, Loaded, Sources, admin_access, load, process_env, read};
 pub use mistakes::{Mistake, Mistakes, Origin};
 pub use reader::{Env, secret_from_file};
+pub use tls::TlsFiles;
 
 /// Everything that `serve` needs to know.
 #[derive(Clone, Debug)]
@@ -62,6 +64,8 @@ pub struct Server {
     pub allow_anonymous: bool,
     /// Forward callers' own access tokens.
     pub passthrough: Passthrough,
+    /// The data plane's TLS; none is plain text.
+    pub tls: Option<TlsFiles>,
     /// Longest request body, in bytes.
     pub max_body: u64,
     /// Bodies up to this many bytes are kept so that a call can be sent again.
@@ -164,6 +168,10 @@ pub enum StoreUrl {
 pub struct Admin {
     /// The bearer token of the admin API; required when its listener is not loopback.
     pub token: Option<Secret<String>>,
+    /// The admin listener's TLS; none is plain text.
+    pub tls: Option<TlsFiles>,
+    /// PEM file of further authorities that commands trust.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// `[log]`

@@ -1,6 +1,8 @@
-//! Signals, and what they do: `SIGHUP` reloads, `SIGTERM` and `SIGINT` stop in order, a second one
-//! stops at once.
+//! The process: signals and what they do, panics, and what it leaves behind.
+//!
+//! `SIGHUP` reloads, `SIGTERM` and `SIGINT` stop in order, a second one stops at once.
 
+use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, warn};
 
@@ -77,6 +79,20 @@ pub async fn run(
             CUT_OFF
         }
     }
+}
+
+/// Keeps what is in memory, tokens and keys, from being written to disk when the process dies, and
+/// on Linux from other processes of its user.
+///
+/// # Errors
+/// What the system says.
+pub fn forbid_core_dumps() -> std::io::Result<()> {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let limited = setrlimit(Resource::Core, none);
+    // either serves where the other is refused
+    #[cfg(target_os = "linux")]
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    Ok(limited?)
 }
 
 /// Has panics logged like everything else; the request that had one is answered with 500.

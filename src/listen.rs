@@ -1,13 +1,15 @@
 //! Accepting connections: one loop for both listeners.
 //!
-//! It holds a cap on connections, bounds the time of a request head, speaks HTTP/1.1 and HTTP/2 (on
-//! plain text with prior knowledge), and on a stop lets requests under way finish. An HTTP/1.1
-//! message that could be delimited in two ways is refused (`strict`). What a request means is not
-//! its business.
+//! It holds a cap on connections, bounds the time of a handshake and of a request head, speaks
+//! HTTP/1.1 and HTTP/2 (by ALPN over TLS, with prior knowledge on plain text), and on a stop lets
+//! requests under way finish. An HTTP/1.1 message that could be delimited in two ways is refused
+//! (`strict`). What a request means is not its business.
 
 mod logins;
+mod opening;
 pub mod origin;
 mod strict;
+pub mod tls;
 
 use std::convert::Infallible;
 use std::io;
@@ -33,16 +35,14 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 pub use logins::{Blocked, Logins};
+use opening::{Opened, Protocol, open};
 use strict::Strict;
+pub use tls::{CertifiedName, Tls};
 
 /// Wait after `accept` failed, as it does when no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection may take to end on a stop after its last answer.
 const STOP_GRACE: Duration = Duration::from_millis(500);
-/// What an HTTP/2 connection begins with (RFC 9113 section 3.4).
-const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Wait before a preface that has come in part is looked at again.
-const PREFACE_PAUSE: Duration = Duration::from_millis(20);
 /// Read and write buffer of an HTTP/1.1 connection: the least that hyper takes, and the most of a
 /// request head.
 const H1_BUFFER: usize = 8 * 1_024;
@@ -86,6 +86,7 @@ pub struct LocalPort(pub u16);
 pub struct Listener {
     socket: TcpListener,
     address: SocketAddr,
+    tls: Option<Tls>,
 }
 
 impl Listener {
@@ -96,7 +97,13 @@ impl Listener {
     pub async fn bind(address: SocketAddr) -> io::Result<Self> {
         let socket = TcpListener::bind(address).await?;
         let address = socket.local_addr()?;
-        Ok(Self { socket, address })
+        Ok(Self { socket, address, tls: None })
+    }
+
+    /// The same over `tls`, if there is any.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<Tls>) -> Self {
+        Self { tls, ..self }
     }
 
     /// The address, with the port that the system chose if 0 was asked for.
@@ -130,26 +137,30 @@ impl Listener {
             let Some((stream, peer, place)) = accepted else { continue };
             let (peer, port) = (Peer(peer.ip()), LocalPort(self.address.port()));
             let handle = handle.clone();
-            let busy = Arc::new(());
-            let answering = Arc::downgrade(&busy);
-            let service = service_fn(move |mut request: Request<Incoming>| {
-                request.extensions_mut().insert(peer);
-                // only an absolute-form target is checked against it
-                if request.version() < Version::HTTP_2 && request.uri().authority().is_some() {
-                    request.extensions_mut().insert(port);
-                }
-                let busy = busy.clone();
-                // not an async block, which would hold the future twice: once before its first poll
-                handle(request).map(move |answer| {
-                    Ok::<_, Infallible>(answer.map(|body| Answering { body, _busy: busy }))
-                })
-            });
             let (builders, watcher) = (builders.clone(), graceful.watcher());
-            let stopped = stopped.clone();
+            let (tls, stopped) = (self.tls.as_ref().map(Tls::config), stopped.clone());
             tracker.spawn(async move {
-                let opening = tokio::time::timeout(bounds.header_timeout, protocol(&stream));
-                let protocol = stopped.run_until_cancelled(opening).await;
-                let Some(Ok(Some(protocol))) = protocol else { return };
+                let opening = tokio::time::timeout(bounds.header_timeout, open(stream, tls));
+                let opened = stopped.run_until_cancelled(opening).await;
+                let Some(Ok(Some(Opened { stream, protocol, certified }))) = opened else { return };
+                let busy = Arc::new(());
+                let answering = Arc::downgrade(&busy);
+                let service = service_fn(move |mut request: Request<Incoming>| {
+                    request.extensions_mut().insert(peer);
+                    // only an absolute-form target is checked against it
+                    if request.version() < Version::HTTP_2 && request.uri().authority().is_some() {
+                        request.extensions_mut().insert(port);
+                    }
+                    if let Some(certified) = &certified {
+                        request.extensions_mut().insert(certified.clone());
+                    }
+                    let busy = busy.clone();
+                    // not an async block, which would hold the future twice: once before its first
+                    // poll
+                    handle(request).map(move |answer| {
+                        Ok::<_, Infallible>(answer.map(|body| Answering { body, _busy: busy }))
+                    })
+                });
                 let serving = async {
                     match protocol {
                         Protocol::Http1 => {
@@ -233,30 +244,6 @@ async fn left_alone(stopped: &CancellationToken, answering: &Weak<()>) {
         tokio::time::sleep(STOP_GRACE).await;
     }
     tokio::time::sleep(STOP_GRACE).await;
-}
-
-/// What a connection speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Protocol {
-    Http1,
-    Http2,
-}
-
-/// Waits until a caller has begun to speak and its protocol is plain; `None` when it has gone.
-/// Nothing is taken from the stream.
-async fn protocol(stream: &TcpStream) -> Option<Protocol> {
-    let mut begin = [0; H2_PREFACE.len()];
-    loop {
-        match stream.peek(&mut begin).await {
-            Ok(0) | Err(_) => return None,
-            Ok(len) if len == begin.len() && begin == *H2_PREFACE => return Some(Protocol::Http2),
-            Ok(len) if len < begin.len() && H2_PREFACE.starts_with(&begin[..len]) => {
-                // what has been looked at stays readable, so there is nothing to wait for but time
-                tokio::time::sleep(PREFACE_PAUSE).await;
-            }
-            Ok(_) => return Some(Protocol::Http1),
-        }
-    }
 }
 
 fn http1_builder(bounds: Bounds) -> http1::Builder {

@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 
 pub use body::{BodyError, OutBody};
-pub use connect::{ConnectError, Connector, TlsError, tls};
+pub use connect::{ConnectError, Connector, TlsError, no_tls, tls};
 pub use pool::Lease;
 use pool::Pool;
 use watch::Socket;

@@ -103,7 +103,7 @@ fn all_mistakes_are_listed_with_where_they_were_made() {
 [server]
 listen = \"nowhere\"
 max_body = \"ten\"
-tls_cert = \"x\"
+motd = \"x\"
 [queue]
 max_wait = 30
 colour = 1
@@ -135,7 +135,7 @@ client_id = \"\"
             "queue.max_wait (proxy.toml line 6)",
             "server.listen (proxy.toml line 2)",
             "server.max_body (proxy.toml line 3)",
-            "server.tls_cert (proxy.toml line 4)",
+            "server.motd (proxy.toml line 4)",
             "tls (proxy.toml line 8)",
             "upstream.max_in_flight (CTCT_PROXY_MAX_IN_FLIGHT)",
             "upstream.url (--upstream-url)",

@@ -10,6 +10,7 @@
 //! | tokens kept through everything | `custody`, `custody_kills` |
 //! | many tenants in and out, keys | `transfer`, `exports`, `keys` |
 //! | the admin API and its document | `openapi` |
+//! | TLS of the listeners, and certificates of callers | `tls`, `tls_files` |
 //! | waiting | `pace`, `rates`, `queue`, `leaving`, `edges` |
 //! | the process | `life`, `reload`, `starting`, `full_disk`, `memory` |
 //!
@@ -83,6 +84,10 @@ mod secrecy;
 mod smuggling;
 #[path = "main/starting.rs"]
 mod starting;
+#[path = "main/tls.rs"]
+mod tls;
+#[path = "main/tls_files.rs"]
+mod tls_files;
 #[path = "main/tokens.rs"]
 mod tokens;
 #[path = "main/transfer.rs"]

@@ -325,6 +325,7 @@ fn config() -> Config {
             admin_listen: loopback(9090),
             allow_anonymous: false,
             passthrough: config::Passthrough::No,
+            tls: None,
             max_body: 1_024,
             replay_buffer: 1_024,
             max_connections: 100,
@@ -358,7 +359,7 @@ fn config() -> Config {
             capacity_per_tenant: 100,
         },
         store: config::Store { url: StoreUrl::Memory, encryption_key_file: None },
-        admin: config::Admin { token: None },
+        admin: config::Admin { token: None, tls: None, ca_file: None },
         log: config::Log { format: LogFormat::Text, level: "info".into() },
         api_keys: vec![
             api_key("main", Plan::Standard, "4", 10_000),

@@ -97,6 +97,8 @@ pub(super) fn fixed_differences(before: &Config, after: &Config) -> Vec<&'static
         ("store.url", a.store.url != b.store.url),
         ("store.encryption_key_file", a.store.encryption_key_file != b.store.encryption_key_file),
         ("admin.token_file", a.admin.token != b.admin.token),
+        ("server.tls_cert, tls_key or client_ca", a.server.tls != b.server.tls),
+        ("admin.tls_cert, tls_key or client_ca", a.admin.tls != b.admin.tls),
     ];
     differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
 }
@@ -107,6 +109,7 @@ pub(super) fn with_fixed_of(before: &Config, mut after: Config) -> Config {
     after.server.admin_listen = before.server.admin_listen;
     after.server.max_connections = before.server.max_connections;
     after.server.header_timeout = before.server.header_timeout;
+    after.server.tls.clone_from(&before.server.tls);
     after.server.failed_logins = before.server.failed_logins;
     after.upstream.url = before.upstream.url.clone();
     after.upstream.connect_timeout = before.upstream.connect_timeout;

@@ -2,25 +2,29 @@
 //!
 //! The proxy is found by flags, environment or configuration file, in this order, or is expected at
 //! the default address. Answers are JSON; a refusal of the API becomes an error with its own
-//! message. Only plain HTTP is spoken: the admin listener is meant to be on loopback or behind
-//! something that is.
+//! message. Over https the system's authorities are trusted, and those of `admin.ca_file`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{anyhow, bail};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use rustls::ClientConfig;
+use rustls::sign::SingleCertAndKey;
 use serde_json::Value;
 
-use crate::config::{self, ServeFlags, settings, values};
+use crate::config::{self, ServeFlags, settings, tls, values};
 use crate::secret::Secret;
+use crate::upstream;
 
 use super::Console;
 
@@ -35,6 +39,11 @@ const CONFIG_HELP: &str = "The proxy's configuration file, for the address and t
     API [env: CTCT_PROXY_CONFIG]";
 const URL_HELP: &str = "The admin API [default: http://127.0.0.1:9090, or what the configuration \
     says] [env: CTCT_PROXY_ADMIN_URL]";
+const CA_HELP: &str = "PEM file of certificate authorities to be trusted besides the system's \
+    [env: CTCT_PROXY_ADMIN_CA_FILE]";
+const CERT_HELP: &str = "PEM file of the certificate to be shown, where admin.client_ca wants one \
+    [env: CTCT_PROXY_ADMIN_CERT]";
+const KEY_HELP: &str = "PEM file of its private key [env: CTCT_PROXY_ADMIN_KEY]";
 const TOKEN_HELP: &str =
     "File with the bearer token of the admin API [env: CTCT_PROXY_ADMIN_TOKEN_FILE]";
 
@@ -51,11 +60,20 @@ pub struct AdminArgs {
     /// File with the bearer token of the admin API.
     #[arg(long, value_name = "FILE", help = TOKEN_HELP)]
     pub admin_token_file: Option<String>,
+    /// PEM file of certificate authorities to be trusted besides the system's.
+    #[arg(long, value_name = "FILE", help = CA_HELP)]
+    pub admin_ca_file: Option<String>,
+    /// PEM file of the certificate to be shown.
+    #[arg(long, value_name = "FILE", help = CERT_HELP)]
+    pub admin_cert: Option<String>,
+    /// PEM file of its private key.
+    #[arg(long, value_name = "FILE", help = KEY_HELP)]
+    pub admin_key: Option<String>,
 }
 
 /// A connection to the admin API.
 pub struct AdminClient {
-    http: Client<HttpConnector, Full<Bytes>>,
+    http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     base: Uri,
     token: Option<Secret<String>>,
     patience: Duration,
@@ -90,18 +108,31 @@ impl AdminClient {
         if let Some(path) = &args.admin_token_file {
             flags = flags.with(&settings::ADMIN_TOKEN_FILE, path);
         }
+        if let Some(path) = &args.admin_ca_file {
+            flags = flags.with(&settings::ADMIN_CA_FILE, path);
+        }
         let access = config::admin_access(&flags, console.env)?;
-        let from_env = || (console.env)("CTCT_PROXY_ADMIN_URL").filter(|url| !url.is_empty());
-        let base = match args.admin_url.clone().or_else(from_env) {
-            None => format!("http://{}", access.address),
+        let from_env = |name: &str| (console.env)(name).filter(|text| !text.is_empty());
+        let base = match args.admin_url.clone().or_else(|| from_env("CTCT_PROXY_ADMIN_URL")) {
+            None => format!("http{}://{}", if access.tls { "s" } else { "" }, access.address),
             Some(url) => url,
         };
         let base = values::base_url(&base).map_err(|problem| anyhow!("the admin URL {problem}"))?;
-        if base.scheme_str() != Some("http") {
-            bail!("the admin URL must start with http://; https is not spoken here");
-        }
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(ANSWER_TIMEOUT));
+        let trust = if base.scheme_str() == Some("https") {
+            let cert = args.admin_cert.clone().or_else(|| from_env("CTCT_PROXY_ADMIN_CERT"));
+            let key = args.admin_key.clone().or_else(|| from_env("CTCT_PROXY_ADMIN_KEY"));
+            trust(access.ca_file.as_deref(), cert, key)?
+        } else {
+            upstream::no_tls()
+        };
+        let mut tcp = HttpConnector::new();
+        tcp.set_connect_timeout(Some(ANSWER_TIMEOUT));
+        tcp.enforce_http(false);
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(trust)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(tcp);
         let http = Client::builder(TokioExecutor::new()).build(connector);
         Ok(Self { http, base, token: access.token, patience: ANSWER_TIMEOUT })
     }
@@ -256,7 +287,7 @@ impl AdminClient {
         let request =
             self.request(method, path_and_query, body).map_err(|error| self.no_answer(&error))?;
         self.http.request(request).await.map_err(|error| {
-            if error.is_connect() {
+            if error.is_connect() && self.base.scheme_str() == Some("http") {
                 AdminError::NoAnswer(format!(
                     "no proxy answers at {}: is it running, and is this its --admin-listen?",
                     self.url()
@@ -273,8 +304,7 @@ impl AdminClient {
         path_and_query: &str,
         body: Option<Bytes>,
     ) -> anyhow::Result<Request<Full<Bytes>>> {
-        let authority = self.base.authority().context("the admin URL has no host")?;
-        let uri = format!("http://{authority}{path_and_query}");
+        let uri = format!("{}{path_and_query}", self.url());
         let mut request = Request::builder().method(method).uri(uri);
         if let Some(token) = &self.token {
             let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose()))?;
@@ -295,4 +325,26 @@ impl AdminClient {
     fn no_answer(&self, cause: &anyhow::Error) -> AdminError {
         AdminError::NoAnswer(format!("could not ask the proxy at {}: {cause:#}", self.url()))
     }
+}
+
+/// Whom to trust over https, and what to show.
+fn trust(
+    ca_file: Option<&Path>,
+    cert: Option<String>,
+    key: Option<String>,
+) -> anyhow::Result<ClientConfig> {
+    let mut trust = upstream::tls(ca_file)?;
+    let (cert, key) = match (cert, key) {
+        (Some(cert), Some(key)) => (cert, key),
+        (None, None) => return Ok(trust),
+        (Some(_), None) | (None, Some(_)) => bail!("--admin-cert and --admin-key go together"),
+    };
+    let problem = |what: &'static str| move |problem| anyhow!("the file of {what} {problem}");
+    let chain = tls::content(cert).and_then(|pem| tls::chain(&pem));
+    let key = tls::content(key).and_then(|pem| tls::signing_key(&pem));
+    let key = key.map_err(problem("--admin-key"))?;
+    let identity = tls::identity(chain.map_err(problem("--admin-cert"))?, key);
+    let identity = identity.map_err(problem("--admin-key"))?;
+    trust.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(identity));
+    Ok(trust)
 }

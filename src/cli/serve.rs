@@ -1,7 +1,7 @@
 //! `serve`: the proxy itself.
 
 use anyhow::Context as _;
-use tracing::error;
+use tracing::{error, warn};
 
 use super::Console;
 use crate::app::App;
@@ -15,9 +15,14 @@ use crate::telemetry;
 /// # Errors
 /// All mistakes in the configuration, or what kept the proxy from running.
 pub fn run(flags: &ServeFlags, console: &mut Console<'_>) -> anyhow::Result<u8> {
+    // before a secret is read
+    let undumpable = lifecycle::forbid_core_dumps();
     let config = config::read(flags, console.env)?.config;
     let log = telemetry::init(&config.log)?;
     lifecycle::log_panics();
+    if let Err(error) = undumpable {
+        warn!(%error, "core dumps could not be switched off: one would hold tokens and keys");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

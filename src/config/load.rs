@@ -14,7 +14,9 @@ use super::flags::ServeFlags;
 use super::mistakes::{Mistakes, Origin};
 use super::reader::{Env, Reader, secret_from_file};
 use super::settings::{self, ENV_PREFIX};
-use super::{Admin, Config, Log, OAuth, Queue, Server, Store, Upstream, api_keys, links, values};
+use super::{
+    Admin, Config, Log, OAuth, Queue, Server, Store, Upstream, api_keys, links, tls, values,
+};
 use crate::secret::{KeyError, KeyRing, Secret};
 
 /// What a configuration is read from.
@@ -44,6 +46,10 @@ pub struct AdminAccess {
     pub address: SocketAddr,
     /// Its bearer token.
     pub token: Option<Secret<String>>,
+    /// Whether it speaks TLS.
+    pub tls: bool,
+    /// PEM file of authorities to be trusted besides the system's.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// The configuration that `sources` give.
@@ -104,7 +110,7 @@ pub fn read(flags: &ServeFlags, env: Env<'_>) -> Result<Loaded, Mistakes> {
 /// Where the admin API is, by the same sources; nothing else of them need be right.
 ///
 /// # Errors
-/// The mistakes in these two settings, or that the file cannot be read.
+/// The mistakes in these few settings, or that the file cannot be read.
 pub fn admin_access(flags: &ServeFlags, env: Env<'_>) -> Result<AdminAccess, Mistakes> {
     with_file(flags, env, |sources| {
         let mut form = Mistakes::default();
@@ -122,7 +128,10 @@ pub fn admin_access(flags: &ServeFlags, env: Env<'_>) -> Result<AdminAccess, Mis
             });
         }
         let token = reader.optional(&settings::ADMIN_TOKEN_FILE, admin_token);
-        reader.mistakes.none_or(AdminAccess { address, token })
+        let ca_file = reader.optional(&settings::ADMIN_CA_FILE, certificates);
+        // not looked into: its key is the proxy's alone to read
+        let tls = reader.raw(&settings::ADMIN_TLS_CERT).is_some();
+        reader.mistakes.none_or(AdminAccess { address, token, tls, ca_file })
     })
 }
 
@@ -183,6 +192,7 @@ fn server(reader: &mut Reader<'_>) -> Server {
         admin_listen,
         allow_anonymous,
         passthrough: reader.value(&settings::PASSTHROUGH, links::passthrough),
+        tls: tls::of_data_plane(reader),
         max_body,
         replay_buffer: reader.at_most(
             &settings::REPLAY_BUFFER,
@@ -208,7 +218,11 @@ fn admin(reader: &mut Reader<'_>, server: &Server) -> Admin {
         let allowed = settings::ADMIN_TOKEN_FILE.kind.allowed();
         reader.mistakes.add("admin.token_file", &origin, problem, allowed);
     }
-    Admin { token }
+    Admin {
+        token,
+        tls: tls::of_admin(reader),
+        ca_file: reader.optional(&settings::ADMIN_CA_FILE, certificates),
+    }
 }
 
 fn upstream(reader: &mut Reader<'_>) -> Upstream {

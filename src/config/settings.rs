@@ -199,6 +199,13 @@ settings! {
     PASSTHROUGH = "passthrough", Some("server.passthrough"), Some("false"), Kind::Passthrough,
         "Forward callers' own access tokens of configured API keys: false, true or verified \
          (signature, issuer and audience are checked first)";
+    TLS_CERT = "tls-cert", Some("server.tls_cert"), None, Kind::File,
+        "PEM certificate of the data plane, its chain behind it: TLS there; needs tls-key";
+    TLS_KEY = "tls-key", Some("server.tls_key"), None, Kind::SecretFile,
+        "PEM private key of tls-cert; both files are read again when they change";
+    CLIENT_CA = "client-ca", Some("server.client_ca"), None, Kind::File,
+        "PEM authorities of callers' certificates; one whose only DNS name is a client's is that \
+         client's key";
     MAX_BODY = "max-body", Some("server.max_body"), Some("10MiB"), Kind::Size(1, BODY_MAX),
         "Longest request body";
     REPLAY_BUFFER = "replay-buffer", Some("server.replay_buffer"),
@@ -283,6 +290,15 @@ settings! {
          one, sqlite: makes PATH.key";
     ADMIN_TOKEN_FILE = "admin-token-file", Some("admin.token_file"), None, Kind::SecretFile,
         "Holds the bearer token of the admin API; needed when admin-listen is not loopback";
+    ADMIN_TLS_CERT = "admin-tls-cert", Some("admin.tls_cert"), None, Kind::File,
+        "PEM certificate of the admin listener, its chain behind it: TLS there; needs \
+         admin-tls-key";
+    ADMIN_TLS_KEY = "admin-tls-key", Some("admin.tls_key"), None, Kind::SecretFile,
+        "PEM private key of admin-tls-cert; both files are read again when they change";
+    ADMIN_CLIENT_CA = "admin-client-ca", Some("admin.client_ca"), None, Kind::File,
+        "PEM authorities of operators' certificates, which are then needed besides the token";
+    ADMIN_CA_FILE = "admin-ca-file", Some("admin.ca_file"), None, Kind::File,
+        "PEM authorities that commands trust besides the system's when they ask the admin API";
     PLAN = "plan", Some("limits.plan"), Some("standard"), Kind::Plan,
         "Limits of the API keys: standard is 4/s and 10,000 a day, partner 10/s and 250,000 a day";
     PER_SECOND = "per-second", Some("limits.per_second"), None, Kind::Rate,

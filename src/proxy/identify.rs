@@ -1,7 +1,7 @@
 //! Who calls, for which tenant, and what the caller asks of the queue.
 //!
-//! A client key says who calls and for whom it may; path, header or the client's only tenant say
-//! for whom it does. Nothing here waits or touches the body.
+//! A client key or a certificate says who calls and for whom it may; path, header or the client's
+//! only tenant say for whom it does. Nothing here waits or touches the body.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -18,7 +18,7 @@ use super::{Inner, Settings};
 use crate::engine::scheduler::Arrival;
 use crate::engine::{Class, TenantName};
 use crate::gate::{KeyGate, Ticket};
-use crate::listen::{Blocked, Peer, origin};
+use crate::listen::{Blocked, CertifiedName, Peer, origin};
 use crate::rejection::{Reason, Rejection};
 use crate::secret::ClientKey;
 use crate::store::{Client, TenantScope};
@@ -53,6 +53,8 @@ pub(super) fn identify<B>(
     in_path: Option<TenantName>,
 ) -> Result<Caller, Rejection> {
     let headers = request.headers();
+    let certified = request.extensions().get();
+    let certified = certified.map(|certified| certified_client(proxy, certified)).transpose()?;
     let bearer = bearer(headers)?;
     let own = OwnToken::read(settings, bearer);
     let bearer = bearer.filter(|_| own.is_none());
@@ -61,7 +63,16 @@ pub(super) fn identify<B>(
         None => bearer.filter(|_| !settings.allow_anonymous || bearer.is_some_and(is_key)),
     };
     let client = match presented {
-        Some(key) => Some(holder(proxy, key, Peer::of(request))?),
+        Some(key) => {
+            let client = holder(proxy, key, Peer::of(request))?;
+            if certified.is_some_and(|certified| certified.name != client.name) {
+                return Err(unauthenticated(
+                    "the client key is another client's than the one that the certificate names",
+                ));
+            }
+            Some(client)
+        }
+        None if certified.is_some() => certified,
         None if settings.allow_anonymous => None,
         None if own.is_some() => {
             return Err(unauthenticated("an access token is no client key, and none was sent"));
@@ -81,6 +92,17 @@ pub(super) fn identify<B>(
     let tenant = chosen(proxy, client.as_deref(), in_path, in_header, in_bearer)?;
     let key = home(proxy, client.as_deref(), &tenant)?;
     Ok(Caller { client, tenant, key, own: None })
+}
+
+/// The client that a caller's certificate names. A certificate that names none is refused, like a
+/// client key that nobody holds, also where callers may be anonymous.
+fn certified_client(proxy: &Inner, certified: &CertifiedName) -> Result<Arc<Client>, Rejection> {
+    let refused = |message| Rejection::new(Reason::ClientUnauthenticated, message);
+    let name = certified.get().ok_or_else(|| {
+        refused("the certificate names no client: it needs exactly one DNS name, a client's name")
+    })?;
+    let client = proxy.clients.named(name);
+    client.ok_or_else(|| refused("the DNS name of the certificate is not the name of a client"))
 }
 
 /// The client that holds `key`. A key that is right always is: nobody guesses 256 bits of chance,
@@ -117,18 +139,20 @@ fn visitor(
     Ok(Caller { client, tenant: own.tenant.clone(), key, own: Some(own) })
 }
 
-/// Keeps web pages from calling without a key through their reader's browser. A listener that is
-/// not on loopback is open to its whole network, and has names there.
+/// Keeps web pages from calling without a key through their reader's browser, which shows a
+/// certificate unasked. A listener that is not on loopback is open to its whole network, and has
+/// names there; one with TLS has names that no page can take.
 pub(super) fn refuse_pages<B>(settings: &Settings, request: &Request<B>) -> Result<(), Rejection> {
     let headers = request.headers();
-    if !settings.allow_anonymous
+    let certified = request.extensions().get::<CertifiedName>().is_some();
+    if !(settings.allow_anonymous || certified)
         || headers.contains_key(CTCT_PROXY_KEY)
         || bearer(headers)?.is_some_and(is_key)
     {
         return Ok(());
     }
     let host = origin::host(request);
-    if settings.on_loopback && host.as_ref().is_none_or(origin::is_rebindable) {
+    if settings.on_loopback && !certified && host.as_ref().is_none_or(origin::is_rebindable) {
         return Err(bad(
             "without a client key only localhost or an IP address may be in Host; a page in a \
              browser could be behind another name",

@@ -85,6 +85,13 @@ impl Metrics {
         });
     }
 
+    /// Sets when the certificate that `listener` shows ends.
+    pub fn certificate_ends(&self, listener: &'static str, unix_secs: u64) {
+        self.series.certificate_ends.with(listener, |ends| {
+            ends.set(unix_secs);
+        });
+    }
+
     /// The page, in the form of [`CONTENT_TYPE`].
     ///
     /// # Errors
@@ -256,6 +263,7 @@ mod tests {
         metrics.refusal(Reason::QueueFull);
         metrics.store("reserve", Duration::from_micros(50), true);
         metrics.store("reserve", Duration::from_secs(9), false);
+        metrics.certificate_ends("server", 1_900_000_000);
         metrics.encode().unwrap()
     }
 
@@ -289,6 +297,7 @@ mod tests {
             r#"ctct_proxy_store_seconds_bucket{le="0.0001",op="reserve"} 1"#,
             r#"ctct_proxy_store_seconds_bucket{le="+Inf",op="reserve"} 2"#,
             r#"ctct_proxy_store_errors_total{op="reserve"} 1"#,
+            r#"ctct_proxy_certificate_end_time_seconds{listener="server"} 1900000000"#,
             r#"ctct_proxy_build_info{version="1.2.3"} 1"#,
         ] {
             assert!(page.lines().any(|found| found == line), "{line} is missing in\n{page}");

@@ -8,9 +8,9 @@ use http::Uri;
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::Verifier;
 use tokio::net::TcpStream;
 use tower::Service as _;
@@ -87,6 +87,21 @@ pub fn tls(ca_file: Option<&Path>) -> Result<ClientConfig, TlsError> {
     // "dangerous" is any verifier that rustls does not bring; this one is the operating system's
     let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
     Ok(builder.with_no_client_auth())
+}
+
+/// TLS that trusts nobody, for where only plain text is spoken: the system's authorities need not
+/// be read.
+///
+/// # Panics
+/// Never; the provider knows the versions.
+#[must_use]
+pub fn no_tls() -> ClientConfig {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider knows the versions")
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth()
 }
 
 fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

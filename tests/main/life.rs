@@ -269,3 +269,17 @@ async fn a_stopped_process_makes_up_for_nothing_when_it_goes_on() {
     assert!(replies.iter().all(|reply| reply.status == 200));
     judge::assert_no_429(&sandbox);
 }
+
+#[tokio::test]
+async fn no_core_is_dumped() {
+    let sandbox = sandbox(|_| {}).await;
+    let process = program(&sandbox).start().await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", process.id())).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(line.split_whitespace().filter(|word| *word == "0").count(), 2, "{line}");
+    assert!(!process.log().contains("core dumps"), "{}", process.log());
+    // still seen by itself
+    let page = process.admin(Method::GET, "/metrics", &json!(null)).await.expect(200);
+    let page = String::from_utf8(page.body.to_vec()).unwrap();
+    assert!(page.contains("process_open_fds ") && page.contains("process_max_fds "), "{page}");
+}

@@ -115,7 +115,7 @@ async fn limits_that_change_while_calls_wait_hold_from_then_on_and_lose_nobody()
     assert_eq!(statuses, vec![200; 100]);
     let calls: Vec<_> = judge::api_calls(&rig.sandbox).iter().map(judge::at).collect();
     let within =
-        |from: Duration, to: Duration| calls.iter().filter(|at| (from..to).contains(at)).count();
+        |from: Duration, to: Duration| calls.iter().filter(|at| (from..to).contains(*at)).count();
     let second = Duration::from_secs(1);
     // a second after the change to 5, what left before it is out of every window
     let settled = slow_from + second + Duration::from_millis(300);

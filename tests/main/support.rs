@@ -3,6 +3,8 @@
 //!
 //! Nothing here judges: rates, counts and tokens are read from the sandbox's own log.
 
+#[path = "support/certificates.rs"]
+pub(crate) mod certificates;
 #[path = "support/http.rs"]
 mod http_client;
 #[path = "support/judge.rs"]

@@ -26,7 +26,8 @@ impl Collector for Series {
         put_upstream(&mut page, &keys)?;
         put_budget(&mut page, &keys)?;
         put_tokens(&mut page, &keys)?;
-        self.put_store(&mut page)
+        self.put_store(&mut page)?;
+        self.put_certificates(&mut page)
     }
 }
 
@@ -52,6 +53,13 @@ impl Series {
         self.store.try_each(|op, store| seconds.put([("op", op)], &store.seconds))?;
         let mut errors = page.counter("store_errors", "Operations of the store that failed.")?;
         self.store.try_each(|op, store| errors.put([("op", op)], &store.errors))
+    }
+
+    fn put_certificates(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let help = "When the certificate in use ends, since the Unix epoch.";
+        let name = "certificate_end_time";
+        let mut ends = page.declare(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;
+        self.certificate_ends.try_each(|listener, gauge| ends.put([("listener", listener)], gauge))
     }
 }
 

@@ -42,6 +42,8 @@ pub(super) struct Series {
     pub(super) requests_without_key: ByStatus,
     pub(super) refusals: ByReason,
     pub(super) store: Named<StoreSeries>,
+    /// By listener.
+    pub(super) certificate_ends: Named<Level>,
 }
 
 impl Series {

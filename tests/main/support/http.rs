@@ -4,10 +4,14 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, Version};
 use http_body_util::{BodyExt as _, Full};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use rustls::ClientConfig;
 use serde_json::Value;
+
+use ctct_proxy::upstream;
 
 /// A request in the making.
 pub(crate) struct Call {
@@ -100,18 +104,34 @@ impl Reply {
 
 /// A caller with its connections; clones share them.
 #[derive(Clone)]
-pub(crate) struct Http(Client<HttpConnector, Full<Bytes>>);
+pub(crate) struct Http(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
 
 impl Http {
     /// HTTP/1.1 with keep-alive.
     pub(crate) fn h1() -> Self {
-        Self(Client::builder(TokioExecutor::new()).build(connector()))
+        Self::h1_tls(upstream::no_tls())
     }
 
     /// HTTP/2 with prior knowledge.
     pub(crate) fn h2() -> Self {
         let mut builder = Client::builder(TokioExecutor::new());
-        Self(builder.http2_only(true).build(connector()))
+        let tls = HttpsConnectorBuilder::new().with_tls_config(upstream::no_tls());
+        let connector = tls.https_or_http().enable_http1().wrap_connector(connector());
+        Self(builder.http2_only(true).build(connector))
+    }
+
+    /// HTTP/1.1 over TLS, with no protocol named by ALPN.
+    pub(crate) fn h1_tls(config: ClientConfig) -> Self {
+        let tls = HttpsConnectorBuilder::new().with_tls_config(config);
+        let connector = tls.https_or_http().enable_http1().wrap_connector(connector());
+        Self(Client::builder(TokioExecutor::new()).build(connector))
+    }
+
+    /// Over TLS, HTTP/2 if the far side agrees to it by ALPN, else HTTP/1.1.
+    pub(crate) fn tls(config: ClientConfig) -> Self {
+        let tls = HttpsConnectorBuilder::new().with_tls_config(config);
+        let connector = tls.https_or_http().enable_all_versions().wrap_connector(connector());
+        Self(Client::builder(TokioExecutor::new()).build(connector))
     }
 
     pub(crate) async fn send(&self, call: Call) -> Reply {
@@ -131,5 +151,6 @@ impl Http {
 fn connector() -> HttpConnector {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
+    connector.enforce_http(false);
     connector
 }

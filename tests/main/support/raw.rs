@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 /// Longest time for the far side to answer and close.
@@ -32,6 +32,11 @@ pub(crate) async fn read_to_end(stream: &mut TcpStream) -> String {
 
 /// The head of an answer, and whatever came with it.
 pub(crate) async fn read_head(stream: &mut TcpStream) -> String {
+    read_head_of(stream).await
+}
+
+/// The same of any connection.
+pub(crate) async fn read_head_of(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut read = Vec::new();
     let reading = async {
         while !read.windows(4).any(|end| end == b"\r\n\r\n") {

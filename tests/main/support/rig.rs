@@ -93,7 +93,8 @@ impl Rig {
 
     /// The URL of a path of the data plane.
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.app.data_address())
+        let scheme = if self.flags.value(&settings::TLS_CERT).is_some() { "https" } else { "http" };
+        format!("{scheme}://{}{path}", self.app.data_address())
     }
 
     /// The URL of a path of the admin API.

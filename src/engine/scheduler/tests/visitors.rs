@@ -72,3 +72,39 @@ fn idle_visitors_are_forgotten_and_connected_tenants_are_not() {
     world.serve(Duration::from_secs(2));
     assert!(world.served.iter().any(|(_, id)| *id == again));
 }
+
+#[test]
+fn a_visitor_is_forgotten_when_it_was_idle_for_a_quarter_of_an_hour_to_the_moment() {
+    let mut world = World::new(limits("4"));
+    assert_eq!(world.scheduler.visitors(), 0);
+    world.visit("x");
+    world.visit("y");
+    world.serve(Duration::from_secs(1));
+    assert_eq!(world.scheduler.visitors(), 2);
+    world.pass(Duration::from_millis(899_000 - 1));
+    world.scheduler.forget_idle_visitors(world.now);
+    assert_eq!(world.scheduler.visitors(), 2);
+    world.pass(Duration::from_millis(1));
+    world.scheduler.forget_idle_visitors(world.now);
+    assert_eq!(world.scheduler.visitors(), 0);
+}
+
+#[test]
+fn a_visitor_whose_call_is_still_being_read_is_not_forgotten() {
+    let mut world = World::new(limits("4"));
+    world.scheduler.visit(&visitor("slow"), world.now);
+    let arrival = Arrival {
+        tenant: visitor("slow"),
+        class: Class::Normal,
+        deadline: world.now.mono.plus(Duration::from_secs(3_600)),
+        entry: Entry::WhenPrepared,
+    };
+    let id = world.enqueue(&arrival).unwrap();
+    world.pass(Duration::from_secs(20 * 60));
+    world.scheduler.forget_idle_visitors(world.now);
+    assert_eq!(world.scheduler.visitors(), 1);
+    world.scheduler.prepared(id, world.now);
+    world.settle_commands();
+    world.serve(Duration::from_secs(2));
+    assert!(world.served.iter().any(|(_, served)| *served == id));
+}

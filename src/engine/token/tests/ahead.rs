@@ -345,6 +345,11 @@ fn received_tokens_serve_while_the_store_fails_and_a_start_stores_them_first() {
     assert!(matches!(world.order(), Command::Persist { .. }));
     world.keeper.persisted(&tenant(0), 1, Write::Failed, world.now);
     assert!(!world.is_ready(0), "the rejection is remembered");
+    world.pass(secs(2));
+    assert!(matches!(world.order(), Command::Persist { .. }));
+    world.keeper.persisted(&tenant(0), 1, Write::Done(2), world.now);
+    assert!(!world.is_ready(0), "also when they are stored");
+    assert_eq!(world.order(), Command::Begin { tenant: tenant(0), version: 2 });
     // another process finds them in its journal
     let mut next = World::new();
     let unstored = Some(Unstored { access_expires_at });

@@ -124,3 +124,13 @@ fn errands_are_bounded_and_end_with_their_key_and_the_process() {
     assert_eq!(world.orders(), []);
     assert!(world.keeper.is_settled());
 }
+
+#[test]
+fn with_the_same_deadline_a_person_goes_before_a_caller() {
+    let mut world = World::new();
+    world.load(0, None);
+    world.demand(0, secs(60));
+    world.errand(1, secs(60));
+    world.pass(secs(1));
+    assert_eq!(world.order(), turn_of(1));
+}
