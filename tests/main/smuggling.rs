@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use http::Method;
 use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
 
 use crate::support::{Rig, judge, raw};
 
@@ -142,7 +143,7 @@ async fn an_answer_that_could_be_delimited_in_two_ways_is_not_passed_on() {
 async fn upstream_that_answers(bytes: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
-    tokio::spawn(async move {
+    TaskTracker::new().spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             raw::read_head(&mut stream).await;
             raw::send(&mut stream, bytes).await;
