@@ -41,9 +41,10 @@ what to do and never repeats a value that was sent.
 
 With a token configured, every path but those without `security` wants it. Without one the \
 listener is on loopback, asks for none, and answers only to names of this machine in `Host`. A \
-path that is not in this document answers 404, a method that a path does not have 405 with `Allow`; `HEAD` is \
-answered where `GET` is, but at `/oauth/callback`. A request head that is longer than 8 KiB or is \
-no HTTP is refused with a status alone. Answers may have more fields than a reader knows.";
+path that is not in this document answers 404, a method that a path does not have 405 with \
+`Allow`; `HEAD` is answered where `GET` is, but at `/oauth/callback`. A request head that is \
+longer than 8 KiB or is no HTTP is refused with a status alone. Answers may have more fields than \
+a reader knows.";
 
 /// The document before the first route.
 pub(super) fn opened() -> OpenApi {
