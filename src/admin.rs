@@ -6,18 +6,21 @@
 //! `ctct_proxy::audit`, with the operator's address), and no answer or line holds a token or a key
 //! but the answers that give a client its key.
 
+mod answers;
 mod api_keys;
 mod auth;
 mod body;
 mod callback;
 mod clients;
 mod connect;
+mod document;
 mod errors;
 mod events;
 mod export;
 mod hand_in;
 mod health;
 mod keys;
+mod names;
 mod page;
 mod tenants;
 
@@ -33,7 +36,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::middleware;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{delete, get, post};
+use bytes::Bytes;
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use tokio::sync::{Mutex, Semaphore};
@@ -42,6 +45,9 @@ use tokio_util::task::TaskTracker;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 use tracing::{Instrument as _, error};
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::clients::Clients;
 use crate::clock::Clock;
@@ -99,6 +105,8 @@ struct Shared {
     parts: Parts,
     token: Option<AdminToken>,
     feed: Feed,
+    /// What `GET /openapi.json` answers.
+    document: Bytes,
     /// Held while an API key or a client is changed, so that store and memory see changes in the
     /// same order. Tenants have their own order, the token keeper's.
     order: Mutex<()>,
@@ -111,33 +119,34 @@ type Desk = State<Arc<Shared>>;
 
 /// The router of the admin listener. Must be called within a runtime: it starts the event feed.
 pub fn router(parts: Parts) -> Router {
-    let shared = Shared::new(parts);
-    dress(routes(), shared)
+    let (routes, document) = routes().split_for_parts();
+    dress(routes, Shared::new(parts, document))
 }
 
-fn routes() -> Router<Arc<Shared>> {
-    Router::new()
-        .route("/livez", get(health::live))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(health::metrics))
-        .route("/v1/api-keys", get(api_keys::list))
-        .route("/v1/api-keys/{name}", get(api_keys::show))
-        .route("/v1/api-keys/{name}/pause", post(api_keys::pause))
-        .route("/v1/api-keys/{name}/resume", post(api_keys::resume))
-        .route("/v1/tenants", get(tenants::list))
-        .route("/v1/tenants/{name}", get(tenants::show).put(tenants::put).delete(tenants::remove))
-        .route("/v1/tenants/{name}/refresh", post(tenants::refresh))
-        .route("/v1/tenants/{name}/pause", post(tenants::pause))
-        .route("/v1/tenants/{name}/resume", post(tenants::resume))
-        .route("/v1/tenants/{name}/connect", get(connect::standing).post(connect::begin))
-        .route("/oauth/callback", get(callback::come_back))
-        .route("/v1/clients", get(clients::list).post(clients::add))
-        .route("/v1/clients/{name}", delete(clients::remove))
-        .route("/v1/clients/{name}/rotate", post(clients::rotate))
-        .route("/v1/export", post(export::export))
-        .route("/v1/key", get(keys::show))
-        .route("/v1/key/rotate", post(keys::rotate))
-        .route("/v1/events", get(events::stream))
+fn routes() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::with_openapi(document::opened())
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+        .routes(routes!(health::metrics))
+        .routes(routes!(document::read))
+        .routes(routes!(api_keys::list))
+        .routes(routes!(api_keys::show))
+        .routes(routes!(api_keys::pause))
+        .routes(routes!(api_keys::resume))
+        .routes(routes!(tenants::list))
+        .routes(routes!(tenants::show, tenants::put, tenants::remove))
+        .routes(routes!(tenants::refresh))
+        .routes(routes!(tenants::pause))
+        .routes(routes!(tenants::resume))
+        .routes(routes!(connect::standing, connect::begin))
+        .routes(routes!(callback::come_back))
+        .routes(routes!(clients::list, clients::add))
+        .routes(routes!(clients::remove))
+        .routes(routes!(clients::rotate))
+        .routes(routes!(export::export))
+        .routes(routes!(keys::show))
+        .routes(routes!(keys::rotate))
+        .routes(routes!(events::stream))
 }
 
 /// Puts around the routes what holds for all of them.
@@ -161,12 +170,14 @@ fn after_panic(_: Box<dyn Any + Send>) -> Response {
 }
 
 impl Shared {
-    fn new(parts: Parts) -> Arc<Self> {
+    fn new(parts: Parts, document: OpenApi) -> Arc<Self> {
         let token = parts.admin_token.as_ref().map(AdminToken::new);
         let (feed, hub) = Feed::new(&parts);
         let tracker = parts.tracker.clone();
         let callbacks = Semaphore::new(callback::AT_A_TIME);
-        let shared = Arc::new(Self { parts, token, feed, order: Mutex::default(), callbacks });
+        let document = document::closed(document);
+        let order = Mutex::default();
+        let shared = Arc::new(Self { parts, token, feed, document, order, callbacks });
         tracker.spawn(hub.run(Arc::downgrade(&shared)));
         shared
     }

@@ -22,7 +22,8 @@ pub enum Phase {
 }
 
 impl Phase {
-    const ALL: [Self; 4] = [Self::Starting, Self::Ready, Self::StoreDown, Self::Draining];
+    /// All phases.
+    pub const ALL: [Self; 4] = [Self::Starting, Self::Ready, Self::StoreDown, Self::Draining];
 
     /// Its public name.
     #[must_use]

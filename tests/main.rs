@@ -9,6 +9,7 @@
 //! | what the upstream's refusals lead to | `repeats`, `trouble`, `tokens` |
 //! | tokens kept through everything | `custody`, `custody_kills` |
 //! | many tenants in and out, keys | `transfer`, `exports`, `keys` |
+//! | the admin API and its document | `openapi` |
 //! | TLS of the listeners, and certificates of callers | `tls`, `tls_files` |
 //! | waiting | `pace`, `rates`, `queue`, `leaving`, `edges` |
 //! | the process | `life`, `reload`, `starting`, `full_disk`, `memory` |
@@ -53,6 +54,8 @@ mod leaving;
 mod life;
 #[path = "main/memory.rs"]
 mod memory;
+#[path = "main/openapi.rs"]
+mod openapi;
 #[path = "main/pace.rs"]
 mod pace;
 #[path = "main/passthrough.rs"]

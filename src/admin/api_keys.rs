@@ -14,11 +14,14 @@ use http::StatusCode;
 use serde::Serialize;
 use serde_json::Number;
 use tracing::info;
+use utoipa::ToSchema;
+use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 
 use super::body::Named;
+use super::document::one_of;
 use super::errors::AdminError;
-use super::page::{Page, Query};
-use super::{AUDIT, Desk, Shared};
+use super::page::{Page, Piece, Query};
+use super::{AUDIT, Desk, Shared, answers, names};
 use crate::config::{ApiKey, Plan};
 use crate::engine::scheduler::Snapshot;
 use crate::engine::{ApiKeyName, Class, Rate, Unix};
@@ -27,13 +30,21 @@ use crate::telemetry::events::rfc3339;
 use crate::tokens::TenantState;
 
 /// An API key as operators see it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ApiKey)]
 pub(super) struct ApiKeyView {
+    #[schema(value_type = names::ApiKeyName)]
     name: String,
+    /// What Constant Contact calls it.
     client_id: String,
+    #[schema(schema_with = plans)]
     plan: &'static str,
+    /// Calls that may arrive in any second.
+    #[schema(value_type = f64)]
     per_second: Number,
+    /// Calls of a quota day.
     per_day: u64,
+    /// Whether an operator holds it.
     paused: bool,
     queue: QueueView,
     day: DayView,
@@ -44,65 +55,120 @@ pub(super) struct ApiKeyView {
 }
 
 /// What others seem to use of the key.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ForeignUse)]
 struct ForeignView {
     suspected: bool,
+    /// Calls of others in this quota day, at least.
     calls_today: u64,
+    #[schema(required, format = DateTime)]
     since: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+/// Calls that wait.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Queue)]
 struct QueueView {
     depth: usize,
+    #[schema(schema_with = counts_by_class)]
     by_class: BTreeMap<&'static str, usize>,
     oldest_wait_ms: u64,
     /// Of a new call of a new tenant.
+    #[schema(schema_with = counts_by_class)]
     estimated_wait_ms: BTreeMap<&'static str, u64>,
 }
 
-#[derive(Debug, Serialize)]
+/// The quota day.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Day)]
 struct DayView {
     used: u64,
     remaining: u64,
+    #[schema(format = DateTime)]
     resets_at: String,
+    /// When the day will be used up if callers go on as in the last hours; `null` if it lasts.
+    #[schema(required, format = DateTime)]
     forecast_exhausted_at: Option<String>,
     /// The earliest and the latest likely moment; the latter `null` when it is past the reset.
+    #[schema(required, value_type = Option<Vec<Option<String>>>, min_items = 2, max_items = 2)]
     forecast_exhausted_between: Option<[Option<String>; 2]>,
 }
 
-#[derive(Debug, Serialize)]
+/// What is under way to the API.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UpstreamUse)]
 struct UpstreamView {
     in_flight: usize,
+    /// Answers with 429 since the start.
     throttled_total: u64,
+    /// The margin that is kept to the limit.
     guard_ms: u64,
 }
 
-#[derive(Debug, Serialize)]
+/// Tenants that are being refreshed or wait for it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TokenLane)]
 struct LaneView {
     depth: usize,
     /// When the last of them will be done.
+    #[schema(required, format = DateTime)]
     done_at: Option<String>,
 }
 
 /// Tenants that can be used or are about to be, and those that must be connected again; tenants
 /// that are held are in neither.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
 struct TenantCounts {
     ready: usize,
     needs_authorization: usize,
 }
 
-/// `GET /v1/api-keys`
+/// A number for each class.
+fn counts_by_class() -> Object {
+    Class::ALL
+        .into_iter()
+        .map(Class::as_str)
+        .fold(ObjectBuilder::new(), |object, class| {
+            let count = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0));
+            object.property(class, count).required(class)
+        })
+        .build()
+}
+
+fn plans() -> Object {
+    one_of([Plan::Standard, Plan::Partner].map(plan_name))
+}
+
+/// Lists the API keys
+#[utoipa::path(
+    get,
+    path = "/v1/api-keys",
+    operation_id = "list_api_keys",
+    tag = "api-keys",
+    params(Piece),
+    responses(
+        (status = 200, description = "A piece of the list.", body = Page<ApiKeyView>),
+        answers::Asked
+    )
+)]
 pub(super) async fn list(
     State(shared): Desk,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Page<ApiKeyView>>, AdminError> {
-    let query = Query::read(query.as_deref(), &[])?;
+    let query = Query::read(query.as_deref())?;
     let views = views(&shared).await;
     Ok(Json(query.cut(views, |view| &view.name)))
 }
 
-/// `GET /v1/api-keys/{name}`
+/// Shows an API key
+#[utoipa::path(
+    get,
+    path = "/v1/api-keys/{name}",
+    operation_id = "show_api_key",
+    tag = "api-keys",
+    params(("name" = names::ApiKeyName, Path, description = "The API key.")),
+    responses((status = 200, description = "How it stands.", body = ApiKeyView), answers::Named)
+)]
 pub(super) async fn show(
     State(shared): Desk,
     Named(name): Named<ApiKeyName>,
@@ -111,7 +177,17 @@ pub(super) async fn show(
     view.map(Json).ok_or_else(|| AdminError::not_found("API key", &name))
 }
 
-/// `POST /v1/api-keys/{name}/pause`
+/// Holds an API key
+///
+/// Its calls wait as long as they may, also after a restart.
+#[utoipa::path(
+    post,
+    path = "/v1/api-keys/{name}/pause",
+    operation_id = "pause_api_key",
+    tag = "api-keys",
+    params(("name" = names::ApiKeyName, Path, description = "The API key.")),
+    responses((status = 204, description = "It is held."), answers::Named, answers::Kept)
+)]
 pub(super) async fn pause(
     State(shared): Desk,
     Named(name): Named<ApiKeyName>,
@@ -119,7 +195,15 @@ pub(super) async fn pause(
     hold(shared, name, true).await
 }
 
-/// `POST /v1/api-keys/{name}/resume`
+/// Releases an API key
+#[utoipa::path(
+    post,
+    path = "/v1/api-keys/{name}/resume",
+    operation_id = "resume_api_key",
+    tag = "api-keys",
+    params(("name" = names::ApiKeyName, Path, description = "The API key.")),
+    responses((status = 204, description = "It is not held."), answers::Named, answers::Kept)
+)]
 pub(super) async fn resume(
     State(shared): Desk,
     Named(name): Named<ApiKeyName>,
@@ -200,10 +284,7 @@ fn view(
     ApiKeyView {
         name: key.name.as_str().to_owned(),
         client_id: key.client_id.clone(),
-        plan: match key.plan {
-            Plan::Standard => "standard",
-            Plan::Partner => "partner",
-        },
+        plan: plan_name(key.plan),
         per_second: per_second(key.rate),
         per_day: key.per_day,
         paused: snapshot.paused,
@@ -232,6 +313,13 @@ fn view(
         },
         token_lane,
         tenants,
+    }
+}
+
+const fn plan_name(plan: Plan) -> &'static str {
+    match plan {
+        Plan::Standard => "standard",
+        Plan::Partner => "partner",
     }
 }
 

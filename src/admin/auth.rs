@@ -25,7 +25,7 @@ use crate::listen::{Logins, Peer, origin};
 use crate::secret::Secret;
 
 /// Paths that need no token.
-const OPEN: [&str; 4] = ["/livez", "/readyz", "/metrics", "/oauth/callback"];
+pub(super) const OPEN: [&str; 4] = ["/livez", "/readyz", "/metrics", "/oauth/callback"];
 
 /// The digest of the admin token: what is compared has one length, whatever is shown.
 pub(super) struct AdminToken([u8; 32]);

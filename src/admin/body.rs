@@ -1,7 +1,8 @@
 //! What a request says: the name in its path and the JSON object in its body.
 //!
 //! A body is read up to a limit, parsed, and taken apart field by field, so that a mistake is named
-//! by its place or its field and never by the value that was sent: that value may be a token.
+//! by its place or its field and never by the value that was sent: that value may be a token. The
+//! fields that a body may have are those of the type that describes it in the document.
 
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -15,7 +16,9 @@ use http::request::Parts;
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
+use super::document;
 use super::errors::{AdminError, Kind};
 use crate::engine::NameError;
 use crate::secret::Secret;
@@ -46,12 +49,15 @@ impl<S: Send + Sync, T: FromStr<Err = NameError>> FromRequestParts<S> for Named<
 pub(super) struct Fields(Map<String, Value>);
 
 impl Fields {
-    /// Reads a body that is a JSON object.
-    pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<Self, AdminError> {
+    /// Reads a body that is a JSON object with no other fields than `B` describes.
+    pub(super) async fn read<B: ToSchema>(
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<Self, AdminError> {
         check_type(headers)?;
         let content = collect(body).await?;
         match serde_json::from_slice(&content) {
-            Ok(Value::Object(fields)) => Ok(Self(fields)),
+            Ok(Value::Object(fields)) => Self(fields).among(&document::fields::<B>()),
             Ok(_) => Err(AdminError::bad_request("the body must be a JSON object")),
             Err(error) => Err(AdminError::bad_request(format!(
                 "the body is no JSON{}: mistake at line {}, column {}",
@@ -63,11 +69,22 @@ impl Fields {
     }
 
     /// The same, where no body at all is an object without fields.
-    pub(super) async fn read_or_none(headers: &HeaderMap, body: Body) -> Result<Self, AdminError> {
+    pub(super) async fn read_or_none<B: ToSchema>(
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<Self, AdminError> {
         if body.is_end_stream() {
             return Ok(Self(Map::new()));
         }
-        Self::read(headers, body).await
+        Self::read::<B>(headers, body).await
+    }
+
+    fn among(self, known: &[String]) -> Result<Self, AdminError> {
+        let Some(unknown) = self.0.keys().find(|name| !known.contains(name)) else {
+            return Ok(self);
+        };
+        let (what, known) = (unknown_name(unknown), known.join(", "));
+        Err(AdminError::bad_request(format!("{what}; known are {known}")))
     }
 
     /// Takes a field; `null` counts as absent.
@@ -105,7 +122,7 @@ impl Fields {
         allowed: RangeInclusive<u64>,
     ) -> Result<Option<Duration>, AdminError> {
         let Some(value) = self.take(field) else { return Ok(None) };
-        let secs = value.as_u64().filter(|secs| allowed.contains(secs));
+        let secs = whole(&value).filter(|secs| allowed.contains(secs));
         secs.map(|secs| Some(Duration::from_secs(secs))).ok_or_else(|| {
             let (least, most) = allowed.into_inner();
             AdminError::bad_request(format!(
@@ -113,12 +130,15 @@ impl Fields {
             ))
         })
     }
+}
 
-    /// Nothing more is expected.
-    pub(super) fn end(self, known: &str) -> Result<(), AdminError> {
-        let Some((unknown, _)) = self.0.iter().next() else { return Ok(()) };
-        Err(AdminError::bad_request(format!("{}; known are {known}", unknown_name(unknown))))
-    }
+/// A whole number, also one that is written with a point as 1.0 is: to JSON Schema they are one.
+pub(super) fn whole(value: &Value) -> Option<u64> {
+    let written = || {
+        let number = value.as_f64().filter(|number| number.fract() == 0.0)?;
+        format!("{number:.0}").parse().ok()
+    };
+    value.as_u64().or_else(written)
 }
 
 async fn collect(body: Body) -> Result<Bytes, AdminError> {
@@ -155,4 +175,27 @@ fn check_type(headers: &HeaderMap) -> Result<(), AdminError> {
         Kind::UnsupportedMediaType,
         "the body must be JSON; send it with Content-Type: application/json",
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_whole_number_may_be_written_with_a_point() {
+        for (value, number) in [
+            (json!(7), Some(7)),
+            (json!(7.0), Some(7)),
+            (json!(u64::MAX), Some(u64::MAX)),
+            (json!(1e3), Some(1_000)),
+            (json!(7.5), None),
+            (json!(-1.0), None),
+            (json!(1e300), None),
+            (json!("7"), None),
+        ] {
+            assert_eq!(whole(&value), number, "{value}");
+        }
+    }
 }

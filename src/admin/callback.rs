@@ -7,7 +7,7 @@
 
 use axum::extract::{RawQuery, State};
 use axum::response::{Html, IntoResponse as _, Response};
-use http::header::{CONTENT_SECURITY_POLICY, LOCATION, REFERRER_POLICY};
+use http::header::{ALLOW, CONTENT_SECURITY_POLICY, LOCATION, REFERRER_POLICY};
 use http::{HeaderValue, Method, StatusCode};
 
 use super::Desk;
@@ -32,7 +32,56 @@ const POLICY: HeaderValue = HeaderValue::from_static(
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
 
-/// `GET /oauth/callback`
+/// What an authorization server sends a browser back with (RFC 6749 section 4.1.2). Others are
+/// passed over.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "it describes what `read` reads")]
+pub(super) struct Answered {
+    /// Which consent was asked for; it works once.
+    state: Option<String>,
+    /// What is exchanged for tokens.
+    code: Option<String>,
+    /// Why there is no code.
+    error: Option<String>,
+}
+
+/// Takes an owner back who has consented
+///
+/// Opened by a browser, not by programs. The answer is a page in plain words.
+#[utoipa::path(
+    get,
+    path = "/oauth/callback",
+    operation_id = "come_back",
+    tag = "connect",
+    params(Answered),
+    responses(
+        (status = 200, description = "Connected.", body = String, content_type = "text/html"),
+        (
+            status = 303,
+            description = "Connected, and on to the page that was named at the beginning.",
+            headers(("Location" = String, description = "That page."))
+        ),
+        (
+            status = 400,
+            description = "The link was used, is too old or is none, or there is no consent.",
+            body = String,
+            content_type = "text/html"
+        ),
+        (
+            status = 502,
+            description = "The token endpoint could not be reached.",
+            body = String,
+            content_type = "text/html"
+        ),
+        (
+            status = 503,
+            description = "Too much is going on, or the proxy is being stopped.",
+            body = String,
+            content_type = "text/html"
+        )
+    )
+)]
 pub(super) async fn come_back(
     State(shared): Desk,
     method: Method,
@@ -40,7 +89,9 @@ pub(super) async fn come_back(
 ) -> Response {
     // a look ahead must not use the state up
     if method != Method::GET {
-        return AdminError::method_not_allowed().into_response();
+        let mut answer = AdminError::method_not_allowed().into_response();
+        answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+        return answer;
     }
     if shared.parts.phase.get() == Phase::Draining {
         return page(StatusCode::SERVICE_UNAVAILABLE, "Just a moment", STOPPING, None);

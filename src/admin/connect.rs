@@ -13,52 +13,155 @@ use http::HeaderMap;
 use serde::Serialize;
 use serde_json::Value;
 use tracing::info;
+use utoipa::ToSchema;
+use utoipa::openapi::schema::{Object, SchemaType, Type};
 
 use super::body::{Fields, Named};
+use super::document::one_of;
 use super::errors::{AdminError, Kind};
-use super::{AUDIT, Desk, Shared};
-use crate::connect::{BeginError, Progress};
+use super::{AUDIT, Desk, Shared, answers, names};
+use crate::connect::{BeginError, Flow, Progress};
 use crate::engine::{ApiKeyName, TenantName};
 use crate::telemetry::events::rfc3339;
 
+/// How an account is to be connected.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it describes what `begin` reads")]
+enum Connecting {
+    ByLink(#[schema(inline)] ByLink),
+    ByCode(#[schema(inline)] ByCode),
+}
+
+/// The owner opens a link.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "it describes what `begin` reads")]
+struct ByLink {
+    #[schema(value_type = names::ApiKeyName)]
+    api_key: String,
+    #[schema(schema_with = code_or_null)]
+    flow: Option<String>,
+    /// Where the owner is sent at the end: a page of an origin that `oauth.return_to_origins` has.
+    #[schema(max_length = 2_048, format = "uri")]
+    return_to: Option<String>,
+}
+
+/// The owner types a code in elsewhere.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "it describes what `begin` reads")]
+struct ByCode {
+    #[schema(value_type = names::ApiKeyName)]
+    api_key: String,
+    #[schema(schema_with = device)]
+    flow: String,
+}
+
+fn code_or_null() -> Object {
+    let mut flow = one_of([Flow::Code.as_str()]);
+    flow.schema_type = SchemaType::from_iter([Type::String, Type::Null]);
+    flow.enum_values.get_or_insert_default().push(Value::Null);
+    flow
+}
+
+fn device() -> Object {
+    one_of([Flow::Device.as_str()])
+}
+
+/// What the owner is to be given.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it describes what `begin` answers")]
+enum Begun {
+    Link(LinkView),
+    Code(CodeView),
+}
+
 /// What an owner opens.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Link)]
 pub(super) struct LinkView {
+    #[schema(format = "uri")]
     authorize_url: String,
+    #[schema(format = DateTime)]
     expires_at: String,
 }
 
 /// What an owner types in.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Code)]
 pub(super) struct CodeView {
     user_code: String,
     verification_uri: String,
+    /// The same with the code in it, when the upstream names one.
+    #[schema(required)]
     verification_uri_complete: Option<String>,
+    #[schema(format = DateTime)]
     expires_at: String,
+    /// Seconds between two questions of the proxy.
     interval: u64,
 }
 
 /// How connecting an account stands.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Standing)]
 pub(super) struct StandingView {
+    #[schema(schema_with = flows)]
     flow: &'static str,
+    #[schema(schema_with = progress)]
     state: &'static str,
+    /// Why it failed, in words.
+    #[schema(required)]
     reason: Option<String>,
+    #[schema(format = DateTime)]
     expires_at: String,
 }
 
-/// `POST /v1/tenants/{tenant}/connect`
+fn flows() -> Object {
+    one_of([Flow::Code, Flow::Device].map(Flow::as_str))
+}
+
+fn progress() -> Object {
+    one_of(["pending", "connected", "failed"])
+}
+
+/// Begins to connect an account
+///
+/// The tenant may be new or there; what was begun for it before does not count any more.
+#[utoipa::path(
+    post,
+    path = "/v1/tenants/{tenant}/connect",
+    operation_id = "begin_connect",
+    tag = "connect",
+    params(("tenant" = names::TenantName, Path, description = "The tenant.")),
+    request_body = Connecting,
+    responses(
+        (
+            status = 200,
+            description = "A link or a code for the owner.",
+            body = Begun,
+            links(("standing" = (
+                operation_id = "show_connect",
+                parameters(("tenant" = "$request.path.tenant"))
+            )))
+        ),
+        answers::Told,
+        answers::Contended,
+        answers::Passed,
+        answers::Kept
+    )
+)]
 pub(super) async fn begin(
     State(shared): Desk,
     Named(tenant): Named<TenantName>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, AdminError> {
-    let mut fields = Fields::read(&headers, body).await?;
+    let mut fields = Fields::read::<Connecting>(&headers, body).await?;
     let api_key: ApiKeyName = fields.name("api_key")?;
     let return_to = text(&mut fields, "return_to")?;
     let flow = text(&mut fields, "flow")?;
-    fields.end("api_key, return_to, flow")?;
     match (flow.as_deref(), return_to) {
         (None | Some("code"), return_to) => {
             let link = shared.parts.connect.begin(tenant.clone(), &api_key, return_to).await?;
@@ -96,7 +199,17 @@ async fn begin_device(
     whole.change(change).await
 }
 
-/// `GET /v1/tenants/{tenant}/connect`
+/// Shows how connecting an account stands
+///
+/// It is known for an hour.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants/{tenant}/connect",
+    operation_id = "show_connect",
+    tag = "connect",
+    params(("tenant" = names::TenantName, Path, description = "The tenant.")),
+    responses((status = 200, description = "How it stands.", body = StandingView), answers::Named)
+)]
 pub(super) async fn standing(
     State(shared): Desk,
     Named(tenant): Named<TenantName>,

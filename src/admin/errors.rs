@@ -11,6 +11,7 @@ use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use tracing::{error, warn};
 
+use super::answers::ErrorBody;
 use crate::listen::Blocked;
 use crate::store::StoreError;
 use crate::tokens::{ChangeError, PutError, RefreshError};
@@ -36,7 +37,22 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    const fn key(self) -> &'static str {
+    pub(super) const ALL: [Self; 12] = [
+        Self::BadRequest,
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::Conflict,
+        Self::PayloadTooLarge,
+        Self::UnsupportedMediaType,
+        Self::TooManyRequests,
+        Self::StoreUnavailable,
+        Self::UpstreamUnavailable,
+        Self::Internal,
+    ];
+
+    pub(super) const fn key(self) -> &'static str {
         match self {
             Self::BadRequest => "admin.bad_request",
             Self::Unauthorized => "admin.unauthorized",
@@ -53,7 +69,7 @@ impl Kind {
         }
     }
 
-    const fn status(self) -> StatusCode {
+    pub(super) const fn status(self) -> StatusCode {
         match self {
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
@@ -124,10 +140,7 @@ impl AdminError {
 
 impl IntoResponse for AdminError {
     fn into_response(self) -> Response {
-        let body = serde_json::json!({
-            "error_key": self.kind.key(),
-            "error_message": self.message,
-        });
+        let body = ErrorBody { error_key: self.kind.key(), error_message: self.message };
         let mut response = (self.kind.status(), Json(body)).into_response();
         let headers = response.headers_mut();
         if self.kind == Kind::Unauthorized {

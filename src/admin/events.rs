@@ -17,6 +17,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 
 use super::{Desk, Parts, Shared, api_keys};
 use crate::clock::Clock;
@@ -61,7 +62,37 @@ impl Feed {
     }
 }
 
-/// `GET /v1/events`
+/// An event, field by field as it stands in the stream.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it describes what `stream` sends")]
+struct EventSent {
+    /// Counts up; `lagged` has none.
+    #[schema(nullable = false)]
+    id: Option<String>,
+    /// `snapshot`, once a second, has all API keys as `GET /v1/api-keys` shows them; `lagged` tells
+    /// how many events were `missed` by a listener that is too slow; all others are changes of
+    /// state, whose data have `time` and `type`.
+    event: String,
+    /// One JSON object.
+    #[schema(content_media_type = "application/json")]
+    data: String,
+}
+
+/// Streams what happens
+///
+/// Server-sent events without an end.
+#[utoipa::path(
+    get,
+    path = "/v1/events",
+    operation_id = "stream_events",
+    tag = "monitoring",
+    responses((
+        status = 200,
+        description = "Events from now on.",
+        body = EventSent,
+        content_type = "text/event-stream"
+    ))
+)]
 pub(super) async fn stream(
     State(shared): Desk,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {

@@ -17,13 +17,15 @@ use futures_util::stream::{self, StreamExt as _};
 use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tracing::{info, warn};
+use utoipa::ToSchema;
+use utoipa::openapi::schema::{Array, ArrayBuilder, ObjectBuilder, Type};
 use zeroize::Zeroizing;
 
 use super::body::Fields;
 use super::errors::{AdminError, Kind};
-use super::{AUDIT, Desk, Shared};
+use super::{AUDIT, Desk, Shared, answers, names};
 use crate::engine::{ApiKeyName, NameError, TenantName, Unix};
 use crate::secret::age_file::{AgeKeyError, Recipients};
 use crate::store::Grant;
@@ -47,9 +49,50 @@ struct Order {
     dry_run: bool,
 }
 
+/// Which grants are to leave, and to whom.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Export)]
+#[expect(dead_code, reason = "it describes what `Order` reads")]
+struct OrderGiven {
+    #[schema(schema_with = recipients)]
+    recipients: Vec<String>,
+    /// Those to export, all of which must be there and usable; without it all that are usable.
+    #[schema(value_type = Option<Vec<names::TenantName>>)]
+    tenants: Option<Vec<String>>,
+    /// Only those of this API key.
+    #[schema(value_type = Option<names::ApiKeyName>)]
+    api_key: Option<String>,
+    /// Hold the tenants here when they have left.
+    pause: Option<bool>,
+    /// Say what would be exported, and do nothing.
+    dry_run: Option<bool>,
+}
+
+fn recipients() -> Array {
+    let recipient = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .pattern(Some("^age1[02-9ac-hj-np-z]{58}$"))
+        .examples(["age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"]);
+    ArrayBuilder::new()
+        .items(recipient)
+        .min_items(Some(1))
+        .description(Some("Who may open the file."))
+        .build()
+}
+
+/// What would be exported.
+#[derive(Serialize, ToSchema)]
+struct ExportPlan {
+    #[schema(value_type = Vec<names::TenantName>)]
+    tenants: Vec<String>,
+    left_out: Vec<LeftOut>,
+}
+
 /// A tenant that is not exported, and why.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct LeftOut {
+    #[schema(value_type = names::TenantName)]
     tenant: String,
     reason: String,
 }
@@ -65,17 +108,44 @@ struct Line<'a> {
     weight: u32,
 }
 
-/// `POST /v1/export`
+/// Exports grants
+///
+/// The answer is an age file of JSON lines, sealed to its recipients, as `ctct-proxy tenant import`
+/// reads it. It is the one way by which tokens leave.
+#[utoipa::path(
+    post,
+    path = "/v1/export",
+    operation_id = "export_grants",
+    tag = "custody",
+    request_body = OrderGiven,
+    responses(
+        (
+            status = 200,
+            description = "The file, or the plan of a dry run.",
+            content(
+                ([u8] = "application/octet-stream"),
+                (ExportPlan = "application/json")
+            ),
+            headers(
+                ("Ctct-Proxy-Exported" = u64, description = "Grants in the file."),
+                ("Ctct-Proxy-Left-Out" = u64, description = "Grants that should be and are not.")
+            )
+        ),
+        answers::Told,
+        answers::Sought,
+        answers::Contended
+    )
+)]
 pub(super) async fn export(
     State(shared): Desk,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, AdminError> {
-    let order = Order::read(Fields::read(&headers, body).await?)?;
+    let order = Order::read(Fields::read::<OrderGiven>(&headers, body).await?)?;
     let (tenants, left_out) = choose(&order, &shared.parts.tokens.list().await)?;
     if order.dry_run {
-        let names: Vec<&str> = tenants.iter().map(TenantName::as_str).collect();
-        return Ok(Json(json!({ "tenants": names, "left_out": left_out })).into_response());
+        let tenants = tenants.iter().map(|tenant| tenant.as_str().to_owned()).collect();
+        return Ok(Json(ExportPlan { tenants, left_out }).into_response());
     }
     let whole = shared.clone();
     whole.change(async move { seal(&shared, order, tenants, left_out).await }).await
@@ -210,7 +280,6 @@ impl Order {
         let pause = switch(fields.take("pause").as_ref(), "pause")?;
         let afterwards = if pause { Afterwards::Held } else { Afterwards::GoesOn };
         let dry_run = switch(fields.take("dry_run").as_ref(), "dry_run")?;
-        fields.end("recipients, tenants, api_key, pause, dry_run")?;
         Ok(Self { recipients, tenants, api_key, afterwards, dry_run })
     }
 }

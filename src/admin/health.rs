@@ -10,10 +10,13 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
-use serde_json::{Value, json};
+use serde::Serialize;
 use tracing::error;
+use utoipa::ToSchema;
+use utoipa::openapi::schema::Object;
 
 use super::Desk;
+use super::document::one_of;
 use super::errors::AdminError;
 use crate::phase::Phase;
 use crate::telemetry;
@@ -26,25 +29,84 @@ pub(super) const TENANT_STATES: [TenantState; 4] = [
     TenantState::Paused,
 ];
 
-/// `GET /livez`
-pub(super) async fn live() -> Json<Value> {
-    Json(json!({ "status": "alive" }))
+/// That the process lives.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Alive {
+    /// Always `alive`.
+    status: &'static str,
 }
 
-/// `GET /readyz`
+/// Whether the process is ready, and why not.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Readiness {
+    #[schema(schema_with = phases)]
+    status: &'static str,
+    /// In words, when it is not ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    reason: Option<&'static str>,
+}
+
+fn phases() -> Object {
+    one_of(Phase::ALL.map(Phase::as_str))
+}
+
+/// Says that the process lives
+///
+/// It depends on nothing: whoever restarts processes asks this.
+#[utoipa::path(
+    get,
+    path = "/livez",
+    operation_id = "live",
+    tag = "monitoring",
+    responses((status = 200, description = "It lives.", body = Alive))
+)]
+pub(super) async fn live() -> Json<Alive> {
+    Json(Alive { status: "alive" })
+}
+
+/// Says whether calls are served
+///
+/// Whoever sends calls to processes asks this.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    operation_id = "ready",
+    tag = "monitoring",
+    responses(
+        (status = 200, description = "Calls are served.", body = Readiness),
+        (status = 503, description = "It starts, stops, or has no store.", body = Readiness)
+    )
+)]
 pub(super) async fn ready(State(shared): Desk) -> Response {
     let phase = shared.parts.phase.get();
     let reason = match phase {
-        Phase::Ready => return Json(json!({ "status": phase.as_str() })).into_response(),
+        Phase::Ready => {
+            let body = Readiness { status: phase.as_str(), reason: None };
+            return Json(body).into_response();
+        }
         Phase::Starting => "the proxy is starting",
         Phase::StoreDown => "the store cannot be reached",
         Phase::Draining => "the proxy is being stopped",
     };
-    let body = Json(json!({ "status": phase.as_str(), "reason": reason }));
-    (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
+    let body = Readiness { status: phase.as_str(), reason: Some(reason) };
+    (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
 }
 
-/// `GET /metrics`
+/// Counts for Prometheus
+///
+/// In `OpenMetrics` for a scraper whose `Accept` names it.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "metrics",
+    tag = "monitoring",
+    responses((
+        status = 200,
+        description = "All metrics.",
+        content((String = "text/plain"), (String = "application/openmetrics-text"))
+    ))
+)]
 pub(super) async fn metrics(
     State(shared): Desk,
     headers: HeaderMap,

@@ -10,6 +10,8 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
+use utoipa::openapi::path::ParameterIn;
+use utoipa::{IntoParams, ToSchema};
 
 use super::body::unknown_name;
 use super::errors::AdminError;
@@ -20,10 +22,11 @@ const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1_000;
 
 /// A piece of a list.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub(super) struct Page<T> {
     pub(super) items: Vec<T>,
     /// Where the next piece begins; `null` at the end.
+    #[schema(required)]
     pub(super) next_cursor: Option<String>,
 }
 
@@ -32,6 +35,18 @@ impl<T> Page<T> {
     pub(super) fn map<U>(self, to: impl FnMut(T) -> U) -> Page<U> {
         Page { items: self.items.into_iter().map(to).collect(), next_cursor: self.next_cursor }
     }
+}
+
+/// Which piece of a list.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "it describes what `Query` reads")]
+pub(super) struct Piece {
+    /// Most things in the answer; 100 when it is not given.
+    #[param(minimum = 1, maximum = 1_000)]
+    limit: Option<u16>,
+    /// The `next_cursor` of the answer before.
+    cursor: Option<String>,
 }
 
 /// What a query asks for.
@@ -43,21 +58,18 @@ pub(super) struct Query {
 }
 
 impl Query {
-    /// Reads a query that may have these filters beside `limit` and `cursor`.
-    pub(super) fn read(query: Option<&str>, filters: &[&str]) -> Result<Self, AdminError> {
-        let mut given = BTreeMap::new();
-        for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-            let known = ["limit", "cursor"].contains(&&*name) || filters.contains(&&*name);
-            if !known {
-                let known = [&["limit", "cursor"], filters].concat().join(", ");
-                let message = format!("query: {}; known are {known}", unknown_name(&name));
-                return Err(AdminError::bad_request(message));
-            }
-            if given.contains_key(&*name) {
-                return Err(AdminError::bad_request(format!("query: {name} is given twice")));
-            }
-            given.insert(name.into_owned(), value.into_owned());
-        }
+    /// Reads a query that names a piece and nothing else.
+    pub(super) fn read(query: Option<&str>) -> Result<Self, AdminError> {
+        Self::among(query, &names::<Piece>())
+    }
+
+    /// Reads a query that may have filters beside those of [`Piece`].
+    pub(super) fn filtered<F: IntoParams>(query: Option<&str>) -> Result<Self, AdminError> {
+        Self::among(query, &[names::<Piece>(), names::<F>()].concat())
+    }
+
+    fn among(query: Option<&str>, known: &[String]) -> Result<Self, AdminError> {
+        let mut given = read(query, known)?;
         let limit = match given.remove("limit") {
             None => LIMIT_DEFAULT,
             Some(text) => limit(&text)?,
@@ -92,6 +104,33 @@ impl Query {
     }
 }
 
+/// Reads a query that may have the parameters that `P` describes, each once.
+pub(super) fn parameters<P: IntoParams>(
+    query: Option<&str>,
+) -> Result<BTreeMap<String, String>, AdminError> {
+    read(query, &names::<P>())
+}
+
+fn names<P: IntoParams>() -> Vec<String> {
+    let described = P::into_params(|| Some(ParameterIn::Query));
+    described.into_iter().map(|parameter| parameter.name).collect()
+}
+
+fn read(query: Option<&str>, known: &[String]) -> Result<BTreeMap<String, String>, AdminError> {
+    let mut given = BTreeMap::new();
+    for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        if !known.iter().any(|known| *known == name) {
+            let (what, known) = (unknown_name(&name), known.join(", "));
+            return Err(AdminError::bad_request(format!("query: {what}; known are {known}")));
+        }
+        if given.contains_key(&*name) {
+            return Err(AdminError::bad_request(format!("query: {name} is given twice")));
+        }
+        given.insert(name.into_owned(), value.into_owned());
+    }
+    Ok(given)
+}
+
 fn limit(text: &str) -> Result<usize, AdminError> {
     let limit = text.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
     limit.ok_or_else(|| {
@@ -110,8 +149,14 @@ fn open(cursor: &str) -> Result<String, AdminError> {
 mod tests {
     use super::*;
 
+    #[derive(IntoParams)]
+    #[expect(dead_code, reason = "it describes what is read")]
+    struct Filter {
+        state: String,
+    }
+
     fn cut(query: &str) -> Page<&'static str> {
-        Query::read(Some(query), &[]).unwrap().cut(["a", "b", "c"], |name| name)
+        Query::read(Some(query)).unwrap().cut(["a", "b", "c"], |name| name)
     }
 
     #[test]
@@ -141,8 +186,9 @@ mod tests {
             "other=1",
             "cursor=_w",
         ] {
-            assert!(Query::read(Some(query), &["state"]).is_err(), "{query}");
+            assert!(Query::filtered::<Filter>(Some(query)).is_err(), "{query}");
         }
-        assert!(Query::read(Some("state=ready"), &["state"]).is_ok());
+        assert!(Query::filtered::<Filter>(Some("state=ready")).is_ok());
+        assert!(Query::read(Some("state=ready")).is_err());
     }
 }

@@ -1,9 +1,10 @@
 //! Tenants: what the token keeper and the gate know of them, and their changes.
 //!
 //! All changes go through the keeper, which stores them, orders them and tells the gate; this file
-//! reads requests and joins answers. Tokens come in here and never go out.
+//! reads requests. Tokens come in here and never go out.
 
-use std::collections::{BTreeSet, HashMap};
+mod joined;
+
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,49 +14,70 @@ use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, StatusCode};
-use serde::Serialize;
 use serde_json::Value;
 use tracing::info;
+use utoipa::ToSchema;
 
-use super::body::{Fields, Named};
+use super::body::{Fields, Named, whole};
 use super::errors::AdminError;
+use super::hand_in::{OutcomeView, TermsAsked};
 use super::health::TENANT_STATES;
-use super::page::{Page, Query};
-use super::{AUDIT, Desk, Shared, hand_in};
+use super::page::{Page, Piece, Query};
+use super::{AUDIT, Desk, Shared, answers, hand_in, names};
 use crate::config::values;
-use crate::engine::scheduler::{Hold, TenantSnapshot};
-use crate::engine::{ApiKeyName, TenantName, Unix};
-use crate::gate::hold_reason;
+use crate::engine::{ApiKeyName, TenantName};
 use crate::phase::Phase;
 use crate::store::{self, NewGrant, Put};
-use crate::telemetry::events::rfc3339;
 use crate::tokens::{TenantState, TenantStatus};
+
+use joined::{TenantView, joined, seen, states, view};
 
 /// Largest share of a tenant.
 const WEIGHT_MAX: u64 = 100;
 
-/// A tenant as operators see it.
-#[derive(Debug, Serialize)]
-pub(super) struct TenantView {
-    tenant: String,
-    api_key: String,
-    state: &'static str,
-    state_reason: Option<String>,
-    access_token_expires_at: Option<String>,
-    /// When the refresh token dies of disuse.
-    refresh_token_expires_at: Option<String>,
-    last_refreshed_at: Option<String>,
-    last_used_at: Option<String>,
-    weight: u32,
-    today: Today,
-    queue_depth: usize,
+/// Which tenants.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "it describes what `list` reads")]
+pub(super) struct Wanted {
+    /// Those of an API key.
+    #[param(value_type = Option<names::ApiKeyName>)]
+    api_key: Option<String>,
+    /// Those in a state.
+    #[param(schema_with = states)]
+    state: Option<String>,
+    /// Those whose refresh token dies of disuse within a span, such as `30d` or `1h 30m`.
+    #[param(pattern = "^(0|([0-9]{1,9}(ms|s|m|h|d) ?){1,5})$", example = "30d")]
+    refresh_token_expires_within: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
-struct Today {
-    calls: u64,
-    throttled: u64,
-    errors: u64,
+/// A connected account: what its owner's consent gave.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Grant)]
+#[expect(dead_code, reason = "it describes what `read_grant` reads")]
+struct GrantHandedIn {
+    #[schema(value_type = names::ApiKeyName)]
+    api_key: String,
+    /// As it came from the token endpoint.
+    #[schema(pattern = "^[!-~]+$", min_length = 1)]
+    refresh_token: String,
+    /// As it came from the token endpoint. One that is a JWT must be of the API key.
+    #[schema(pattern = "^[!-~]+$", min_length = 1)]
+    access_token: Option<String>,
+    /// Its share beside other tenants of the API key; 1 when a new tenant has none, and unchanged
+    /// when one that is there has none.
+    #[schema(minimum = 1, maximum = 100)]
+    weight: Option<u32>,
+}
+
+/// What is answered to a grant: the tenant, or on terms what was done with it.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it describes what two handlers answer")]
+enum PutAnswer {
+    Tenant(TenantView),
+    Outcome(OutcomeView),
 }
 
 /// A state in a query.
@@ -84,13 +106,24 @@ impl FromStr for Span {
     }
 }
 
-/// `GET /v1/tenants`
+/// Lists the tenants
+#[utoipa::path(
+    get,
+    path = "/v1/tenants",
+    operation_id = "list_tenants",
+    tag = "tenants",
+    params(Piece, Wanted),
+    responses(
+        (status = 200, description = "A piece of the list.", body = Page<TenantView>),
+        answers::Asked
+    )
+)]
 pub(super) async fn list(
     State(shared): Desk,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Page<TenantView>>, AdminError> {
     let within = "refresh_token_expires_within";
-    let query = Query::read(query.as_deref(), &["api_key", "state", within])?;
+    let query = Query::filtered::<Wanted>(query.as_deref())?;
     let api_key: Option<ApiKeyName> = query.filter("api_key")?;
     let state: Option<StateFilter> = query.filter("state")?;
     let within: Option<Span> = query.filter(within)?;
@@ -112,7 +145,19 @@ pub(super) async fn list(
     })))
 }
 
-/// `GET /v1/tenants/{tenant}`
+/// Shows a tenant
+#[utoipa::path(
+    get,
+    path = "/v1/tenants/{tenant}",
+    operation_id = "show_tenant",
+    tag = "tenants",
+    params(("tenant" = names::TenantName, Path, description = "The tenant.")),
+    responses(
+        (status = 200, description = "How it stands.", body = TenantView),
+        answers::Named,
+        answers::Kept
+    )
+)]
 pub(super) async fn show(
     State(shared): Desk,
     Named(tenant): Named<TenantName>,
@@ -128,7 +173,55 @@ pub(super) async fn show(
     Ok(Json(joined(&shared, status).await))
 }
 
-/// `PUT /v1/tenants/{tenant}`
+/// Hands a grant in
+///
+/// The tenant is made, or gets the grant instead of its own. With a parameter in the query the
+/// answer is what was done, or would be; without one it is the tenant.
+#[utoipa::path(
+    put,
+    path = "/v1/tenants/{tenant}",
+    operation_id = "put_tenant",
+    tag = "tenants",
+    params(("tenant" = names::TenantName, Path, description = "The tenant."), TermsAsked),
+    request_body = GrantHandedIn,
+    responses(
+        (
+            status = 200,
+            description = "The tenant was there, or nothing was done.",
+            body = PutAnswer
+        ),
+        (
+            status = 201,
+            description = "The tenant is new.",
+            body = PutAnswer,
+            links(
+                ("show" = (
+                    operation_id = "show_tenant",
+                    parameters(("tenant" = "$request.path.tenant"))
+                )),
+                ("refresh" = (
+                    operation_id = "refresh_tenant",
+                    parameters(("tenant" = "$request.path.tenant"))
+                )),
+                ("pause" = (
+                    operation_id = "pause_tenant",
+                    parameters(("tenant" = "$request.path.tenant"))
+                )),
+                ("resume" = (
+                    operation_id = "resume_tenant",
+                    parameters(("tenant" = "$request.path.tenant"))
+                )),
+                ("remove" = (
+                    operation_id = "remove_tenant",
+                    parameters(("tenant" = "$request.path.tenant"))
+                ))
+            )
+        ),
+        answers::Told,
+        answers::Contended,
+        answers::Kept
+    )
+)]
 pub(super) async fn put(
     State(shared): Desk,
     Named(tenant): Named<TenantName>,
@@ -137,7 +230,7 @@ pub(super) async fn put(
     body: Body,
 ) -> Result<Response, AdminError> {
     let terms = hand_in::terms(query.as_deref())?;
-    let grant = read_grant(tenant, Fields::read(&headers, body).await?)?;
+    let grant = read_grant(tenant, Fields::read::<GrantHandedIn>(&headers, body).await?)?;
     if let Some(terms) = terms {
         return hand_in::hand_in(shared, grant, terms).await;
     }
@@ -156,7 +249,17 @@ pub(super) async fn put(
     whole.change(change).await
 }
 
-/// `DELETE /v1/tenants/{tenant}`
+/// Removes a tenant
+///
+/// Its tokens are forgotten, and its calls that wait are refused.
+#[utoipa::path(
+    delete,
+    path = "/v1/tenants/{tenant}",
+    operation_id = "remove_tenant",
+    tag = "tenants",
+    params(("tenant" = names::TenantName, Path, description = "The tenant.")),
+    responses((status = 204, description = "It is gone."), answers::Named, answers::Kept)
+)]
 pub(super) async fn remove(
     State(shared): Desk,
     Named(tenant): Named<TenantName>,
@@ -173,7 +276,22 @@ pub(super) async fn remove(
     whole.change(change).await
 }
 
-/// `POST /v1/tenants/{tenant}/refresh`
+/// Orders a refresh of a tenant's tokens
+///
+/// It has its turn in the token lane of the API key and is not waited for.
+#[utoipa::path(
+    post,
+    path = "/v1/tenants/{tenant}/refresh",
+    operation_id = "refresh_tenant",
+    tag = "tenants",
+    params(("tenant" = names::TenantName, Path, description = "The tenant.")),
+    responses(
+        (status = 202, description = "It will be refreshed."),
+        answers::Named,
+        answers::Contended,
+        answers::Kept
+    )
+)]
 pub(super) async fn refresh(
     State(shared): Desk,
     Named(tenant): Named<TenantName>,
@@ -188,7 +306,17 @@ pub(super) async fn refresh(
     whole.change(change).await
 }
 
-/// `POST /v1/tenants/{tenant}/pause`
+/// Holds a tenant
+///
+/// Its calls wait as long as they may, also after a restart.
+#[utoipa::path(
+    post,
+    path = "/v1/tenants/{tenant}/pause",
+    operation_id = "pause_tenant",
+    tag = "tenants",
+    params(("tenant" = names::TenantName, Path, description = "The tenant.")),
+    responses((status = 204, description = "It is held."), answers::Named, answers::Kept)
+)]
 pub(super) async fn pause(
     State(shared): Desk,
     Named(tenant): Named<TenantName>,
@@ -196,7 +324,15 @@ pub(super) async fn pause(
     hold(shared, tenant, true).await
 }
 
-/// `POST /v1/tenants/{tenant}/resume`
+/// Releases a tenant
+#[utoipa::path(
+    post,
+    path = "/v1/tenants/{tenant}/resume",
+    operation_id = "resume_tenant",
+    tag = "tenants",
+    params(("tenant" = names::TenantName, Path, description = "The tenant.")),
+    responses((status = 204, description = "It is not held."), answers::Named, answers::Kept)
+)]
 pub(super) async fn resume(
     State(shared): Desk,
     Named(tenant): Named<TenantName>,
@@ -231,15 +367,6 @@ pub(super) fn forgive(shared: &Shared, tenant: &TenantName) {
     }
 }
 
-/// Why calls of a tenant are held at its gate, in words for an operator.
-fn held(seen: &TenantSnapshot) -> Option<String> {
-    let why = |hold, until: Unix| format!("{}, until {}", hold_reason(hold), rfc3339(until));
-    let denied = seen.denied_until.map(|until| why(Hold::Denied, until));
-    let capped = seen.capped_until.map(|until| why(Hold::Capped, until));
-    let both: Vec<String> = denied.into_iter().chain(capped).collect();
-    (!both.is_empty()).then(|| both.join("; "))
-}
-
 fn read_grant(tenant: TenantName, mut fields: Fields) -> Result<NewGrant, AdminError> {
     let api_key = fields.name("api_key")?;
     let refresh = fields.secret("refresh_token")?.ok_or_else(|| {
@@ -250,69 +377,14 @@ fn read_grant(tenant: TenantName, mut fields: Fields) -> Result<NewGrant, AdminE
     })?;
     let access = fields.secret("access_token")?;
     let weight = fields.take("weight").as_ref().map(weight).transpose()?;
-    fields.end("api_key, refresh_token, access_token, weight")?;
     // The keeper reads the expiry from the token itself.
     let tokens = store::Tokens { access, access_expires_at: None, refresh };
     Ok(NewGrant { tenant, api_key, tokens, weight })
 }
 
 fn weight(value: &Value) -> Result<u32, AdminError> {
-    let weight = value.as_u64().filter(|weight| (1..=WEIGHT_MAX).contains(weight));
+    let weight = whole(value).filter(|weight| (1..=WEIGHT_MAX).contains(weight));
     weight.and_then(|weight| u32::try_from(weight).ok()).ok_or_else(|| {
         AdminError::bad_request(format!("weight must be a whole number from 1 to {WEIGHT_MAX}"))
     })
-}
-
-/// A tenant with what its gate knows of it.
-async fn joined(shared: &Shared, status: TenantStatus) -> TenantView {
-    let snapshot = match shared.parts.gate.api_key(&status.api_key) {
-        Some(gate) => gate.tenant(status.tenant.clone()).await,
-        None => None,
-    };
-    view(status, snapshot)
-}
-
-/// What the gates know of the tenants of these API keys.
-async fn seen(
-    shared: &Shared,
-    tenants: &[TenantStatus],
-) -> HashMap<(ApiKeyName, TenantName), TenantSnapshot> {
-    let api_keys: BTreeSet<&ApiKeyName> = tenants.iter().map(|status| &status.api_key).collect();
-    let mut seen = HashMap::new();
-    for api_key in api_keys {
-        let Some(gate) = shared.parts.gate.api_key(api_key) else { continue };
-        for snapshot in gate.tenants().await {
-            seen.insert((api_key.clone(), snapshot.tenant.clone()), snapshot);
-        }
-    }
-    seen
-}
-
-fn view(status: TenantStatus, snapshot: Option<TenantSnapshot>) -> TenantView {
-    let used_here = snapshot.as_ref().and_then(|snapshot| snapshot.last_used_at);
-    let held = snapshot.as_ref().and_then(held);
-    let (today, queue_depth) = match snapshot {
-        Some(seen) => (
-            Today {
-                calls: seen.calls_today,
-                throttled: seen.throttled_today,
-                errors: seen.errors_today,
-            },
-            seen.queue_depth,
-        ),
-        None => (Today { calls: 0, throttled: 0, errors: 0 }, 0),
-    };
-    TenantView {
-        tenant: status.tenant.as_str().to_owned(),
-        api_key: status.api_key.as_str().to_owned(),
-        state: status.state.as_str(),
-        state_reason: status.state_reason.or(held),
-        access_token_expires_at: status.access_token_expires_at.map(rfc3339),
-        refresh_token_expires_at: status.refresh_token_expires_at.map(rfc3339),
-        last_refreshed_at: status.last_refreshed_at.map(rfc3339),
-        last_used_at: status.last_used_at.max(used_here).map(rfc3339),
-        weight: status.weight,
-        today,
-        queue_depth,
-    }
 }

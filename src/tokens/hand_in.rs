@@ -48,6 +48,9 @@ pub enum HandedIn {
 }
 
 impl HandedIn {
+    /// All outcomes.
+    pub const ALL: [Self; 4] = [Self::Created, Self::Replaced, Self::Unchanged, Self::Skipped];
+
     /// Its public name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -13,6 +13,8 @@ pub(crate) mod judge;
 mod mirror;
 #[path = "support/process.rs"]
 mod process;
+#[path = "support/python.rs"]
+pub(crate) mod python;
 #[path = "support/raw.rs"]
 pub(crate) mod raw;
 #[path = "support/rig.rs"]
