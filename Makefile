@@ -3,7 +3,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench simulate mutants lint fmt deps
+.PHONY: help demo test fuzz bench simulate mutants lint fmt deps
 
 help: ## List these targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -12,10 +12,14 @@ help: ## List these targets
 demo: ## Sandbox, proxy and three tenants on this machine, until Ctrl-C
 	$(CARGO) run --locked -- demo
 
-test: deps ## All that must pass: form, lints, tests
-	$(CARGO) fmt --check
+test: deps ## All that must pass: form, lints, tests, fuzz targets
+	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) test --locked
+	@CARGO="$(CARGO)" fuzz/run.sh
+
+fuzz: deps ## Each fuzz target for FUZZ_SECONDS (60), two at a time (FUZZ=target runs that alone)
+	@CARGO="$(CARGO)" fuzz/run.sh $(FUZZ)
 
 bench: ## Benchmarks
 	$(CARGO) bench --locked
@@ -28,7 +32,7 @@ mutants: ## Changes the engine in every way and lists what no test notices (MUTA
 	@CARGO="$(CARGO)" tests/mutants/run.sh $(MUTANTS)
 
 lint: ## Form, lints and, where cargo-deny is installed, licences and sources
-	$(CARGO) fmt --check
+	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
 		$(CARGO) deny --locked check bans licenses sources; \
@@ -37,7 +41,7 @@ lint: ## Form, lints and, where cargo-deny is installed, licences and sources
 	fi
 
 fmt: ## Format the code
-	$(CARGO) fmt
+	$(CARGO) fmt --all
 
 deps: ## Install what the tests need, where it is missing (Debian)
 	@tests/install-deps.sh

@@ -13,6 +13,8 @@
 //! | faces | [`proxy`], [`admin`] |
 //! | roots | [`app`], [`lifecycle`], [`cli`] |
 //! | aside | [`sandbox`], the model of the upstream that tests and the demo run against |
+//!
+//! `fuzzing`, which is there for tests and fuzz targets alone, says what must hold of any input.
 
 pub mod engine;
 
@@ -42,3 +44,7 @@ pub mod cli;
 pub mod lifecycle;
 
 pub mod sandbox;
+
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;

@@ -16,6 +16,9 @@ mod answer;
 mod call;
 mod classify;
 mod exchange;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod headers;
 mod identify;
 mod intake;

@@ -6,6 +6,7 @@ set -euo pipefail
 # A probe that succeeds when the package's job can be done, and the package.
 needs=(
     "command -v cc                          => gcc libc6-dev"
+    "command -v c++                         => g++"
     "python3 -c 'import ensurepip, venv'    => python3-venv"
 )
 

@@ -1,4 +1,5 @@
-//! The README's tables say what the code says, no more and no less.
+//! The README's tables say what the code says, no more and no less, and `docs/security.md` names
+//! tests that there are.
 //!
 //! Each table stands below a heading of its own, `## Refusals`, `## Metrics` and `## Settings`, and
 //! has the public name in backticks in its first column. Settings are named as in the file:
@@ -74,6 +75,50 @@ fn keys_of_the_example_are_read_with_their_section_also_when_commented_out() {
                    # [[api_keys]]\n# name = \"x\"\n[log]\nformat = \"text\"\n";
     let keys: Vec<String> = example_keys(example).into_iter().collect();
     assert_eq!(keys, ["api_keys.name", "log.format", "server.listen", "server.tls_cert"]);
+}
+
+#[test]
+fn every_test_that_the_threat_model_names_is_there() {
+    let text = read("docs/security.md");
+    let named: BTreeSet<(&str, &str)> = text
+        .lines()
+        .flat_map(|line| line.split('`').skip(1).step_by(2))
+        .filter_map(|name| name.split_once(".rs::"))
+        .collect();
+    assert!(named.len() >= 50, "the threat model names {} tests", named.len());
+    let missing: Vec<String> = named
+        .into_iter()
+        .map(|(file, test)| (format!("{file}.rs"), test))
+        .filter(|(file, test)| {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+            !is_test(&fs::read_to_string(path).unwrap_or_default(), test)
+        })
+        .map(|(file, test)| format!("{file}::{test}"))
+        .collect();
+    assert!(missing.is_empty(), "docs/security.md names what is no test: {missing:#?}");
+}
+
+#[test]
+fn a_test_is_told_from_another_function() {
+    let text = "#[test]\nfn one() {}\n    #[tokio::test(start_paused = true)]\n    \
+                async fn two() {}\nfn three() {}\n#[test]\n#[should_panic]\nfn four() {}\n";
+    assert_eq!(
+        ["one", "two", "three", "four", "on"].map(|name| is_test(text, name)),
+        [true, true, false, true, false]
+    );
+}
+
+/// Whether `text` has a test called `name`: a function below attributes of which one is a test's.
+fn is_test(text: &str, name: &str) -> bool {
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let declared = format!("fn {name}(");
+    lines.iter().enumerate().any(|(index, line)| {
+        let attributes = lines[..index].iter().rev().take_while(|line| line.starts_with("#["));
+        let is_test =
+            |line: &&str| ["#[test]", "#[tokio::test"].iter().any(|a| line.starts_with(a));
+        line.trim_start_matches("async ").starts_with(&declared)
+            && attributes.copied().any(|line| is_test(&line))
+    })
 }
 
 fn assert_same(heading: &str, in_code: &BTreeSet<String>) {

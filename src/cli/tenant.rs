@@ -17,6 +17,10 @@ use super::table::table;
 use super::{Console, FAILURE, OK};
 use crate::engine::{ApiKeyName, TenantName};
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub use import::fuzzing;
+
 /// What to do with tenants.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum TenantCommand {

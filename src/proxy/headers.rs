@@ -67,9 +67,8 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     headers
         .get_all(CONNECTION)
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
         .collect()
 }
 
@@ -82,10 +81,12 @@ pub(super) fn for_upstream(headers: &mut HeaderMap, path: &str) {
             || (*name == X_API_KEY && !is_partner)
             || name.as_str().starts_with("x-forwarded-")
     });
-    let via = match headers.get(VIA).and_then(|via| via.to_str().ok()) {
-        None => HeaderValue::from_static(VIA_ENTRY),
-        Some(before) => HeaderValue::from_str(&format!("{before}, {VIA_ENTRY}"))
-            .unwrap_or(HeaderValue::from_static(VIA_ENTRY)),
+    let via = if headers.contains_key(VIA) {
+        let before = headers.get_all(VIA).iter().map(HeaderValue::as_bytes);
+        let entries: Vec<&[u8]> = before.chain([VIA_ENTRY.as_bytes()]).collect();
+        HeaderValue::from_bytes(&entries.join(&b", "[..])).expect("values joined are a value")
+    } else {
+        HeaderValue::from_static(VIA_ENTRY)
     };
     headers.insert(VIA, via);
 }
@@ -131,9 +132,17 @@ mod tests {
 
     #[test]
     fn partner_calls_keep_their_api_key_and_via_grows() {
-        let mut headers = map(&[("x-api-key", "k"), ("via", "1.1 edge")]);
+        let mut headers = map(&[("x-api-key", "k"), ("via", "2 edge"), ("via", "1.1 front")]);
         for_upstream(&mut headers, "/v3/partner/accounts");
         assert_eq!(headers["x-api-key"], "k");
-        assert_eq!(headers[VIA], "1.1 edge, 1.1 ctct-proxy");
+        assert_eq!(headers[VIA], "2 edge, 1.1 front, 1.1 ctct-proxy");
+    }
+
+    #[test]
+    fn what_connection_names_ends_here_beside_bytes_that_name_nothing() {
+        let mut headers = map(&[("x-hop", "1"), ("x-own", "stays")]);
+        headers.insert(CONNECTION, HeaderValue::from_bytes(b"\xe9, X-Hop").unwrap());
+        for_upstream(&mut headers, "/v3/contacts");
+        assert!(!headers.contains_key("x-hop") && headers.contains_key("x-own"));
     }
 }

@@ -241,14 +241,17 @@ fn forbidden(tenant: &TenantName) -> Rejection {
 }
 
 /// The value of `Authorization: Bearer`.
-fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Rejection> {
+pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Rejection> {
     let Some(value) = single(headers, &AUTHORIZATION)? else { return Ok(None) };
     let bearer = value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
     Ok(bearer.map(|(_, token)| token.trim()))
 }
 
 /// A header that may come once.
-fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Rejection> {
+pub(super) fn single<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> Result<Option<&'a str>, Rejection> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {

@@ -171,7 +171,7 @@ fn rate_limit(headers: &mut HeaderMap, key: &KeyGate, day_is_spent: bool) {
 }
 
 /// The caller's own id when it is usable, else a new one.
-fn request_id(headers: &HeaderMap) -> HeaderValue {
+pub(super) fn request_id(headers: &HeaderMap) -> HeaderValue {
     let usable = |value: &&HeaderValue| {
         let bytes = value.as_bytes();
         (1..=REQUEST_ID_LEN_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)

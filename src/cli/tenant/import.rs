@@ -5,6 +5,8 @@
 //! time for others. Only a proxy that cannot take any line now ends the import early; started again
 //! with the same file it goes on, since the proxy knows the grants that it has been given.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod rows;
 
 use std::fs::File;

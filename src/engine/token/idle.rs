@@ -92,8 +92,7 @@ impl Tenant {
         let span = self.ahead.saturating_sub(self.margin);
         let from = end.minus(self.margin.saturating_add(self.own_part_of(span)));
         let over = if untried { None } else { Some(self.last_used_at?.plus(ACTIVE_FOR)) };
-        let needed = over.is_none_or(|over| from < over);
-        needed.then_some(Idle { from, until: end, over })
+        Some(Idle { from, until: end, over })
     }
 
     /// Before the refresh token dies.

@@ -279,7 +279,6 @@ impl Tenant {
         let in_trouble = lane.trouble().is_some()
             || !lane.configured
             || self.store_trouble.is_some()
-            || self.hold.is_some()
             || self.doubt.is_exhausted();
         if in_trouble { Margin::Floor } else { Margin::Full }
     }

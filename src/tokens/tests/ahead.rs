@@ -37,7 +37,7 @@ async fn two_thousand_that_came_are_refreshed_one_a_second_after_those_with_call
     for (at, lane) in said {
         let Some(done_at) = lane.done_at else { continue };
         let (left, told) = (done.since(at).as_secs_f64(), done_at.since(at).as_secs_f64());
-        assert!((told - left).abs() <= 0.05 * left + 1.0, "{told} s said, {left} s left: {lane:?}");
+        assert!((told - left).abs() <= 0.05 * left + 2.0, "{told} s said, {left} s left: {lane:?}");
     }
     for n in [0, 77, 100, 1_999] {
         house.assert_current(n);

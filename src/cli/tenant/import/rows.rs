@@ -23,7 +23,7 @@ const FIELDS_REQUIRED: usize = 3;
 /// Longest name of an unknown field that is repeated; what is longer may be a token.
 const FIELD_LEN_MAX: usize = 24;
 /// The mark that some programs put before UTF-8.
-const MARK: &[u8] = b"\xef\xbb\xbf";
+pub(super) const MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// A line that makes sense.
 #[derive(Debug)]

@@ -378,3 +378,21 @@ fn a_new_grant_that_waits_in_the_idle_lane_counts_as_refreshing_until_it_has_a_t
     assert_eq!(fleet.refreshed.len(), 2);
     assert_eq!(refreshing(&fleet), [false, false]);
 }
+
+#[test]
+fn a_tenant_counts_as_in_use_for_a_day_to_the_moment() {
+    let begin = at(Duration::ZERO);
+    let settings = Settings { refresh_ahead: Duration::from_hours(2), ..settings() };
+    let known = Known {
+        access_expires_at: Some(begin.unix.plus(DAY)),
+        last_refreshed_at: Some(begin.unix),
+        last_used_at: Some(begin.unix.minus(secs(300))),
+        ..World::new().known(None)
+    };
+    let subject = Tenant::new(&tenant(0), known, &settings);
+    // the last moment is within the margin: whatever the tenant's own moment, it has come
+    let over = Duration::from_secs(86_400 - 300);
+    let due = |span: Duration| subject.idle_due(at(span));
+    assert_eq!(due(over), None, "a day after its last call");
+    assert_eq!(due(over.saturating_sub(secs(1))), Some(begin.unix.plus(DAY)));
+}

@@ -134,3 +134,19 @@ fn with_the_same_deadline_a_person_goes_before_a_caller() {
     world.pass(secs(1));
     assert_eq!(world.order(), turn_of(1));
 }
+
+#[test]
+fn an_errand_outlives_a_change_of_its_key_and_not_its_end() {
+    let mut world = World::new();
+    world.errand(1, secs(60));
+    world.keeper.put_key(&key(), world.now);
+    world.pass(secs(1));
+    assert_eq!(world.order(), turn_of(1));
+    world.errand_ends(1, RECEIVED);
+    world.errand(2, secs(60));
+    world.keeper.remove_key(&key(), world.now);
+    assert_eq!(world.keeper.lane(&key(), world.now).depth, 0);
+    world.keeper.put_key(&key(), world.now);
+    world.pass(secs(5));
+    assert_eq!(world.orders(), []);
+}

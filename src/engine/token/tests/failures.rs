@@ -203,3 +203,50 @@ fn one_bad_grant_does_not_hold_the_others() {
     world.pass(secs(1));
     world.receive(1, 1);
 }
+
+/// A tenant whose token has `life` left and of whose refresh two answers were lost, after the time
+/// in which it is left alone.
+fn in_doubt(life: Duration) -> World {
+    let mut world = World::with_life(life);
+    world.keeper.refresh_now(&tenant(0), world.now);
+    world.exchange(0, RefreshResult::Lost);
+    world.pass(secs(1));
+    world.exchange(0, RefreshResult::Lost);
+    world.pass(secs(60));
+    assert_eq!(world.orders(), []);
+    world
+}
+
+#[test]
+fn a_token_in_doubt_is_used_again_only_when_none_serves_and_somebody_waits() {
+    let mut world = in_doubt(secs(1_000));
+    world.demand(0, secs(30));
+    assert!(world.is_ready(0), "the old token serves");
+    assert_eq!(world.orders(), []);
+    world.pass(secs(1_000));
+    assert!(!world.is_ready(0));
+    assert_eq!(world.orders(), [], "none serves, and nobody waits");
+    world.demand(0, secs(30));
+    assert_eq!(world.order(), Command::Begin { tenant: tenant(0), version: 1 });
+}
+
+#[test]
+fn a_token_in_doubt_is_not_used_ahead_of_need() {
+    let mut world = in_doubt(secs(20_000));
+    let settings = Settings { refresh_ahead: Duration::from_hours(2), ..settings() };
+    world.keeper.set_times(settings, world.now);
+    world.keeper.used(&tenant(0), world.now.unix, world.now);
+    world.pass(secs(20_000));
+    assert_eq!(world.orders(), []);
+}
+
+#[test]
+fn while_the_store_cannot_be_asked_about_a_refused_token_the_old_one_serves_to_its_floor() {
+    let mut world = World::with_life(secs(200));
+    world.keeper.refresh_now(&tenant(0), world.now);
+    world.exchange(0, RefreshResult::InvalidGrant);
+    assert!(matches!(world.order(), Command::Reread { .. }));
+    assert!(!world.is_ready(0), "within its margin a token does not serve");
+    world.keeper.reread(&tenant(0), 1, Read::Failed, world.now);
+    assert!(world.is_ready(0), "200 s of life are enough while the store fails");
+}

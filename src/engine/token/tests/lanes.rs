@@ -275,3 +275,22 @@ fn it_is_told_until_when_a_token_serves_and_whether_it_is_being_renewed() {
     assert_eq!(world.next_after(1), tenant(0));
     assert!(is_refreshing(&world), "it is under way");
 }
+
+#[test]
+fn each_alarm_has_a_public_name_of_its_own() {
+    let names = [
+        (Alarm::TokensNotStored, "tokens_not_stored"),
+        (Alarm::IntentNotStored, "intent_not_stored"),
+        (Alarm::VerdictNotStored, "verdict_not_stored"),
+        (Alarm::GrantNotRead, "grant_not_read"),
+        (Alarm::ClientRefused, "client_refused"),
+        (Alarm::NotTokens, "not_tokens"),
+        (Alarm::AnswerLost, "answer_lost"),
+        (Alarm::AnswerLostAgain, "answer_lost_again"),
+        (Alarm::UselessToken, "useless_token"),
+        (Alarm::RefreshTokenAgeing, "refresh_token_ageing"),
+    ];
+    for (alarm, name) in names {
+        assert_eq!(alarm.as_str(), name);
+    }
+}

@@ -124,7 +124,13 @@ impl LineCounter<'_> {
         while let Some(found) = self.content.get(self.at)
             && (self.at < byte || matches!(found, b'\r' | b'\n'))
         {
-            self.line += u64::from(*found == b'\n');
+            // `\n`, `\r` or both end a line
+            let ends = match found {
+                b'\n' => true,
+                b'\r' => self.content.get(self.at + 1) != Some(&b'\n'),
+                _ => false,
+            };
+            self.line += u64::from(ends);
             self.at += 1;
         }
         self.line

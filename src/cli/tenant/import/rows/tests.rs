@@ -35,6 +35,20 @@ fn marks_line_ends_quotes_and_empty_lines_are_no_matter() {
 }
 
 #[test]
+fn a_line_may_end_as_old_programs_end_it() {
+    let (rows, problems) =
+        read("tenant,api_key,refresh_token\ra,k,s3cret1\r\rb,k,s3cret2\rb,k,s3cret3");
+    assert_eq!(rows, ["2 a"]);
+    assert_eq!(
+        problems,
+        [
+            "4: the same tenant is on line 5 too; keep one of them",
+            "5: the same tenant is on line 4 too; keep one of them",
+        ]
+    );
+}
+
+#[test]
 fn each_bad_line_is_named_with_its_number_and_the_others_are_read() {
     let (rows, problems) = read(
         "tenant,api_key,refresh_token,access_token,weight\n\
