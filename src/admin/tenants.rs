@@ -203,6 +203,10 @@ pub(super) async fn show(
                     operation_id = "refresh_tenant",
                     parameters(("tenant" = "$request.path.tenant"))
                 )),
+                ("connect" = (
+                    operation_id = "show_connect",
+                    parameters(("tenant" = "$request.path.tenant"))
+                )),
                 ("pause" = (
                     operation_id = "pause_tenant",
                     parameters(("tenant" = "$request.path.tenant"))
