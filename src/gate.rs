@@ -235,6 +235,7 @@ impl KeyGate {
             replies: CallTable::default(),
             board: board.clone(),
             retired: false,
+            early: Some(Vec::new()),
         };
         parts.tracker.spawn(actor.run());
         let shared = Shared {

@@ -1,4 +1,4 @@
-//! Clients: the programs that may call, and the one answer that shows a key.
+//! Clients: the programs that may call, and the answers that show a key.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -118,6 +118,9 @@ pub(super) struct Actor {
     pub(super) board: Arc<Board>,
     /// The API key is gone, which is not the end of the process.
     pub(super) retired: bool,
+    /// Who wants to know how things stand before the store has said what of the day is used; `None`
+    /// once it has been asked.
+    pub(super) early: Option<Vec<oneshot::Sender<Snapshot>>>,
 }
 
 impl Actor {
@@ -200,15 +203,32 @@ impl Actor {
             }
             Message::Claimed { asked_day, answer } => {
                 self.scheduler.claimed(asked_day, answer, self.clock.now());
+                self.answer_early();
             }
-            Message::Snapshot(reply) => drop(reply.send(self.scheduler.snapshot(self.clock.now()))),
+            Message::Snapshot(reply) => match &mut self.early {
+                Some(early) => early.push(reply),
+                None => self.show(reply),
+            },
             Message::Tenant(name, reply) => {
                 drop(reply.send(self.scheduler.tenant(&name, self.clock.now())));
             }
             Message::Tenants(reply) => {
                 drop(reply.send(self.scheduler.tenant_snapshots(self.clock.now())));
             }
-            Message::Close(reply) => self.close(reply),
+            Message::Close(reply) => {
+                self.answer_early();
+                self.close(reply);
+            }
+        }
+    }
+
+    fn show(&mut self, reply: oneshot::Sender<Snapshot>) {
+        drop(reply.send(self.scheduler.snapshot(self.clock.now())));
+    }
+
+    fn answer_early(&mut self) {
+        for reply in self.early.take().into_iter().flatten() {
+            self.show(reply);
         }
     }
 

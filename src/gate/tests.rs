@@ -232,3 +232,29 @@ async fn a_held_key_lets_calls_wait_until_their_time_is_over() {
     world.key.pause(false);
     assert!(waiting.granted().await.is_ok());
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_used_before_a_start_is_shown_from_the_first_look_on() {
+    let clock = Clock::starting_at(NOON);
+    let store = Arc::new(MemoryStore::default());
+    let day = DayReset::default().day_of(NOON);
+    store.reserve(&main_key(), day, 7, 1_000).await.unwrap();
+    let parts = Parts {
+        store: store.clone(),
+        clock: clock.clone(),
+        metrics: Metrics::new("test"),
+        events: Events::new(clock),
+        demands: mpsc::unbounded_channel().0,
+        tracker: TaskTracker::new(),
+        stopped: CancellationToken::new(),
+        seed: 1,
+    };
+    let gate = Gate::start(parts, vec![(main_key(), limits())], &BTreeSet::new());
+    let key = gate.api_key(&main_key()).unwrap();
+    assert_eq!(key.snapshot().await.unwrap().day_used, 7);
+    // also when the store cannot say, and when it was not asked
+    store.close().await.unwrap();
+    let other = ApiKeyName::new("other").unwrap();
+    gate.reconfigure(vec![(other.clone(), limits())], &BTreeSet::new());
+    assert_eq!(gate.api_key(&other).unwrap().snapshot().await.unwrap().day_used, 0);
+}
