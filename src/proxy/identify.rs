@@ -293,7 +293,7 @@ pub(super) fn wait(headers: &HeaderMap, settings: &Settings) -> Duration {
     }
     let joined = joined(headers, &PREFER);
     // the first of several counts (RFC 7240 section 2)
-    let asked = joined.split(',').find_map(|preference| {
+    let asked = members(&joined).find_map(|preference| {
         let (name, value) = preference.split(';').next()?.split_once('=')?;
         if !name.trim().eq_ignore_ascii_case("wait") {
             return None;
@@ -304,6 +304,17 @@ pub(super) fn wait(headers: &HeaderMap, settings: &Settings) -> Duration {
         Some(secs) => Duration::from_secs(u64::from(secs)).min(settings.max_wait_limit),
         None => settings.max_wait,
     }
+}
+
+/// The members of a list; a comma in a quoted string is part of it (RFC 9110 section 5.6.4).
+fn members(list: &str) -> impl Iterator<Item = &str> {
+    let (mut quoted, mut escaped) = (false, false);
+    list.split(move |c| {
+        let is_plain = !std::mem::take(&mut escaped);
+        escaped = quoted && is_plain && c == '\\';
+        quoted ^= is_plain && c == '"';
+        c == ',' && !quoted
+    })
 }
 
 fn joined(headers: &HeaderMap, name: &HeaderName) -> String {
@@ -361,6 +372,8 @@ mod tests {
         assert_eq!(read(&["wait=10"]), 10);
         assert_eq!(read(&["respond-async, WAIT=\"7\"; x=y"]), 7);
         assert_eq!(read(&["wait=0"]), 0);
+        assert_eq!(read(&[r#"x="a, wait=3""#]), 30, "in a quoted string");
+        assert_eq!(read(&[r#"x="a\", wait=3", wait=4"#]), 4);
         assert_eq!(read(&["wait=5", "wait=9"]), 5);
         assert_eq!(read(&["wait=9999"]), 600);
         for value in ["wait", "wait=x", "wait=-1", "waits=3"] {
