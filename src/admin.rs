@@ -175,7 +175,7 @@ impl Shared {
         let (feed, hub) = Feed::new(&parts);
         let tracker = parts.tracker.clone();
         let callbacks = Semaphore::new(callback::AT_A_TIME);
-        let document = document::closed(document);
+        let document = document::closed(document, token.is_some());
         let order = Mutex::default();
         let shared = Arc::new(Self { parts, token, feed, document, order, callbacks });
         tracker.spawn(hub.run(Arc::downgrade(&shared)));

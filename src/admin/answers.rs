@@ -66,9 +66,12 @@ pub(super) fn of_every_path() -> Answers {
     refer(&[Kind::Internal])
 }
 
-/// What those are answered who are not let in.
-pub(super) fn of_every_guarded_path() -> Answers {
-    refer(&[Kind::Unauthorized, Kind::Forbidden, Kind::TooManyRequests])
+/// What those are answered who are not let in, with a token configured or without one.
+pub(super) fn of_every_guarded_path(wants_token: bool) -> Answers {
+    if wants_token {
+        return refer(&[Kind::Unauthorized, Kind::Forbidden, Kind::TooManyRequests]);
+    }
+    refer(&[Kind::Forbidden])
 }
 
 /// All of them, by the names under which they are referred to.
@@ -113,7 +116,9 @@ const fn meaning(kind: Kind) -> &'static str {
         Kind::UnsupportedMediaType => "The body is announced as something else than JSON.",
         Kind::TooManyRequests => "Too many wrong admin tokens came from the address that asks.",
         Kind::StoreUnavailable => "The store cannot be used now, or the proxy is being stopped.",
-        Kind::UpstreamUnavailable => "The upstream did not answer as it should.",
+        Kind::UpstreamUnavailable => {
+            "The upstream, which had to be asked, did not answer as it should."
+        }
         Kind::Internal => "A bug or a damaged store; the log says more.",
     }
 }

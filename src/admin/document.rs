@@ -39,8 +39,9 @@ Times are RFC 3339 in UTC. Lists come in pieces, in the order of names: `next_cu
 is `cursor` of the next request, and null at the end. Every error is an `Error`; its message says \
 what to do and never repeats a value that was sent.
 
-With a token configured, every path but those without `security` wants it. Without one the \
-listener is on loopback, asks for none, and answers only to names of this machine in `Host`. A \
+With a token configured, every path but those without `security` wants it. Without one, as where \
+this document names none, the listener is on loopback and answers only to names of this machine in \
+`Host`. A \
 path that is not in this document answers 404, a method that a path does not have 405 with \
 `Allow`; `HEAD` is answered where `GET` is, but at `/oauth/callback`. A request head that is \
 longer than 8 KiB or is no HTTP is refused with a status alone. Answers may have more fields than \
@@ -74,8 +75,14 @@ pub(super) fn opened() -> OpenApi {
         .build()
 }
 
-/// The document after the last route, as it is served.
-pub(super) fn closed(mut document: OpenApi) -> Bytes {
+/// The document after the last route, as it is served by a listener that wants a token or none.
+pub(super) fn closed(mut document: OpenApi, wants_token: bool) -> Bytes {
+    if !wants_token {
+        document.security = None;
+        if let Some(components) = &mut document.components {
+            components.security_schemes.clear();
+        }
+    }
     for (path, item) in &mut document.paths.paths {
         let is_open = auth::OPEN.contains(&path.as_str());
         for operation in operations(item) {
@@ -86,10 +93,10 @@ pub(super) fn closed(mut document: OpenApi) -> Bytes {
             }
             let answers = &mut operation.responses.responses;
             answers.extend(answers::of_every_path());
-            if is_open {
+            if !is_open {
+                answers.extend(answers::of_every_guarded_path(wants_token));
+            } else if wants_token {
                 operation.security = Some(Vec::new());
-            } else {
-                answers.extend(answers::of_every_guarded_path());
             }
         }
     }

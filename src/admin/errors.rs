@@ -81,7 +81,8 @@ impl Kind {
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Self::StoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Self::UpstreamUnavailable => StatusCode::BAD_GATEWAY,
+            // RFC 4918 section 11.4: nothing here has failed, and nothing was changed
+            Self::UpstreamUnavailable => StatusCode::FAILED_DEPENDENCY,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

@@ -136,7 +136,7 @@ async fn what_makes_no_sense_is_refused_and_the_upstreams_refusal_is_told() {
     let kind = FaultKind::Status { status: 400, retry_after: None, body };
     rig.sandbox.add_fault(Fault::new(Target::Token, kind));
     let body = json!({"api_key": "mute", "flow": "device"});
-    let reply = rig.ask_code("acme", &body).await.expect(502).json();
+    let reply = rig.ask_code("acme", &body).await.expect(424).json();
     assert!(reply["error_message"].as_str().unwrap().contains("unauthorized_client"), "{reply}");
 }
 

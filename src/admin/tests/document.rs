@@ -144,7 +144,9 @@ async fn the_document_is_openapi_3_1_whose_parts_are_all_there() {
 #[tokio::test(start_paused = true)]
 async fn the_document_says_which_calls_want_the_token() {
     let bench = Bench::with_token(Some(ADMIN_TOKEN)).await;
-    let document = document().await;
+    let shown = request("GET", "/openapi.json");
+    let shown = shown.header("authorization", format!("Bearer {ADMIN_TOKEN}"));
+    let document = bench.send(shown.body(Body::empty()).unwrap()).await.json();
     assert_eq!(document["security"], json!([{ "admin_token": [] }]));
     assert_eq!(document["components"]["securitySchemes"]["admin_token"]["scheme"], "bearer");
     for operation in operations(&document) {
@@ -154,6 +156,19 @@ async fn the_document_says_which_calls_want_the_token() {
         let about = &operation.about;
         assert_eq!(about["security"], if wants { Value::Null } else { json!([]) }, "{path}");
         assert_eq!(about["responses"].get("401").is_some(), wants, "{path}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_no_token_is_wanted_the_document_names_none() {
+    let document = document().await;
+    let mut found = Vec::new();
+    under("security", &document, &mut found);
+    assert!(found.is_empty(), "{found:?}");
+    assert_eq!(document["components"].get("securitySchemes"), None);
+    for operation in operations(&document) {
+        let answers = operation.about["responses"].as_object().unwrap();
+        assert!(!answers.contains_key("401") && !answers.contains_key("429"), "{}", operation.call);
     }
 }
 
