@@ -265,7 +265,8 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Only<'a> {
     }
 }
 
-fn settings() -> Settings {
+/// What heads are read by here, and in unit tests.
+pub(super) fn settings() -> Settings {
     let key = ApiKeyName::new("main").expect("a name");
     Settings {
         allow_anonymous: false,

@@ -356,17 +356,7 @@ mod tests {
 
     #[test]
     fn wait_is_what_the_caller_prefers_within_the_limit() {
-        let settings = Settings {
-            allow_anonymous: false,
-            passthrough: crate::config::Passthrough::No,
-            client_ids: std::collections::HashMap::new(),
-            on_loopback: true,
-            max_wait: Duration::from_secs(30),
-            max_wait_limit: Duration::from_secs(600),
-            max_body: 1,
-            replay_buffer: 1,
-            upstream_timeout: Duration::from_secs(60),
-        };
+        let settings = crate::proxy::fuzzing::settings();
         let read = |values: &[&'static str]| wait(&headers(&PREFER, values), &settings).as_secs();
         assert_eq!(wait(&HeaderMap::new(), &settings).as_secs(), 30);
         assert_eq!(read(&["wait=10"]), 10);
