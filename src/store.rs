@@ -17,9 +17,11 @@
 //!   clear.
 //! - Moments are kept to the millisecond at least.
 
+mod changes;
 mod client;
 mod grant;
 mod journal;
+mod lane;
 mod measured;
 mod memory;
 mod rotating;
@@ -29,6 +31,7 @@ mod sqlite;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -36,8 +39,10 @@ use crate::config::StoreUrl;
 use crate::engine::{ApiKeyName, ClientName, Day, TenantName, Unix};
 use crate::secret::{KeyId, Secret, StateDigest};
 
+pub use changes::{Changed, Changes, Revision};
 pub use client::{Client, ClientKeys, PreviousKey, TenantScope};
 pub use grant::{Grant, GrantState, NewGrant, OpenRefresh, Put, RefreshStep, Tokens};
+pub use lane::{LaneLease, LaneTurn};
 pub use measured::Measured;
 pub use memory::MemoryStore;
 pub use rotating::{KeyRotation, RotateError};
@@ -256,6 +261,48 @@ pub trait Store: Send + Sync + 'static {
         version: u64,
         reason: &str,
     ) -> Result<(), StoreError>;
+
+    /// Takes the token lane of an API key for `hold`, to be kept or left before that ends; see
+    /// [`LaneTurn`].
+    async fn take_lane(
+        &self,
+        _api_key: &ApiKeyName,
+        _hold: Duration,
+    ) -> Result<LaneTurn, StoreError> {
+        Ok(LaneTurn::Yours(LaneLease::ALONE))
+    }
+
+    /// Keeps the lane for `hold` from now; `false` when it has gone to another instance.
+    async fn keep_lane(
+        &self,
+        _api_key: &ApiKeyName,
+        _lease: LaneLease,
+        _hold: Duration,
+    ) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+
+    /// Leaves the lane, which nobody gets before `rest` is over; of a lease that has gone to
+    /// another instance it does nothing.
+    async fn leave_lane(
+        &self,
+        _api_key: &ApiKeyName,
+        _lease: LaneLease,
+        _rest: Duration,
+    ) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// What was changed after `since`; `None` for somebody who is about to read everything. A store
+    /// of one instance has no changes to tell.
+    async fn changes(&self, since: Option<Revision>) -> Result<Changes, StoreError> {
+        Ok(Changes { revision: since.unwrap_or_default(), changed: Some(Vec::new()) })
+    }
+
+    /// Whether other instances may use the store at the same time.
+    fn is_shared(&self) -> bool {
+        false
+    }
 
     /// Holds or releases a tenant; `false` when there is none.
     async fn pause_tenant(&self, tenant: &TenantName, paused: bool) -> Result<bool, StoreError>;

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::{
-    Authorization, Client, ClientKeys, DayCount, Grant, KeyRotation, NewGrant, OpenRefresh, Put,
-    RotateError, Store, StoreError, Tokens,
+    Authorization, Changes, Client, ClientKeys, DayCount, Grant, KeyRotation, LaneLease, LaneTurn,
+    NewGrant, OpenRefresh, Put, Revision, RotateError, Store, StoreError, Tokens,
 };
 use crate::clock::Clock;
 use crate::engine::{ApiKeyName, ClientName, Day, Mono, TenantName, Unix};
@@ -150,6 +151,40 @@ impl Store for Measured {
         reason: &str,
     ) -> Result<(), StoreError> {
         measured!(self, fail_grant(tenant, version, reason))
+    }
+
+    async fn take_lane(
+        &self,
+        api_key: &ApiKeyName,
+        hold: Duration,
+    ) -> Result<LaneTurn, StoreError> {
+        measured!(self, take_lane(api_key, hold))
+    }
+
+    async fn keep_lane(
+        &self,
+        api_key: &ApiKeyName,
+        lease: LaneLease,
+        hold: Duration,
+    ) -> Result<bool, StoreError> {
+        measured!(self, keep_lane(api_key, lease, hold))
+    }
+
+    async fn leave_lane(
+        &self,
+        api_key: &ApiKeyName,
+        lease: LaneLease,
+        rest: Duration,
+    ) -> Result<(), StoreError> {
+        measured!(self, leave_lane(api_key, lease, rest))
+    }
+
+    async fn changes(&self, since: Option<Revision>) -> Result<Changes, StoreError> {
+        measured!(self, changes(since))
+    }
+
+    fn is_shared(&self) -> bool {
+        self.inner.is_shared()
     }
 
     async fn pause_tenant(&self, tenant: &TenantName, paused: bool) -> Result<bool, StoreError> {
