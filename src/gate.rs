@@ -10,6 +10,7 @@ mod actor;
 mod permit;
 mod refusal;
 mod usage;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -124,6 +125,7 @@ impl Gate {
         let gate = Self { parts: Arc::new(parts), keys: Arc::default() };
         gate.reconfigure(keys, paused);
         usage::spawn(&gate);
+        words::spawn(&gate);
         gate
     }
 
@@ -221,10 +223,16 @@ impl KeyGate {
         board.set_limits(limits.rate, limits.per_day);
         let bytes = name.as_str().bytes();
         let seed = bytes.fold(parts.seed, |seed, byte| seed.rotate_left(8) ^ u64::from(byte));
+        let now = parts.clock.now();
+        let mut scheduler = Scheduler::new(limits, now).seeded(seed);
+        if parts.store.turnstile().is_some() {
+            scheduler = scheduler.sharing(now);
+        }
         let actor = Actor {
             name: name.clone(),
-            scheduler: Scheduler::new(limits, parts.clock.now()).seeded(seed),
+            scheduler,
             clock: parts.clock.clone(),
+            turnstile: parts.store.turnstile(),
             store: parts.store.clone(),
             metrics: parts.metrics.api_key(&name),
             events: parts.events.clone(),

@@ -27,6 +27,7 @@ mod memory;
 mod rotating;
 mod sealed;
 mod sqlite;
+mod turnstile;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -47,6 +48,7 @@ pub use measured::Measured;
 pub use memory::MemoryStore;
 pub use rotating::{KeyRotation, RotateError};
 pub use sqlite::{KeySource, SqliteStore, keys_for};
+pub use turnstile::SharedTurnstile;
 
 /// Counted days of an API key that are kept: a call that was reserved before midnight can still be
 /// released, and a clock that was far ahead for a while finds the counts of before.
@@ -297,6 +299,12 @@ pub trait Store: Send + Sync + 'static {
     /// of one instance has no changes to tell.
     async fn changes(&self, since: Option<Revision>) -> Result<Changes, StoreError> {
         Ok(Changes { revision: since.unwrap_or_default(), changed: Some(Vec::new()) })
+    }
+
+    /// The turnstile that several instances share; `None` for a store of one instance, which counts
+    /// with [`Store::reserve`] alone.
+    fn turnstile(&self) -> Option<Arc<dyn SharedTurnstile>> {
+        None
     }
 
     /// Whether other instances may use the store at the same time.

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 
 use super::{
     Authorization, Changes, Client, ClientKeys, DayCount, Grant, KeyRotation, LaneLease, LaneTurn,
-    NewGrant, OpenRefresh, Put, Revision, RotateError, Store, StoreError, Tokens,
+    NewGrant, OpenRefresh, Put, Revision, RotateError, SharedTurnstile, Store, StoreError, Tokens,
 };
 use crate::clock::Clock;
 use crate::engine::{ApiKeyName, ClientName, Day, Mono, TenantName, Unix};
@@ -181,6 +181,10 @@ impl Store for Measured {
 
     async fn changes(&self, since: Option<Revision>) -> Result<Changes, StoreError> {
         measured!(self, changes(since))
+    }
+
+    fn turnstile(&self) -> Option<Arc<dyn SharedTurnstile>> {
+        self.inner.turnstile()
     }
 
     fn is_shared(&self) -> bool {

@@ -1,0 +1,1 @@
+//! When this instance asks, and what it makes of the answers.
