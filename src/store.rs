@@ -24,19 +24,18 @@ mod journal;
 mod lane;
 mod measured;
 mod memory;
+mod opening;
+mod redis;
 mod rotating;
 mod sealed;
 mod sqlite;
 mod turnstile;
 
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::config::StoreUrl;
 use crate::engine::{ApiKeyName, ClientName, Day, TenantName, Unix};
 use crate::secret::{KeyId, Secret, StateDigest};
 
@@ -46,6 +45,7 @@ pub use grant::{Grant, GrantState, NewGrant, OpenRefresh, Put, RefreshStep, Toke
 pub use lane::{LaneLease, LaneTurn};
 pub use measured::Measured;
 pub use memory::MemoryStore;
+pub use opening::{Opened, open, open_sqlite};
 pub use rotating::{KeyRotation, RotateError};
 pub use sqlite::{KeySource, SqliteStore, keys_for};
 pub use turnstile::SharedTurnstile;
@@ -148,32 +148,6 @@ pub struct Authorization {
     pub return_to: Option<String>,
     /// From then on it is too late.
     pub expires_at: Unix,
-}
-
-/// A store, ready for use, and what an operator should be told about its key.
-pub struct Opened {
-    /// The store.
-    pub store: Arc<dyn Store>,
-    /// Where its encryption key comes from; `None` for a store that keeps nothing.
-    pub key: Option<KeySource>,
-}
-
-/// Opens the store that `url` names; blocks while files are read, checked and locked. A store on a
-/// disk is sealed with the key in `key_file`, or else with the one in `<db>.key`, which is made
-/// together with a new database.
-///
-/// # Errors [`StoreError::Unavailable`] when it cannot be reached or another process has it,
-/// [`StoreError::Corrupt`] when it is damaged, of another program or version, or sealed with
-/// another key. Nothing has been overwritten then.
-pub fn open(url: &StoreUrl, key_file: Option<&Path>) -> Result<Opened, StoreError> {
-    match url {
-        StoreUrl::Memory => Ok(Opened { store: Arc::new(MemoryStore::default()), key: None }),
-        StoreUrl::Sqlite(path) => {
-            let (keys, key) = keys_for(path, key_file)?;
-            let store = SqliteStore::open(path, keys)?.with_key_file(&key);
-            Ok(Opened { store: Arc::new(store), key: Some(key) })
-        }
-    }
 }
 
 /// The port; see the module for its contract.

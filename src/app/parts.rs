@@ -19,7 +19,7 @@ use crate::engine::scheduler::Limits;
 use crate::engine::{ApiKeyName, token};
 use crate::phase::{Phase, SharedPhase};
 use crate::proxy::Settings;
-use crate::store::{Measured, Store};
+use crate::store::{self, Measured, Store};
 use crate::telemetry::Metrics;
 use crate::tokens::KeyAuth;
 
@@ -128,7 +128,7 @@ pub(super) async fn open_store(
     metrics: &Metrics,
     clock: &Clock,
 ) -> anyhow::Result<Measured> {
-    let opened = super::open(config).await?;
+    let opened = store::open(&config.store).await?;
     if config.store.url == StoreUrl::Memory {
         warn!("the store is memory: tenants, tokens and counts are gone when the process ends");
     }
