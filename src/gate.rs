@@ -27,7 +27,7 @@ use crate::engine::scheduler::{
     Arrival, CallId, CallTable, Hold, Limits, Readiness, Scheduler, Snapshot, TenantSnapshot,
 };
 use crate::engine::{ApiKeyName, Class, Mono, Rate, TenantName, Unix};
-use crate::store::Store;
+use crate::store::{SharedTurnstile, Store};
 use crate::telemetry::{Events, KeyMetrics, Metrics};
 
 pub use actor::Waited;
@@ -47,8 +47,10 @@ pub struct Demand {
 
 /// What a gate is made of.
 pub struct Parts {
-    /// Counts the day.
+    /// Counts the day, and keeps when tenants were last used.
     pub store: Arc<dyn Store>,
+    /// Where several instances share slots and counts; the store counts nothing then.
+    pub turnstile: Option<Arc<dyn SharedTurnstile>>,
     /// Reads time.
     pub clock: Clock,
     /// Counts what happens.
@@ -225,14 +227,14 @@ impl KeyGate {
         let seed = bytes.fold(parts.seed, |seed, byte| seed.rotate_left(8) ^ u64::from(byte));
         let now = parts.clock.now();
         let mut scheduler = Scheduler::new(limits, now).seeded(seed);
-        if parts.store.turnstile().is_some() {
+        if parts.turnstile.is_some() {
             scheduler = scheduler.sharing(now);
         }
         let actor = Actor {
             name: name.clone(),
             scheduler,
             clock: parts.clock.clone(),
-            turnstile: parts.store.turnstile(),
+            turnstile: parts.turnstile.clone(),
             store: parts.store.clone(),
             metrics: parts.metrics.api_key(&name),
             events: parts.events.clone(),

@@ -32,6 +32,7 @@ mod sqlite;
 mod turnstile;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -46,6 +47,7 @@ pub use lane::{LaneLease, LaneTurn};
 pub use measured::Measured;
 pub use memory::MemoryStore;
 pub use opening::{Opened, open, open_sqlite};
+pub use redis::RedisTurnstile;
 pub use rotating::{KeyRotation, RotateError};
 pub use sqlite::{KeySource, SqliteStore, keys_for};
 pub use turnstile::SharedTurnstile;

@@ -306,10 +306,9 @@ impl Scheduler {
     }
 
     /// Holds the API key: calls wait.
-    pub fn pause(&mut self, now: Now) {
+    pub fn pause(&mut self) {
         self.paused = true;
         self.queue.change_all();
-        self.advance(now);
     }
 
     /// Releases a held API key.

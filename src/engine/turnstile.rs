@@ -59,7 +59,8 @@ pub struct Turnstile {
     refused: u64,
     widened: Duration,
     sharers: u32,
-    heard_at: Option<Mono>,
+    /// When the store last answered, by both clocks.
+    heard_at: Option<(Mono, Stamp)>,
     failures: u32,
     retry_at: Mono,
 }
@@ -104,7 +105,8 @@ impl Turnstile {
         self.asked = Some((now, reports.clone()));
         self.turn_at = Mono::NEVER;
         Some(Ask {
-            want: want && !self.line.is_empty(),
+            wanted_until: (want && !self.line.is_empty())
+                .then(|| self.stamp_of(now.plus(self.life))),
             terms,
             life: self.life,
             grace: self.grace(),
@@ -136,7 +138,7 @@ impl Turnstile {
     pub fn told(&mut self, told: Told, lateness: &mut Lateness, now: Mono) {
         let Some((asked, _)) = self.asked.take() else { return };
         self.learn_trip(now.since(asked));
-        (self.failures, self.retry_at, self.heard_at) = (0, now, Some(now));
+        (self.failures, self.retry_at, self.heard_at) = (0, now, Some((now, told.at)));
         if told.refused > self.refused && self.refused > 0 {
             lateness.refused(now);
         }
@@ -271,7 +273,7 @@ impl Turnstile {
     /// How long the store has not answered; `None` while it does.
     #[must_use]
     pub fn silent_for(&self, now: Mono) -> Option<Duration> {
-        (self.failures > 0).then(|| now.since(self.heard_at.unwrap_or_default()))
+        (self.failures > 0).then(|| now.since(self.heard_at.map_or(Mono::default(), |(at, _)| at)))
     }
 
     /// Questions in a row that were not answered.
@@ -302,6 +304,11 @@ impl Turnstile {
     #[must_use]
     pub const fn counted(&self) -> (Day, u64) {
         (self.memory.day, self.memory.used)
+    }
+
+    /// What the store's clock shows then, as far as is known.
+    fn stamp_of(&self, at: Mono) -> Stamp {
+        self.heard_at.map_or(Stamp::NEVER, |(heard_at, stamp)| stamp.plus(at.since(heard_at)))
     }
 
     fn learn_trip(&mut self, took: Duration) {

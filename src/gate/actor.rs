@@ -205,7 +205,7 @@ impl Actor {
                 self.scheduler.token_refused(&tenant, self.clock.now());
             }
             Message::Forgive { tenant } => self.scheduler.forgive(&tenant, self.clock.now()),
-            Message::Pause(true) => self.scheduler.pause(self.clock.now()),
+            Message::Pause(true) => self.scheduler.pause(),
             Message::Pause(false) => self.scheduler.resume(self.clock.now()),
             Message::Reconfigure(limits) => {
                 self.board.set_limits(limits.rate, limits.per_day);

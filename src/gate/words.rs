@@ -5,7 +5,7 @@ use super::actor::Message;
 
 /// Starts the task, where there is such a store; it ends with the gates.
 pub(super) fn spawn(gate: &Gate) {
-    let Some(turnstile) = gate.parts.store.turnstile() else { return };
+    let Some(turnstile) = &gate.parts.turnstile else { return };
     let (gate, mut words) = (gate.clone(), turnstile.words());
     let stopped = gate.parts.stopped.clone();
     gate.parts.tracker.clone().spawn(async move {

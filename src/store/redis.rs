@@ -4,5 +4,7 @@
 
 #[expect(dead_code, reason = "the connection is there before what uses it")]
 mod link;
+mod turnstile;
 
 pub(super) use link::Link;
+pub use turnstile::RedisTurnstile;

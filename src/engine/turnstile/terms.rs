@@ -11,6 +11,18 @@ use crate::engine::time::{Day, DayReset, Mono};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Stamp(pub u64);
 
+impl Stamp {
+    /// The farthest moment that fits a double exactly, as scripts reckon with.
+    pub const NEVER: Self = Self((1 << 53) - 1);
+
+    /// The moment `span` later.
+    #[must_use]
+    pub fn plus(self, span: Duration) -> Self {
+        let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(micros)).min(Self::NEVER)
+    }
+}
+
 /// The limits that an instance asks under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
@@ -33,8 +45,8 @@ pub struct Terms {
 /// What an instance asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ask {
-    /// Whether a slot could be used now.
-    pub want: bool,
+    /// Until when, on the store's clock, a slot could be used; `None` when none could.
+    pub wanted_until: Option<Stamp>,
     /// Under which limits.
     pub terms: Terms,
     /// How old a slot may be when its call leaves; it is held for so much longer.

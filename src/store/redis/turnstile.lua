@@ -32,14 +32,16 @@ local function text()
 end
 local function number() return tonumber(text()) end
 
-local channel, me = text(), text()
-local want, calls, window = number() == 1, number(), number()
+local channel, name, me = text(), text(), text()
+local wanted_until, calls, window = number(), number(), number()
 local unanswered, spacing_guard, forget_after, grace = number(), number(), number(), number()
 local limit, day_reset, reserve, kept_back = number(), number(), number(), number()
 local seen_ticket, seen_day, seen_used = number(), number(), number()
 
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
+-- a question that was long under way has nobody who waits for its answer
+local want = now <= wanted_until
 
 -- what is known of the key
 local fields = {
@@ -337,13 +339,14 @@ elseif s.probe_at and s.used < limit then
 end
 local told = next_turn and next_turn.instance or nil
 if call_all then
-  redis.call('PUBLISH', channel, '0 *')
+  redis.call('PUBLISH', channel, name .. ' 0 *')
 elseif told then
   local moved = due - (s.turn_at or 0)
   if granted or s.turn ~= told or moved < -1000 or (moved > 1000 and due > now) then
     s.turn_at = due
     if told ~= me or redis.call('HLEN', busy) > 1 then
-      redis.call('PUBLISH', channel, string.format('%.0f %s', math.max(0, due - now), told))
+      local word = string.format('%s %.0f %s', name, math.max(0, due - now), told)
+      redis.call('PUBLISH', channel, word)
     end
   end
 end
@@ -370,19 +373,20 @@ end
 redis.call('EXPIRE', days, DAYS_KEPT)
 
 return {
-  now,
-  s.ticket,
-  granted and granted.class or 0,
-  granted and granted.tenant or '',
-  s.day,
-  s.used,
-  is_spent() and 1 or 0,
-  s.probe_at and math.max(0, s.probe_at - now) or -1,
-  math.max(0, s.closed - now),
-  s.widened,
-  s.refused,
-  told == nil and 0 or (told == me and 1 or 2),
-  due and math.max(0, due - now) or -1,
-  forgotten and 1 or 0,
-  redis.call('HLEN', busy),
+  {now, s.ticket, granted and granted.class or 0, granted and granted.tenant or ''},
+  {
+    s.day,
+    s.used,
+    is_spent() and 1 or 0,
+    s.probe_at and math.max(0, s.probe_at - now) or -1,
+    math.max(0, s.closed - now),
+    s.widened,
+    s.refused,
+  },
+  {
+    told == nil and 0 or (told == me and 1 or 2),
+    due and math.max(0, due - now) or -1,
+    forgotten and 1 or 0,
+    redis.call('HLEN', busy),
+  },
 }
