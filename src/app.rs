@@ -262,7 +262,7 @@ impl Ground {
         let (changes, news) = mpsc::unbounded_channel();
         let paused = self.store.paused_api_keys().await?;
         let gate = gate::Parts {
-            turnstile: self.store.turnstile(),
+            sharing: parts::sharing(&self.store, config),
             store: self.store.clone(),
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),

@@ -50,7 +50,7 @@ pub use opening::{Opened, open, open_sqlite};
 pub use redis::RedisTurnstile;
 pub use rotating::{KeyRotation, RotateError};
 pub use sqlite::{KeySource, SqliteStore, keys_for};
-pub use turnstile::SharedTurnstile;
+pub use turnstile::{InstanceInfo, SharedTurnstile};
 
 /// Counted days of an API key that are kept: a call that was reserved before midnight can still be
 /// released, and a clock that was far ahead for a while finds the counts of before.

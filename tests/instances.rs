@@ -5,6 +5,8 @@
 
 #[path = "instances/gates.rs"]
 mod gates;
+#[path = "instances/line.rs"]
+mod line;
 #[path = "support/redis.rs"]
 mod redis;
 #[path = "instances/support.rs"]

@@ -56,6 +56,8 @@ impl Slot {
 #[derive(Debug)]
 pub struct Pacer {
     rate: Rate,
+    /// Slots of a window: all of the rate, or this process's part of them.
+    slots: u32,
     /// Slots that are not free, by when they will be.
     held: BTreeSet<(Mono, u64)>,
     slot_next: u64,
@@ -73,6 +75,7 @@ impl Pacer {
     pub fn new(rate: Rate, guard: Guard, now: Mono) -> Self {
         let mut pacer = Self {
             rate,
+            slots: rate.calls(),
             held: BTreeSet::new(),
             slot_next: 0,
             spaced_from: now,
@@ -92,14 +95,20 @@ impl Pacer {
             self.lateness.start_over();
         }
         self.rate = rate;
+        self.slots = rate.calls();
         self.lateness.reconfigure(guard);
+    }
+
+    /// Uses only so many slots of a window; `None` is all.
+    pub fn restrict(&mut self, slots: Option<u32>) {
+        self.slots = slots.unwrap_or(self.rate.calls()).max(1);
     }
 
     /// The earliest moment at which a call may leave, or [`Mono::NEVER`] while every slot waits for
     /// its call to leave.
     #[must_use]
     pub fn ready_at(&self) -> Mono {
-        let slots = usize::try_from(self.rate.calls()).unwrap_or(usize::MAX);
+        let slots = usize::try_from(self.slots).unwrap_or(usize::MAX);
         let slot_free = match self.held.len().checked_sub(slots) {
             None => Mono::default(),
             Some(ahead) => self.held.iter().nth(ahead).map_or(Mono::NEVER, |(at, _)| *at),
@@ -198,14 +207,14 @@ impl Pacer {
     #[must_use]
     pub fn pace(&self) -> Duration {
         let cycle = self.rate.window().saturating_add(self.guard_now());
-        cycle.checked_div(self.rate.calls()).unwrap_or(cycle)
+        cycle.checked_div(self.slots).unwrap_or(cycle)
     }
 
     /// The spacing floor.
     fn spacing(&self) -> Duration {
         let guard = self.lateness.spaced();
         let cycle = self.rate.window().saturating_add(guard).saturating_add(self.widened);
-        cycle.checked_div(self.rate.calls()).unwrap_or(cycle)
+        cycle.checked_div(self.slots).unwrap_or(cycle)
     }
 
     fn free_after(&self, sent: Mono, guard: Duration) -> Mono {

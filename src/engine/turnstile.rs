@@ -6,7 +6,10 @@
 //! lost with an instance that dies. Nobody polls: the answer, or word from the store, says when it
 //! is this instance's turn, and others' timers are only there for those that do not come.
 
+mod alone;
 mod line;
+mod loss;
+mod roll;
 mod terms;
 
 use std::time::Duration;
@@ -16,9 +19,13 @@ use super::pacer::Lateness;
 use super::rate::Class;
 use super::time::{Day, Mono};
 
-pub use terms::{Ask, Memory, Place, Report, Stamp, Terms, Ticket, Told, Turn, Whose};
+pub use loss::{ALONE_FOR, BACK_FOR, BEAT_EVERY, OnLoss, SILENT_AFTER};
+pub use roll::{Away, Member, Part, Roll};
+pub use terms::{Ask, Beat, Memory, Place, Report, Stamp, Terms, Ticket, Told, Turn, Whose};
 
+use alone::Allowance;
 use line::Line;
+use roll::Standing;
 
 /// A slot is used at least this soon after it was asked for, or given back; longer where the store
 /// answers slowly.
@@ -63,12 +70,18 @@ pub struct Turnstile {
     heard_at: Option<(Mono, Stamp)>,
     failures: u32,
     retry_at: Mono,
+    on_loss: OnLoss,
+    standing: Standing,
+    /// Calls of the day that are left to instances that are away, and for how many slots.
+    kept: (u64, u32),
+    /// This instance goes on by itself.
+    alone: Option<Allowance>,
 }
 
 impl Turnstile {
     /// One that has asked nothing yet.
     #[must_use]
-    pub fn new(now: Mono) -> Self {
+    pub fn new(on_loss: OnLoss, now: Mono) -> Self {
         Self {
             line: Line::default(),
             reports: Vec::new(),
@@ -85,6 +98,10 @@ impl Turnstile {
             heard_at: None,
             failures: 0,
             retry_at: now,
+            on_loss,
+            standing: Standing::default(),
+            kept: (0, 0),
+            alone: None,
         }
     }
 
@@ -98,6 +115,9 @@ impl Turnstile {
         if self.ask_at(want).is_none_or(|at| at > now) {
             return None;
         }
+        let want = want && self.knows_others(now);
+        let (calls, kept) = self.left_to_others(&terms, now);
+        let terms = Terms { calls, withheld: terms.withheld.saturating_add(kept), ..terms };
         let rest = self.reports.split_off(self.reports.len().min(REPORTS_MAX));
         let reports = std::mem::replace(&mut self.reports, rest);
         let (line, anew) = self.line.tell();

@@ -22,7 +22,7 @@ use crate::engine::scheduler::{
     Arrival, CallId, CallTable, Command, Limits, News, Readiness, Refusal, Scheduler, Snapshot,
     TenantSnapshot,
 };
-use crate::engine::turnstile::{Told, Turn};
+use crate::engine::turnstile::{Roll, Told, Turn};
 use crate::engine::{ApiKeyName, Day, Mono, Now, TenantName, Unix};
 use crate::store::{SharedTurnstile, Store};
 use crate::telemetry::events::rfc3339;
@@ -105,6 +105,7 @@ pub(super) enum Message {
     Retire,
     Told(Option<Box<Told>>),
     Turn(Turn),
+    Roll(Option<Arc<Roll>>),
     Claimed {
         asked_day: Day,
         answer: Option<Claimed>,
@@ -224,6 +225,7 @@ impl Actor {
                 self.scheduler.told(told.map(|told| *told), self.clock.now());
                 self.answer_early();
             }
+            Message::Roll(roll) => self.scheduler.read_roll(roll.as_deref(), self.clock.now()),
             Message::Turn(turn) => self.scheduler.turn(turn, self.clock.now()),
             Message::Snapshot(reply) => match &mut self.early {
                 Some(early) => early.push(reply),

@@ -1,12 +1,11 @@
 //! Word from the store that several instances share, carried to the gates that it is about.
 
-use super::Gate;
 use super::actor::Message;
+use super::{Gate, Sharing};
 
-/// Starts the task, where there is such a store; it ends with the gates.
-pub(super) fn spawn(gate: &Gate) {
-    let Some(turnstile) = &gate.parts.turnstile else { return };
-    let (gate, mut words) = (gate.clone(), turnstile.words());
+/// Starts the task; it ends with the gates.
+pub(super) fn spawn(gate: &Gate, sharing: &Sharing) {
+    let (gate, mut words) = (gate.clone(), sharing.turnstile.words());
     let stopped = gate.parts.stopped.clone();
     gate.parts.tracker.clone().spawn(async move {
         loop {

@@ -9,13 +9,27 @@ use tokio::sync::mpsc;
 
 use super::StoreError;
 use crate::engine::ApiKeyName;
-use crate::engine::turnstile::{Ask, Told, Turn};
+use crate::engine::turnstile::{Ask, Beat, Roll, Told, Turn};
+
+/// An instance, as the others see it. No text holds a control character or a space.
+#[derive(Clone, Debug)]
+pub struct InstanceInfo {
+    /// Tells this process from all others.
+    pub id: String,
+    /// Where it listens, on which host: a later process of the same name has its place.
+    pub name: String,
+    /// What operators may want to know of it, as JSON.
+    pub details: String,
+}
 
 /// The port.
 #[async_trait]
 pub trait SharedTurnstile: Send + Sync + 'static {
     /// Tells and asks.
     async fn ask(&self, api_key: &ApiKeyName, ask: &Ask) -> Result<Told, StoreError>;
+
+    /// Says that this instance is there, and reads the roll.
+    async fn beat(&self, beat: &Beat) -> Result<Roll, StoreError>;
 
     /// Word of whose turn it is, for as long as somebody listens. Word can be lost.
     fn words(&self) -> mpsc::UnboundedReceiver<(ApiKeyName, Turn)>;

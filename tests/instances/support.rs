@@ -13,9 +13,10 @@ use ctct_proxy::clock::Clock;
 use ctct_proxy::config::{RedisUrl, StoreUrl};
 use ctct_proxy::engine::outcome::{Health, Outcome};
 use ctct_proxy::engine::scheduler::{Arrival, Entry, Limits, Readiness};
+use ctct_proxy::engine::turnstile::OnLoss;
 use ctct_proxy::engine::{ApiKeyName, Class, DayReset, Guard, Reserve, TenantName};
-use ctct_proxy::gate::{Gate, KeyGate, Parts};
-use ctct_proxy::store::{MemoryStore, RedisTurnstile};
+use ctct_proxy::gate::{Gate, KeyGate, Parts, Sharing};
+use ctct_proxy::store::{InstanceInfo, MemoryStore, RedisTurnstile};
 use ctct_proxy::telemetry::{Events, Metrics};
 
 pub(crate) fn redis_url(url: &str) -> RedisUrl {
@@ -58,12 +59,14 @@ pub(crate) struct Instance {
 impl Instance {
     pub(crate) async fn start(url: &str, name: &str, limits: Limits, tenants: &[&str]) -> Self {
         let clock = Clock::system();
-        let turnstile = RedisTurnstile::open(&redis_url(url), name).await.expect("connects");
+        let info =
+            InstanceInfo { id: name.to_owned(), name: name.to_owned(), details: "{}".to_owned() };
+        let turnstile = RedisTurnstile::open(&redis_url(url), &info).await.expect("connects");
         let (demands, demanded) = mpsc::unbounded_channel();
         let gate = Gate::start(
             Parts {
                 store: Arc::new(MemoryStore::default()),
-                turnstile: Some(Arc::new(turnstile)),
+                sharing: Some(Sharing { turnstile: Arc::new(turnstile), on_loss: OnLoss::GoOn }),
                 clock: clock.clone(),
                 metrics: Metrics::new("test"),
                 events: Events::new(clock.clone()),
@@ -157,6 +160,12 @@ impl Upstream {
 
     pub(crate) fn refusals(&self) -> Vec<String> {
         self.log.lock().expect("whole").refused.clone()
+    }
+
+    pub(crate) fn all(&self) -> Vec<(Instant, String, String)> {
+        let mut all = self.log.lock().expect("whole").arrivals.clone();
+        all.sort();
+        all
     }
 
     /// Arrivals between two moments.

@@ -16,7 +16,7 @@ use crate::engine::rate::Class;
 use crate::engine::time::Day;
 
 /// Nothing leaves for this long after the day has turned.
-const DAY_TURN_PAUSE: Duration = Duration::from_secs(2);
+pub(super) const DAY_TURN_PAUSE: Duration = Duration::from_secs(2);
 
 impl Scheduler {
     /// A call arrived.
@@ -194,11 +194,6 @@ impl Scheduler {
         self.advance(now);
     }
 
-    pub(super) fn give_back(&mut self, day: Day, now: Mono) {
-        let count = self.budget.give_back(day, now);
-        self.uncount(day, count);
-    }
-
     pub(super) fn uncount(&mut self, day: Day, count: u32) {
         if count > 0 {
             self.commands.push_back(Command::Release { day, count });
@@ -223,13 +218,10 @@ impl Scheduler {
     pub(super) fn advance(&mut self, now: Now) {
         self.turn_day(now);
         self.end_holds(now.mono);
+        self.look_alone(now);
         // one whose time is past is not granted; one whose time is now may be
         self.end_waits(|deadline| deadline < now.mono, now.mono);
-        if self.turnstile.is_none()
-            && let Some(claim) = self.budget.claim(now.mono)
-        {
-            self.commands.push_back(Command::Claim(claim));
-        }
+        self.claim(now.mono);
         match self.stock(now.mono) {
             Stock::Spent => self.refuse_all(&Refusal::DaySpent),
             Stock::StoreFails => self.refuse_all(&Refusal::StoreUnavailable),
@@ -267,16 +259,17 @@ impl Scheduler {
     }
 
     fn grant_one(&mut self, now: Now) -> bool {
-        if self.turnstile.is_some() {
-            return self.grant_shared(now);
+        if self.grant_shared(now) {
+            return true;
         }
         let may = self.may_send()
+            && self.paces_itself()
             && self.pacer.ready_at() <= now.mono
             && self.opens_at().is_some_and(|at| at <= now.mono);
         if !may {
             return false;
         }
-        let Some(day) = self.budget.take(now.mono) else { return false };
+        let Some(day) = self.take_of_day(now.mono) else { return false };
         let open = self.ration.open(now.mono);
         let next = self.queue.pop(open);
         let Some((id, class)) = next.and_then(|id| Some((id, self.calls.find(id)?.class))) else {
@@ -287,9 +280,7 @@ impl Scheduler {
         self.look_at_day(now);
         let slot = self.pacer.take(now.mono);
         self.granted(id, Held::Slot { slot, day }, now);
-        if let Some(claim) = self.budget.claim(now.mono) {
-            self.commands.push_back(Command::Claim(claim));
-        }
+        self.claim(now.mono);
         true
     }
 
@@ -322,7 +313,7 @@ impl Scheduler {
     pub fn poll_timeout(&mut self) -> Option<Mono> {
         let expiry = self.deadlines.first().map(|(at, _)| *at);
         let stop = self.stop_at.filter(|_| !self.deadlines.is_empty());
-        let grant = (self.may_send() && self.budget.has_in_hand())
+        let grant = (self.may_send() && self.has_of_day())
             .then(|| self.opens_at())
             .flatten()
             .map(|opens_at| opens_at.max(self.pacer.ready_at()))

@@ -7,23 +7,20 @@
 
 use std::time::Duration;
 
+use super::advance::DAY_TURN_PAUSE;
 use super::calls::{CallId, Held, Stage};
 use super::{Command, Now, Scheduler};
 use crate::engine::budget::Stock;
 use crate::engine::rate::Class;
-use crate::engine::time::Mono;
-use crate::engine::turnstile::{Report, Terms, Ticket, Told, Turn, Turnstile};
-
-/// Questions in a row that the store did not answer, after which calls are refused rather than left
-/// to wait.
-const FAILURES_MAX: u32 = 3;
+use crate::engine::time::{Day, Mono};
+use crate::engine::turnstile::{OnLoss, Report, Roll, Terms, Ticket, Told, Turn, Turnstile};
 
 impl Scheduler {
     /// The same for an instance among several, which share slots and counts in their store.
     #[must_use]
-    pub fn sharing(mut self, now: Now) -> Self {
+    pub fn sharing(mut self, on_loss: OnLoss, now: Now) -> Self {
         self.commands.clear();
-        self.turnstile = Some(Turnstile::new(now.mono));
+        self.turnstile = Some(Turnstile::new(on_loss, now.mono));
         self.queue.watch();
         self.advance(now);
         self
@@ -50,12 +47,81 @@ impl Scheduler {
         self.advance(now);
     }
 
-    /// Whether calls can be taken from the day, and from whom.
+    /// The roll was read; `None` when it could not be.
+    pub fn read_roll(&mut self, roll: Option<&Roll>, now: Now) {
+        let (slots, remaining) = (self.limits.rate.calls(), self.budget.remaining(now.mono));
+        if let (Some(turnstile), Some(roll)) = (&mut self.turnstile, roll) {
+            turnstile.read(roll, slots, remaining, now.mono);
+        }
+        self.advance(now);
+    }
+
+    /// Begins or ends that this instance goes on by itself.
+    pub(super) fn look_alone(&mut self, now: Now) {
+        let (slots, window) = (self.limits.rate.calls(), self.limits.rate.window());
+        let remaining = self.budget.remaining(now.mono);
+        let Some(turnstile) = &mut self.turnstile else { return };
+        let own = turnstile.go_alone(slots, window, remaining, now.mono);
+        self.pacer.restrict(own);
+        let day = self.limits.day_reset.day_of(now.unix);
+        if let Some(own) = own
+            && turnstile.turn_day_alone(day, self.limits.per_day, own, slots)
+        {
+            self.budget.adopt(day, 0, None, now.mono);
+            self.pacer.close_until(now.mono.plus(DAY_TURN_PAUSE));
+        }
+    }
+
+    /// Whether calls can be taken from the day.
     pub(super) fn stock(&self, now: Mono) -> Stock {
-        let fails = |turnstile: &Turnstile| turnstile.failures() >= FAILURES_MAX;
-        match self.budget.stock(now) {
-            Stock::Awaited if self.turnstile.as_ref().is_some_and(fails) => Stock::StoreFails,
-            stock => stock,
+        let Some(turnstile) = &self.turnstile else { return self.budget.stock(now) };
+        let rate = self.limits.rate;
+        match (turnstile.alone(), self.budget.stock(now)) {
+            (Some(true), _) | (_, Stock::Spent) => Stock::Spent,
+            (Some(false), _) => Stock::InHand,
+            (None, Stock::Awaited) if turnstile.refuses(rate.calls(), rate.window(), now) => {
+                Stock::StoreFails
+            }
+            (None, stock) => stock,
+        }
+    }
+
+    /// Whether this process paces by itself: it shares with nobody, or has lost those it does.
+    pub(super) fn paces_itself(&self) -> bool {
+        self.turnstile.as_ref().is_none_or(|turnstile| turnstile.alone().is_some())
+    }
+
+    /// Has the store count calls, unless the turnstile does.
+    pub(super) fn claim(&mut self, now: Mono) {
+        if self.turnstile.is_none()
+            && let Some(claim) = self.budget.claim(now)
+        {
+            self.commands.push_back(Command::Claim(claim));
+        }
+    }
+
+    /// Takes a counted call of the day.
+    pub(super) fn take_of_day(&mut self, now: Mono) -> Option<Day> {
+        match &mut self.turnstile {
+            Some(turnstile) => turnstile.take_alone(),
+            None => self.budget.take(now),
+        }
+    }
+
+    pub(super) fn give_back(&mut self, day: Day, now: Mono) {
+        if let Some(turnstile) = &mut self.turnstile {
+            turnstile.give_back_alone(day);
+            return;
+        }
+        let count = self.budget.give_back(day, now);
+        self.uncount(day, count);
+    }
+
+    /// Whether there is a counted call to be taken, when a slot is free.
+    pub(super) fn has_of_day(&self) -> bool {
+        match &self.turnstile {
+            Some(turnstile) => turnstile.alone() == Some(false),
+            None => self.budget.has_in_hand(),
         }
     }
 
@@ -125,6 +191,7 @@ impl Scheduler {
         let lateness = self.pacer.lateness();
         Terms {
             rate: self.limits.rate,
+            calls: self.limits.rate.calls(),
             unanswered: lateness.unanswered(),
             spaced: lateness.spaced(),
             per_day: self.limits.per_day,
@@ -228,7 +295,7 @@ impl Scheduler {
     /// How long until the next slot is free, and from slot to slot.
     pub(super) fn pace(&self, now: Mono) -> (Duration, Duration) {
         let pace = self.pacer.pace();
-        if let Some(turnstile) = &self.turnstile {
+        if let Some(turnstile) = self.turnstile.as_ref().filter(|_| !self.paces_itself()) {
             return (turnstile.next_in(now), pace.saturating_mul(turnstile.sharers()));
         }
         let ready_at = self.pacer.ready_at();

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::roll::{Member, Part};
 use crate::engine::ids::TenantName;
 use crate::engine::rate::{Class, Rate};
 use crate::engine::time::{Day, DayReset, Mono};
@@ -26,8 +27,10 @@ impl Stamp {
 /// The limits that an instance asks under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
-    /// Calls per window.
+    /// The window.
     pub rate: Rate,
+    /// Calls in it: those of the rate less those that are left to others.
+    pub calls: u32,
     /// The margin of a call of whose answer nothing is known.
     pub unanswered: Duration,
     /// The part of the margin that the spacing floor has too.
@@ -40,6 +43,23 @@ pub struct Terms {
     pub reserve_percent: u8,
     /// Calls of the day that others are likely to use.
     pub withheld: u64,
+}
+
+/// What an instance says to be on the roll.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Beat {
+    /// The store's clock as it was last heard; the start of it for one that has heard nothing.
+    pub echo: Stamp,
+    /// The part that is in use.
+    pub part: Part,
+    /// Whether it would go on by itself.
+    pub goes_alone: bool,
+    /// It leaves for good.
+    pub leaving: bool,
+    /// The history that it knows.
+    pub epoch: String,
+    /// Whom it knows, should the store have forgotten them.
+    pub remembered: Vec<Member>,
 }
 
 /// What an instance asks.

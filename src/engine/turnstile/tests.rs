@@ -22,6 +22,7 @@ fn tenant() -> TenantName {
 fn terms() -> Terms {
     Terms {
         rate: "4".parse().unwrap(),
+        calls: 4,
         unanswered: ms(401),
         spaced: Duration::ZERO,
         per_day: 10_000,
@@ -53,12 +54,17 @@ impl World {
     fn waiting(next: Option<Turn>, trip: Duration) -> Self {
         let now = Mono::new(ms(10_000));
         let pacer = Pacer::new("4".parse().unwrap(), Guard::Auto, now);
-        let mut world = Self { turnstile: Turnstile::new(now), pacer, now };
+        let mut world = Self { turnstile: Turnstile::new(OnLoss::Refuse, now), pacer, now };
         world.turnstile.set_waiting(Class::Normal, &tenant(), 1, 1);
         assert!(world.turnstile.poll_ask(true, terms(), now).is_some());
         world.now = now.plus(trip);
+        world.read_roll();
         world.turnstile.told(told(next), world.pacer.lateness(), world.now);
         world
+    }
+
+    fn read_roll(&mut self) {
+        self.turnstile.read(&Roll::default(), 4, 9_000, self.now);
     }
 
     /// How long until it asks.

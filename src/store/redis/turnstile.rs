@@ -4,6 +4,8 @@
 //! The script has the rules; here is only how a question and its answer are written. Its keys carry
 //! the API key's hash tag, so that a cluster keeps them together.
 
+mod roll;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,9 +16,9 @@ use tokio::sync::mpsc;
 
 use super::Link;
 use crate::config::RedisUrl;
-use crate::engine::turnstile::{Ask, Report, Stamp, Told, Turn, Whose};
+use crate::engine::turnstile::{Ask, Beat, Part, Report, Roll, Stamp, Told, Turn, Whose};
 use crate::engine::{ApiKeyName, Class, Day, TenantName};
-use crate::store::{SharedTurnstile, StoreError};
+use crate::store::{InstanceInfo, SharedTurnstile, StoreError};
 
 const ATTEMPT: &str = "ask for a slot";
 /// Between two tries to listen: word that is missed meanwhile is made up for by asking.
@@ -27,22 +29,37 @@ const LISTEN_AGAIN: Duration = Duration::from_millis(250);
 pub struct RedisTurnstile {
     link: Link,
     script: Arc<Script>,
+    roll_script: Arc<Script>,
     prefix: Arc<str>,
+    /// Tells this process from all others.
     instance: Arc<str>,
+    /// Where it listens, on which host: a process that has the name of another has its place.
+    name: Arc<str>,
+    /// What operators may want to know of it, as JSON.
+    details: Arc<str>,
 }
 
 impl RedisTurnstile {
-    /// Connects to the server at `url` for `instance`, a name that no other process has.
+    /// Connects to the server at `url` for `instance`.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] when it cannot be reached.
-    pub async fn open(url: &RedisUrl, instance: &str) -> Result<Self, StoreError> {
+    pub async fn open(url: &RedisUrl, instance: &InstanceInfo) -> Result<Self, StoreError> {
         Ok(Self::new(Link::open(url).await?, &url.prefix, instance))
     }
 
-    pub(in crate::store) fn new(link: Link, prefix: &str, instance: &str) -> Self {
+    pub(in crate::store) fn new(link: Link, prefix: &str, instance: &InstanceInfo) -> Self {
         let script = Arc::new(Script::new(include_str!("turnstile.lua")));
-        Self { link, script, prefix: prefix.into(), instance: instance.into() }
+        let roll_script = Arc::new(Script::new(include_str!("roll.lua")));
+        Self {
+            link,
+            script,
+            roll_script,
+            prefix: prefix.into(),
+            instance: instance.id.as_str().into(),
+            name: instance.name.as_str().into(),
+            details: instance.details.as_str().into(),
+        }
     }
 
     fn channel(&self) -> String {
@@ -74,7 +91,7 @@ impl RedisTurnstile {
         let terms = &ask.terms;
         let unanswered = terms.unanswered.saturating_add(ask.life);
         call.arg(ask.wanted_until.map_or(0, |until| until.0))
-            .arg(terms.rate.calls())
+            .arg(terms.calls)
             .arg(micros(terms.rate.window()))
             .arg(micros(unanswered))
             .arg(micros(terms.spaced))
@@ -121,6 +138,14 @@ impl SharedTurnstile for RedisTurnstile {
             attempt: ATTEMPT,
             cause: "the answer of the script is not as expected".to_owned(),
         })
+    }
+
+    async fn beat(&self, beat: &Beat) -> Result<Roll, StoreError> {
+        let (head, members): (roll::Head, Vec<roll::Row>) =
+            self.link.run(roll::ATTEMPT, &self.roll_call(beat)).await?;
+        let (at, epoch, from, to) = head;
+        let members = members.into_iter().map(roll::member).collect();
+        Ok(Roll { at: Stamp(at), epoch, part: Part { from, to }, members })
     }
 
     fn words(&self) -> mpsc::UnboundedReceiver<(ApiKeyName, Turn)> {

@@ -2,7 +2,7 @@
 //! the slots that come.
 
 use super::*;
-use crate::engine::turnstile::{Report, Stamp, Told, Turn, Whose};
+use crate::engine::turnstile::{OnLoss, Report, Roll, Stamp, Told, Turn, Whose};
 
 /// The store's clock when it first answers.
 const START: u64 = 1_800_000_000_000_000;
@@ -16,12 +16,18 @@ impl World {
     fn sharing(tenants: &[&str]) -> Self {
         let limits = Limits { guard: Guard::Auto, ..limits("4") };
         let mut world = Self::new(limits);
-        world.scheduler = Scheduler::new(limits, world.now).sharing(world.now);
+        world.scheduler = Scheduler::new(limits, world.now).sharing(OnLoss::Refuse, world.now);
         world.settle_commands();
         let mut world = world.ready(tenants);
         world.settle_commands();
         world.answer(|_| {});
+        world.read_roll();
         world
+    }
+
+    fn read_roll(&mut self) {
+        self.scheduler.read_roll(Some(&Roll::default()), self.now);
+        self.settle_commands();
     }
 
     /// The question under way.
