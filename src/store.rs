@@ -45,6 +45,7 @@ pub use lane::{LaneLease, LaneTurn};
 pub use measured::Measured;
 pub use memory::MemoryStore;
 pub use opening::{Opened, open, open_sqlite};
+pub use redis::RedisStore;
 pub use rotating::{KeyRotation, RotateError};
 pub use sqlite::{KeySource, SqliteStore, keys_for};
 
@@ -271,6 +272,13 @@ pub trait Store: Send + Sync + 'static {
     /// of one instance has no changes to tell.
     async fn changes(&self, since: Option<Revision>) -> Result<Changes, StoreError> {
         Ok(Changes { revision: since.unwrap_or_default(), changed: Some(Vec::new()) })
+    }
+
+    /// Waits until something is changed, by another instance or this one, if nothing was since the
+    /// last time; for one task. It may miss some, so [`Store::changes`] is to be asked now and then
+    /// all the same. A store of one instance never says anything.
+    async fn changed(&self) {
+        std::future::pending::<()>().await;
     }
 
     /// Whether other instances may use the store at the same time.

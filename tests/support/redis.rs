@@ -4,7 +4,6 @@
 //! Several test binaries use it by `#[path]`. It is killed when dropped. Data survives
 //! [`RedisServer::kill`] and [`RedisServer::restart`] as far as the server wrote it.
 
-
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
