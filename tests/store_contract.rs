@@ -2,7 +2,7 @@
 //!
 //! `contract` is the suite that all stores pass; `sqlite`, `journal` and `process` add what only a
 //! store on a disk promises: files, keys, locks, steps of refreshes, a killed process, a full disk.
-//! `redis`, `lanes` and `changes` add what only a shared server does: it hangs, comes back older,
+//! `redis…`, `lanes` and `changes` add what only a shared server does: it hangs, comes back older,
 //! forgets. A new store joins by one more module of `every_store!`.
 
 #[path = "store_contract/authorizations.rs"]
@@ -21,6 +21,10 @@ mod keys;
 mod lanes;
 #[path = "store_contract/process.rs"]
 mod process;
+#[path = "store_contract/redis_doors.rs"]
+mod redis_doors;
+#[path = "store_contract/redis_keys.rs"]
+mod redis_keys;
 #[path = "support/redis.rs"]
 mod redis_process;
 #[path = "store_contract/redis.rs"]

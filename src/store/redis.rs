@@ -17,6 +17,7 @@ mod journal_file;
 mod link;
 mod names;
 mod opening;
+mod rotation;
 mod scripts;
 mod settling;
 
@@ -343,16 +344,8 @@ impl Store for RedisStore {
         std::iter::once(keys.key_id()).chain(keys.older()).collect()
     }
 
-    /// Nobody can see here whether every other instance has the new key already.
     async fn rotate_key(&self) -> Result<KeyRotation, RotateError> {
-        Err(RotateError::KeyFile(
-            "several instances share this store, and each must have a new key before the first \
-             one seals with it: put the new key (`ctct-proxy keygen`) in a second line of the key \
-             file of every instance and restart them; then make it the first line of all and \
-             restart them again. Keep the older key as the second line until every tenant has been \
-             refreshed once: a start without it names the key that is missing"
-                .to_owned(),
-        ))
+        rotation::rotate(self.server("rotate the encryption key")?, &self.journal).await
     }
 
     async fn begin_authorization(&self, new: Authorization, now: Unix) -> Result<(), StoreError> {

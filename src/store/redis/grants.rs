@@ -43,6 +43,13 @@ impl Change {
         Self { attempt: "record a dead grant", told: true, dropped: &["begun"], set }
     }
 
+    /// The same tokens, sealed with the current key.
+    pub(super) fn seal(server: &Server, tenant: &TenantName, tokens: &Tokens) -> Self {
+        let set = token_fields(server, tenant, tokens);
+        let attempt = "seal tokens with the new encryption key";
+        Self { attempt, told: false, dropped: &[], set }
+    }
+
     /// New tokens, which are of version `next`.
     pub(super) fn finish(
         server: &Server,
