@@ -47,7 +47,7 @@ pub use lane::{LaneLease, LaneTurn};
 pub use measured::Measured;
 pub use memory::MemoryStore;
 pub use opening::{Opened, open, open_sqlite};
-pub use redis::RedisTurnstile;
+pub use redis::{RedisStore, RedisTurnstile};
 pub use rotating::{KeyRotation, RotateError};
 pub use sqlite::{KeySource, SqliteStore, keys_for};
 pub use turnstile::{InstanceInfo, SharedTurnstile};
@@ -277,10 +277,17 @@ pub trait Store: Send + Sync + 'static {
         Ok(Changes { revision: since.unwrap_or_default(), changed: Some(Vec::new()) })
     }
 
-    /// The turnstile that several instances share; `None` for a store of one instance, which counts
+    /// The turnstile that this instance shares with others; `None` for a store of one instance, which counts
     /// with [`Store::reserve`] alone.
-    fn turnstile(&self) -> Option<Arc<dyn SharedTurnstile>> {
+    fn turnstile(&self, _instance: &InstanceInfo) -> Option<Arc<dyn SharedTurnstile>> {
         None
+    }
+
+    /// Waits until something is changed, by another instance or this one, if nothing was since the
+    /// last time; for one task. It may miss some, so [`Store::changes`] is to be asked now and then
+    /// all the same. A store of one instance never says anything.
+    async fn changed(&self) {
+        std::future::pending::<()>().await;
     }
 
     /// Whether other instances may use the store at the same time.

@@ -21,6 +21,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 pub(crate) struct RedisServer {
     directory: tempfile::TempDir,
     port: u16,
+    /// Where it speaks TLS, if it has a certificate.
+    tls_port: Option<u16>,
     more: Vec<String>,
     process: Option<Child>,
 }
@@ -35,9 +37,11 @@ impl RedisServer {
     pub(crate) fn start_with(more: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a directory for the server");
         let more = more.iter().map(|&text| text.to_owned()).collect();
-        let mut server = Self { directory, port: 0, more, process: None };
+        let mut server = Self { directory, port: 0, tls_port: None, more, process: None };
+        let speaks_tls = server.more.iter().any(|text| text == "--tls-cert-file");
         for _ in 0..PORTS_TRIED {
             server.port = free_port();
+            server.tls_port = speaks_tls.then(free_port);
             if server.launch() {
                 return server;
             }
@@ -52,6 +56,11 @@ impl RedisServer {
 
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Where it speaks TLS.
+    pub(crate) fn tls_port(&self) -> u16 {
+        self.tls_port.expect("it has a certificate")
     }
 
     /// Where its files are.
@@ -106,11 +115,10 @@ impl RedisServer {
     fn try_cmd(&self, words: &[&str]) -> Option<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
         stream.set_read_timeout(Some(START_TIME)).ok()?;
-        let mut text = format!("*{}\r\n", words.len());
+        write!(stream, "*{}\r\n", words.len()).ok()?;
         for word in words {
-            text += &format!("${}\r\n{word}\r\n", word.len());
+            write!(stream, "${}\r\n{word}\r\n", word.len()).ok()?;
         }
-        stream.write_all(text.as_bytes()).ok()?;
         answer(&mut BufReader::new(stream))
     }
 
@@ -123,6 +131,9 @@ impl RedisServer {
         command.args(["--port", &port, "--bind", "127.0.0.1", "--dir"]).arg(self.path());
         command.args(["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]);
         command.args(&self.more);
+        if let Some(port) = self.tls_port {
+            command.args(["--tls-port", &port.to_string()]);
+        }
         command.stdin(Stdio::null()).stderr(log.try_clone().expect("a log")).stdout(log);
         let process = command.spawn().expect("redis-server is installed: tests/install-deps.sh");
         self.process = Some(process);

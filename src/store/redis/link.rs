@@ -14,8 +14,8 @@ use redis::io::tcp::TcpSettings;
 use redis::io::tcp::socket2::TcpKeepalive;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, FromRedisValue,
-    IntoConnectionInfo as _, Pipeline, RedisConnectionInfo, RedisError, RedisResult,
-    ScriptInvocation,
+    IntoConnectionInfo as _, Pipeline, ProtocolVersion, RedisConnectionInfo, RedisError,
+    RedisResult, ScriptInvocation,
 };
 
 use crate::config::RedisUrl;
@@ -56,9 +56,13 @@ impl Link {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIME))
             .set_response_timeout(Some(CALL_TIME));
-        let first = client.get_multiplexed_async_connection_with_config(&config);
+        let first = async {
+            let mut calls = client.get_multiplexed_async_connection_with_config(&config).await?;
+            // a server that wants a password lets anybody connect
+            redis::cmd("PING").exec_async(&mut calls).await
+        };
         match tokio::time::timeout(2 * CALL_TIME, first).await {
-            Ok(Ok(_)) => {}
+            Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(explain(&error)),
             Err(_) => {
                 return Err(StoreError::Unavailable {
@@ -154,7 +158,10 @@ fn client(url: &RedisUrl) -> RedisResult<Client> {
     } else {
         ConnectionAddr::Tcp(host, port)
     };
-    let mut us = RedisConnectionInfo::default().set_db(i64::from(url.database));
+    // in this protocol a lost connection is noticed and made again before somebody needs it
+    let mut us = RedisConnectionInfo::default()
+        .set_db(i64::from(url.database))
+        .set_protocol(ProtocolVersion::RESP3);
     if let Some(user) = &url.user {
         us = us.set_username(user);
     }
