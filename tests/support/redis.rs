@@ -109,17 +109,12 @@ impl RedisServer {
     /// Runs a command and returns its answer as the server wrote it, without line ends: `+OK`,
     /// `:1`, or the text of a bulk string. Elements of a list stand in lines.
     pub(crate) fn cmd(&self, words: &[&str]) -> String {
-        self.try_cmd(words).unwrap_or_else(|| panic!("no answer to {words:?}"))
+        Self::cmd_at(self.port, words)
     }
 
-    fn try_cmd(&self, words: &[&str]) -> Option<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
-        stream.set_read_timeout(Some(START_TIME)).ok()?;
-        write!(stream, "*{}\r\n", words.len()).ok()?;
-        for word in words {
-            write!(stream, "${}\r\n{word}\r\n", word.len()).ok()?;
-        }
-        answer(&mut BufReader::new(stream))
+    /// The same for the server at a port, which may be busy for long.
+    pub(crate) fn cmd_at(port: u16, words: &[&str]) -> String {
+        try_cmd(port, words).unwrap_or_else(|| panic!("no answer to {words:?}"))
     }
 
     /// Whether the server came up; `false` when its port was taken.
@@ -145,7 +140,9 @@ impl RedisServer {
                 return false;
             }
             // a server that wants a password answers too
-            if self.try_cmd(&["PING"]).is_some_and(|text| text == "+PONG" || is_refusal(&text)) {
+            if try_cmd(self.port, &["PING"])
+                .is_some_and(|text| text == "+PONG" || is_refusal(&text))
+            {
                 return true;
             }
             std::thread::sleep(LOOK_AGAIN);
@@ -174,6 +171,16 @@ impl Drop for RedisServer {
         // SIGKILL ends a process that is stopped too
         self.kill();
     }
+}
+
+fn try_cmd(port: u16, words: &[&str]) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(START_TIME)).ok()?;
+    write!(stream, "*{}\r\n", words.len()).ok()?;
+    for word in words {
+        write!(stream, "${}\r\n{word}\r\n", word.len()).ok()?;
+    }
+    answer(&mut BufReader::new(stream))
 }
 
 fn is_refusal(text: &str) -> bool {

@@ -21,7 +21,8 @@ impl RedisTurnstile {
         call.key(roll).key(epoch);
         call.arg(&*self.instance).arg(&*self.name).arg(&*self.details);
         call.arg(beat.echo.0).arg(beat.part.from).arg(beat.part.to);
-        call.arg(u8::from(beat.goes_alone)).arg(u8::from(beat.leaving));
+        call.arg(u8::from(beat.goes_alone)).arg(u8::from(beat.was_alone));
+        call.arg(u8::from(beat.leaving));
         call.arg(micros(SILENT_AFTER)).arg(micros(BACK_FOR)).arg(micros(ALONE_FOR));
         call.arg(&beat.epoch).arg(beat.remembered.len());
         for member in &beat.remembered {
