@@ -24,6 +24,7 @@ mod journal;
 mod lane;
 mod measured;
 mod memory;
+mod news;
 mod rotating;
 mod sealed;
 mod sqlite;
@@ -45,6 +46,7 @@ pub use grant::{Grant, GrantState, NewGrant, OpenRefresh, Put, RefreshStep, Toke
 pub use lane::{LaneLease, LaneTurn};
 pub use measured::Measured;
 pub use memory::MemoryStore;
+pub use news::{News, NewsAsked};
 pub use rotating::{KeyRotation, RotateError};
 pub use sqlite::{KeySource, SqliteStore, keys_for};
 
@@ -297,6 +299,12 @@ pub trait Store: Send + Sync + 'static {
     /// of one instance has no changes to tell.
     async fn changes(&self, since: Option<Revision>) -> Result<Changes, StoreError> {
         Ok(Changes { revision: since.unwrap_or_default(), changed: Some(Vec::new()) })
+    }
+
+    /// Returns when something may have been changed since it was called, by whomever. One that
+    /// never returns is right too: whoever follows a shared store asks now and then anyway.
+    async fn changed(&self) {
+        std::future::pending::<()>().await;
     }
 
     /// Whether other instances may use the store at the same time.

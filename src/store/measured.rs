@@ -183,6 +183,11 @@ impl Store for Measured {
         measured!(self, changes(since))
     }
 
+    // waiting is what it is for
+    async fn changed(&self) {
+        self.inner.changed().await;
+    }
+
     fn is_shared(&self) -> bool {
         self.inner.is_shared()
     }
