@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use rustls::ClientConfig;
 use tokio::sync::mpsc;
@@ -34,7 +33,7 @@ use crate::issuer::{self, Issuer};
 use crate::listen::Logins;
 use crate::phase::{Phase, SharedPhase};
 use crate::proxy::{self, Proxy};
-use crate::store::{self, News, Store};
+use crate::store::{News, Store};
 use crate::telemetry::{Event, Events, Metrics};
 use crate::tokens::{self, HttpTokenEndpoint, Tokens};
 use crate::upstream::{self, Connector, Upstream};
@@ -271,6 +270,7 @@ impl Ground {
         let (changes, news) = mpsc::unbounded_channel();
         let paused = self.store.paused_api_keys().await?;
         let gate = gate::Parts {
+            sharing: parts::sharing(&self.store, config),
             store: self.store.clone(),
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
@@ -381,11 +381,4 @@ impl Ground {
             &self.stopped,
         );
     }
-}
-
-/// Opens the store off the runtime's threads.
-async fn open(config: &Config) -> anyhow::Result<store::Opened> {
-    let (url, key_file) = (config.store.url.clone(), config.store.encryption_key_file.clone());
-    let opening = tokio::task::spawn_blocking(move || store::open(&url, key_file.as_deref()));
-    Ok(opening.await.context("could not open the store")??)
 }

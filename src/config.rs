@@ -13,6 +13,7 @@ mod load;
 mod mistakes;
 mod reader;
 pub mod settings;
+mod store;
 pub mod tls;
 pub mod values;
 
@@ -30,6 +31,7 @@ pub use flags::ServeFlags;
 pub use load::{AdminAccess, Loaded, Sources, admin_access, load, process_env, read};
 pub use mistakes::{Mistake, Mistakes, Origin};
 pub use reader::{Env, secret_from_file};
+pub use store::{OnStoreLoss, RedisUrl, Store, StoreUrl, store_url};
 pub use tls::TlsFiles;
 
 /// Everything that `serve` needs to know.
@@ -143,24 +145,6 @@ pub struct Queue {
     pub capacity: usize,
     /// Waiting calls per tenant; at most `capacity`.
     pub capacity_per_tenant: usize,
-}
-
-/// `[store]`
-#[derive(Clone, Debug)]
-pub struct Store {
-    /// Which store.
-    pub url: StoreUrl,
-    /// 32 bytes in base64; without one, `sqlite:` makes `<db>.key`.
-    pub encryption_key_file: Option<PathBuf>,
-}
-
-/// `store.url`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StoreUrl {
-    /// Forgets everything at the end; for tries and tests.
-    Memory,
-    /// One file on a local disk.
-    Sqlite(PathBuf),
 }
 
 /// `[admin]`

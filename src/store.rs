@@ -25,18 +25,19 @@ mod lane;
 mod measured;
 mod memory;
 mod news;
+mod opening;
+mod redis;
 mod rotating;
 mod sealed;
 mod sqlite;
+mod turnstile;
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::config::StoreUrl;
 use crate::engine::{ApiKeyName, ClientName, Day, TenantName, Unix};
 use crate::secret::{KeyId, Secret, StateDigest};
 
@@ -47,8 +48,11 @@ pub use lane::{LaneLease, LaneTurn};
 pub use measured::Measured;
 pub use memory::MemoryStore;
 pub use news::{News, NewsAsked};
+pub use opening::{Opened, open, open_sqlite};
+pub use redis::RedisTurnstile;
 pub use rotating::{KeyRotation, RotateError};
 pub use sqlite::{KeySource, SqliteStore, keys_for};
+pub use turnstile::{InstanceInfo, SharedTurnstile};
 
 /// Counted days of an API key that are kept: a call that was reserved before midnight can still be
 /// released, and a clock that was far ahead for a while finds the counts of before.
@@ -148,32 +152,6 @@ pub struct Authorization {
     pub return_to: Option<String>,
     /// From then on it is too late.
     pub expires_at: Unix,
-}
-
-/// A store, ready for use, and what an operator should be told about its key.
-pub struct Opened {
-    /// The store.
-    pub store: Arc<dyn Store>,
-    /// Where its encryption key comes from; `None` for a store that keeps nothing.
-    pub key: Option<KeySource>,
-}
-
-/// Opens the store that `url` names; blocks while files are read, checked and locked. A store on a
-/// disk is sealed with the key in `key_file`, or else with the one in `<db>.key`, which is made
-/// together with a new database.
-///
-/// # Errors [`StoreError::Unavailable`] when it cannot be reached or another process has it,
-/// [`StoreError::Corrupt`] when it is damaged, of another program or version, or sealed with
-/// another key. Nothing has been overwritten then.
-pub fn open(url: &StoreUrl, key_file: Option<&Path>) -> Result<Opened, StoreError> {
-    match url {
-        StoreUrl::Memory => Ok(Opened { store: Arc::new(MemoryStore::default()), key: None }),
-        StoreUrl::Sqlite(path) => {
-            let (keys, key) = keys_for(path, key_file)?;
-            let store = SqliteStore::open(path, keys)?.with_key_file(&key);
-            Ok(Opened { store: Arc::new(store), key: Some(key) })
-        }
-    }
 }
 
 /// The port; see the module for its contract.
@@ -305,6 +283,12 @@ pub trait Store: Send + Sync + 'static {
     /// never returns is right too: whoever follows a shared store asks now and then anyway.
     async fn changed(&self) {
         std::future::pending::<()>().await;
+    }
+
+    /// The turnstile that several instances share; `None` for a store of one instance, which counts
+    /// with [`Store::reserve`] alone.
+    fn turnstile(&self) -> Option<Arc<dyn SharedTurnstile>> {
+        None
     }
 
     /// Whether other instances may use the store at the same time.

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use ctct_proxy::config::settings;
 use ctct_proxy::config::{
-    self, AuthStyle, Loaded, LogFormat, Mistakes, Plan, ServeFlags, Sources, StoreUrl,
+    self, AuthStyle, Loaded, LogFormat, Mistakes, OnStoreLoss, Plan, ServeFlags, Sources, StoreUrl,
 };
 use ctct_proxy::engine::{DayReset, Guard};
+use ctct_proxy::secret::KeyRing;
 
 const ONE_KEY: &str = "[[api_keys]]\nname = \"a\"\nclient_id = \"id-a\"\n";
 
@@ -361,4 +362,37 @@ fn what_check_prints_can_be_loaded_again_and_holds_no_secret() {
     let again = Case::file(&printed).load().unwrap().config;
     // the two differ in the secret alone, and a secret's `Debug` shows nothing
     assert_eq!(format!("{again:?}"), format!("{:?}", first.config));
+}
+
+#[test]
+fn a_redis_store_needs_a_key_file_and_its_password_is_never_shown() {
+    let url = "redis://me:hunter2@db.example:6380/2?prefix=shop:";
+    let case = Case::file(ONE_KEY).flag(&settings::STORE, url);
+    let (places, text) = case.mistakes();
+    assert_eq!(places, ["store.encryption_key_file (--store)"]);
+    assert!(text.contains("--encryption-key-file") && text.contains("ctct-proxy keygen"), "{text}");
+    assert!(!text.contains("hunter2"), "{text}");
+    let directory = tempfile::tempdir().unwrap();
+    let key = directory.path().join("key");
+    std::fs::write(&key, KeyRing::generate().text().expose()).unwrap();
+    let case = case.flag(&settings::ENCRYPTION_KEY_FILE, key.to_str().unwrap());
+    let Loaded { config, effective } = case.load().unwrap();
+    let StoreUrl::Redis(redis) = &config.store.url else { panic!("{:?}", config.store) };
+    assert_eq!((redis.place().as_str(), redis.database), ("db.example:6380", 2));
+    assert_eq!(config.store.on_loss, OnStoreLoss::Degraded);
+    let shown = format!("{config:?} {effective}");
+    assert!(shown.contains("redis://me:***@db.example:6380/2?prefix=shop%3A"), "{shown}");
+    assert!(!shown.contains("hunter2"), "{shown}");
+    let text = Case::file(ONE_KEY).flag(&settings::STORE, "redis://h?password=hunter2");
+    assert!(!text.mistakes().1.contains("hunter2"));
+}
+
+#[test]
+fn a_journal_beside_a_store_that_has_its_own_is_a_mistake() {
+    let case = Case::file(ONE_KEY)
+        .flag(&settings::REFRESH_JOURNAL, "a.refreshes")
+        .flag(&settings::ON_STORE_LOSS, "open");
+    let (places, _) = case.mistakes();
+    let journal = "store.refresh_journal (--refresh-journal)";
+    assert_eq!(places, ["store.on_loss (--on-store-loss)", journal]);
 }

@@ -289,6 +289,7 @@ fn start_gate(
     };
     let keys = config.api_keys.iter().map(|key| (key.name.clone(), limits(key))).collect();
     let parts = gate::Parts {
+        sharing: None,
         store: store.clone(),
         clock: clock.clone(),
         metrics: metrics.clone(),
@@ -358,7 +359,13 @@ fn config() -> Config {
             capacity: 100,
             capacity_per_tenant: 100,
         },
-        store: config::Store { url: StoreUrl::Memory, encryption_key_file: None },
+        store: config::Store {
+            url: StoreUrl::Memory,
+            encryption_key_file: None,
+            accept_volatile: false,
+            on_loss: config::OnStoreLoss::Degraded,
+            refresh_journal: None,
+        },
         admin: config::Admin { token: None, tls: None, ca_file: None },
         log: config::Log { format: LogFormat::Text, level: "info".into() },
         api_keys: vec![

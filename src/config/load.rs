@@ -15,9 +15,9 @@ use super::mistakes::{Mistakes, Origin};
 use super::reader::{Env, Reader, secret_from_file};
 use super::settings::{self, ENV_PREFIX};
 use super::{
-    Admin, Config, Log, OAuth, Queue, Server, Store, Upstream, api_keys, links, tls, values,
+    Admin, Config, Log, OAuth, Queue, Server, Upstream, api_keys, links, store, tls, values,
 };
-use crate::secret::{KeyError, KeyRing, Secret};
+use crate::secret::Secret;
 
 /// What a configuration is read from.
 #[derive(Clone, Copy)]
@@ -86,7 +86,7 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, Mistakes> {
             keep_alive_after: reader.span(&settings::KEEP_ALIVE_AFTER),
         },
         queue: queue(&mut reader),
-        store: store(&mut reader),
+        store: store::read(&mut reader),
         admin,
         log: Log {
             format: reader.value(&settings::LOG_FORMAT, values::log_format),
@@ -250,13 +250,6 @@ fn queue(reader: &mut Reader<'_>) -> Queue {
     }
 }
 
-fn store(reader: &mut Reader<'_>) -> Store {
-    Store {
-        url: reader.value(&settings::STORE, values::store_url),
-        encryption_key_file: reader.optional(&settings::ENCRYPTION_KEY_FILE, encryption_key),
-    }
-}
-
 fn address(text: &str) -> Result<SocketAddr, String> {
     text.trim().parse().map_err(|_| "is no address with a port".into())
 }
@@ -279,18 +272,6 @@ fn admin_token(path: &str) -> Result<Secret<String>, String> {
         Ok(token)
     } else {
         Err("the file holds spaces or characters that are not ASCII".into())
-    }
-}
-
-fn encryption_key(path: &str) -> Result<PathBuf, String> {
-    let text = std::fs::read_to_string(path)
-        .map(Secret::new)
-        .map_err(|error| format!("the file cannot be read: {}", error.kind()))?;
-    match KeyRing::read(text.expose()) {
-        Ok(_) => Ok(PathBuf::from(path)),
-        Err(KeyError) => {
-            Err("the file does not hold 32 bytes in base64 in each line (keygen makes them)".into())
-        }
     }
 }
 

@@ -179,6 +179,8 @@ pub(super) fn number(kind: Kind, text: &str) -> Result<u64, String> {
         | Kind::File
         | Kind::SecretFile
         | Kind::Store
+        | Kind::StoreLoss
+        | Kind::NewFile
         | Kind::Plan
         | Kind::Rate
         | Kind::Guard
@@ -230,8 +232,9 @@ pub(super) fn secret(text: &str) -> Result<Secret<String>, String> {
 /// `text` in quotes, or `None` when it is or may hold a secret.
 fn shown(kind: Kind, text: &str) -> Option<String> {
     let secret = matches!(kind, Kind::Secret | Kind::SecretFile | Kind::SecretEnv);
-    // user and password of a URL end in `@`
-    if secret || text.contains('@') {
+    // user and password of a URL end in `@`, and some put them into the query of a store
+    let in_query = kind == Kind::Store && text.contains('?');
+    if secret || in_query || text.contains('@') {
         return None;
     }
     let short: String = text.chars().take(SHOWN_MAX).collect();

@@ -48,6 +48,10 @@ pub enum Kind {
     SecretFile,
     /// A store.
     Store,
+    /// What is done when the store is lost.
+    StoreLoss,
+    /// The path of a file to be made.
+    NewFile,
     /// A plan.
     Plan,
     /// Calls per second.
@@ -120,7 +124,13 @@ impl Kind {
             Self::Url => "a whole http:// or https:// URL without user or fragment".into(),
             Self::File => "the path of a readable file".into(),
             Self::SecretFile => "the path of a readable file that is not empty".into(),
-            Self::Store => "memory: or sqlite:PATH".into(),
+            Self::Store => {
+                "memory:, sqlite:PATH, or redis://USER:PASSWORD@HOST:PORT/DATABASE?prefix=TEXT \
+                 (rediss: is TLS)"
+                    .into()
+            }
+            Self::StoreLoss => "closed or degraded".into(),
+            Self::NewFile => "the path of a file that is there or may be made".into(),
             Self::Plan => "standard (4/s, 10,000 a day) or partner (10/s, 250,000 a day)".into(),
             Self::Rate => "calls per second from 0.001 to 1000000, such as 4, 0.5 or 60/min".into(),
             Self::Guard => "auto, or a duration from 0s to 1m, such as 60ms".into(),
@@ -283,11 +293,21 @@ settings! {
         Some("2000"),
         Kind::Count(1, COUNT_MAX), "Waiting calls per tenant; at most queue-capacity";
     STORE = "store", Some("store.url"), Some("sqlite:ctct-proxy.db"), Kind::Store,
-        "What outlives the process: memory: (nothing) or sqlite:PATH";
+        "What outlives the process: memory: (nothing), sqlite:PATH, or redis://HOST for many \
+         instances (Redis or Valkey; rediss: is TLS, ?prefix= begins all keys)";
+    ACCEPT_VOLATILE_STORE = "accept-volatile-store", Some("store.accept_volatile"),
+        Some("false"), Kind::Switch,
+        "Start also on a Redis that would forget grants: appendonly no, or one that drops keys";
+    ON_STORE_LOSS = "on-store-loss", Some("store.on_loss"), Some("degraded"), Kind::StoreLoss,
+        "While a Redis cannot be reached: closed refuses calls, degraded goes on with this \
+         instance's share";
+    REFRESH_JOURNAL = "refresh-journal", Some("store.refresh_journal"), None, Kind::NewFile,
+        "Journal of refreshes under way beside a Redis, one of its own for each instance; without \
+         one, ctct-proxy.refreshes in the working directory";
     ENCRYPTION_KEY_FILE = "encryption-key-file", Some("store.encryption_key_file"),
         None, Kind::SecretFile,
         "Seal the tokens: 32 bytes in base64 in each line, the first seals (see keygen); without \
-         one, sqlite: makes PATH.key";
+         one, sqlite: makes PATH.key and redis: does not start";
     ADMIN_TOKEN_FILE = "admin-token-file", Some("admin.token_file"), None, Kind::SecretFile,
         "Holds the bearer token of the admin API; needed when admin-listen is not loopback";
     ADMIN_TLS_CERT = "admin-tls-cert", Some("admin.tls_cert"), None, Kind::File,

@@ -3,13 +3,12 @@
 //! Each reader takes text and gives the value, or says what is wrong without repeating the text:
 //! the caller knows whether it may be shown. What a writer writes its reader reads as the same.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use http::Uri;
 use tracing_subscriber::EnvFilter;
 
-use super::{AuthStyle, LogFormat, Plan, StoreUrl};
+use super::{AuthStyle, LogFormat, Plan};
 use crate::engine::{DayReset, Guard};
 
 /// Units of durations in milliseconds, largest first.
@@ -193,25 +192,6 @@ pub fn base_url(text: &str) -> Result<Uri, String> {
     Ok(uri)
 }
 
-/// A store.
-///
-/// # Errors
-/// What is wrong with the text.
-pub fn store_url(text: &str) -> Result<StoreUrl, String> {
-    let text = text.trim();
-    match text.split_once(':') {
-        Some(("memory", "")) => Ok(StoreUrl::Memory),
-        Some(("sqlite", "")) => Err("has no path".into()),
-        Some(("sqlite", ":memory:")) => Err("is written memory: here".into()),
-        Some(("sqlite", path)) if path.starts_with("//") => {
-            Err("is written without //: sqlite:PATH".into())
-        }
-        Some(("sqlite", path)) => Ok(StoreUrl::Sqlite(PathBuf::from(path))),
-        Some(("redis" | "rediss" | "valkey", _)) => Err("is not available in this version".into()),
-        Some(_) | None => Err("is no store".into()),
-    }
-}
-
 /// A plan.
 ///
 /// # Errors
@@ -376,16 +356,6 @@ mod tests {
         ] {
             assert!(base_url(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn a_store_is_memory_or_a_file() {
-        assert_eq!(store_url("memory:"), Ok(StoreUrl::Memory));
-        assert_eq!(store_url("sqlite:/a/b.db"), Ok(StoreUrl::Sqlite("/a/b.db".into())));
-        for bad in ["", "memory", "sqlite:", "sqlite:///a", "sqlite::memory:", "postgres:x"] {
-            assert!(store_url(bad).is_err(), "{bad}");
-        }
-        assert_eq!(store_url("redis://h").unwrap_err(), "is not available in this version");
     }
 
     #[test]

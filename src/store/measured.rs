@@ -9,7 +9,7 @@ use async_trait::async_trait;
 
 use super::{
     Authorization, Changes, Client, ClientKeys, DayCount, Grant, KeyRotation, LaneLease, LaneTurn,
-    NewGrant, OpenRefresh, Put, Revision, RotateError, Store, StoreError, Tokens,
+    NewGrant, OpenRefresh, Put, Revision, RotateError, SharedTurnstile, Store, StoreError, Tokens,
 };
 use crate::clock::Clock;
 use crate::engine::{ApiKeyName, ClientName, Day, Mono, TenantName, Unix};
@@ -186,6 +186,10 @@ impl Store for Measured {
     // waiting is what it is for
     async fn changed(&self) {
         self.inner.changed().await;
+    }
+
+    fn turnstile(&self) -> Option<Arc<dyn SharedTurnstile>> {
+        self.inner.turnstile()
     }
 
     fn is_shared(&self) -> bool {

@@ -6,14 +6,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ctct_proxy::config::StoreUrl;
 use ctct_proxy::engine::{ApiKeyName, TenantName, Unix};
 use ctct_proxy::secret::Secret;
-use ctct_proxy::store::{self, NewGrant, Opened, Store, StoreError, Tokens};
+use ctct_proxy::store::{self, MemoryStore, NewGrant, Opened, Store, StoreError, Tokens};
 
 /// A store that forgets.
 pub(crate) fn memory() -> Arc<dyn Store> {
-    store::open(&StoreUrl::Memory, None).expect("memory opens").store
+    Arc::new(MemoryStore::default())
 }
 
 /// A directory with a database, removed when dropped.
@@ -56,7 +55,7 @@ impl Place {
 }
 
 pub(crate) fn open_at(db: &Path) -> Result<Opened, StoreError> {
-    store::open(&StoreUrl::Sqlite(db.to_owned()), None)
+    store::open_sqlite(db, None)
 }
 
 pub(crate) fn api_key(name: &str) -> ApiKeyName {

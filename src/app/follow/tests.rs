@@ -67,6 +67,7 @@ async fn instance(store: &Arc<dyn Store>, clock: &Clock) -> Instance {
     let (tracker, stopped) = (TaskTracker::new(), CancellationToken::new());
     let parts = gate::Parts {
         store: store.clone(),
+        sharing: None,
         clock: clock.clone(),
         metrics: Metrics::new("test"),
         events: Events::new(clock.clone()),

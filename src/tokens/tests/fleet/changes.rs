@@ -109,3 +109,15 @@ async fn a_grant_that_leaves_for_another_place_is_not_refreshed_elsewhere_meanwh
     assert_eq!(fleet.upstream.seen().len(), 1);
     assert!(fleet.upstream.accepts(&name(0), &taken.tokens.refresh));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_that_has_not_been_heard_of_holds_all_the_same() {
+    let fleet = Fleet::with_tenants(1).await;
+    fleet.instances[1].link.slow("changes", secs(60));
+    tokio::time::sleep(secs(5)).await;
+    fleet.instances[0].tokens.pause(&name(0), true).await.unwrap();
+    fleet.instances[1].demand(0, secs(30));
+    tokio::time::sleep(secs(20)).await;
+    assert_eq!(fleet.upstream.seen().len(), 0);
+    assert_eq!(fleet.instances[1].alarms(), 0);
+}
