@@ -6,6 +6,7 @@
 
 mod bridge;
 mod doors;
+mod follow;
 mod instance;
 mod observe;
 mod parts;
@@ -33,13 +34,14 @@ use crate::issuer::{self, Issuer};
 use crate::listen::Logins;
 use crate::phase::{Phase, SharedPhase};
 use crate::proxy::{self, Proxy};
-use crate::store::{InstanceInfo, Store};
+use crate::store::{InstanceInfo, News, Store};
 use crate::telemetry::{Event, Events, Metrics};
 use crate::tokens::{self, HttpTokenEndpoint, Tokens};
 use crate::upstream::{self, Connector, Upstream};
 
 use bridge::Bridge;
 use doors::{Certificates, Doors};
+use follow::{Follower, Shells};
 
 /// The version, in `build_info` and the user agent.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -94,13 +96,19 @@ impl App {
         };
         let tls = upstream::tls(config.upstream.ca_file.as_deref())?;
         let endpoint = HttpTokenEndpoint::with_tls(tls.clone());
+        let (news, follower) = Follower::before_reading(&ground.store).await?;
         let (gate, tokens, bridge) = ground.shells(&config, endpoint.clone()).await?;
         let clients = Clients::load(ground.store.clone(), ground.clock.clone()).await?;
-        let proxy = ground.proxy(&config, tls, (&gate, &tokens, &clients));
+        let proxy = ground.proxy(&config, tls, (&gate, &tokens, &clients), news);
         let config = Arc::new(ArcSwap::from_pointee(config));
         let router = ground.admin(&config, (&gate, &tokens, &clients), endpoint);
         let (certificates, unlisten) = (doors.certificates(), CancellationToken::new());
         let listeners = doors.open(proxy.clone(), router, &ground.tracker, &unlisten);
+        let shells =
+            Shells { gate: gate.clone(), tokens: tokens.clone(), clients: clients.clone() };
+        if let Some(follower) = follower {
+            follower.start(shells, &ground.clock, &ground.tracker, &ground.stopped);
+        }
         ground.watch_store(store_failing);
         parts::record_client_use(&clients, &ground.clock, &ground.tracker, &ground.stopped);
         ground.phase.set(Phase::Ready);
@@ -297,6 +305,7 @@ impl Ground {
         config: &Config,
         tls: ClientConfig,
         (gate, tokens, clients): (&Gate, &Tokens, &Clients),
+        news: News,
     ) -> Proxy {
         let issuer = Issuer::new(issuer::Parts {
             jwks_url: config.oauth.jwks_url.clone(),
@@ -319,6 +328,7 @@ impl Ground {
             clients: clients.clone(),
             gate: gate.clone(),
             tokens: tokens.clone(),
+            news,
             upstream,
             issuer,
             metrics: self.metrics.clone(),

@@ -252,6 +252,7 @@ impl Inner {
             RefreshAnswer::InvalidClient { .. }
             | RefreshAnswer::NotSent { .. }
             | RefreshAnswer::NotJournalled { .. }
+            | RefreshAnswer::LaneLost
             | RefreshAnswer::Lost { .. }
             | RefreshAnswer::Trouble { .. } => return Err(Failure::Endpoint(answer.to_string())),
         };

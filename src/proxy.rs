@@ -24,6 +24,7 @@ mod identify;
 mod intake;
 mod passthrough;
 mod record;
+mod strangers;
 mod target;
 mod text;
 
@@ -47,6 +48,7 @@ use crate::issuer::Issuer;
 use crate::listen::Logins;
 use crate::phase::SharedPhase;
 use crate::rejection::{Reason, Rejection};
+use crate::store::News;
 use crate::telemetry::Metrics;
 use crate::tokens::Tokens;
 use crate::upstream::Upstream;
@@ -88,6 +90,8 @@ pub struct Parts {
     pub gate: Gate,
     /// Good tokens.
     pub tokens: Tokens,
+    /// What other instances have made.
+    pub news: News,
     /// Connections to the API.
     pub upstream: Upstream,
     /// Knows tokens that callers bring.
@@ -113,6 +117,7 @@ struct Inner {
     clients: Clients,
     gate: Gate,
     tokens: Tokens,
+    news: News,
     upstream: Upstream,
     issuer: Issuer,
     metrics: Metrics,
@@ -134,6 +139,7 @@ impl Proxy {
             clients: parts.clients,
             gate: parts.gate,
             tokens: parts.tokens,
+            news: parts.news,
             upstream: parts.upstream,
             issuer: parts.issuer,
             metrics: parts.metrics,

@@ -24,6 +24,7 @@ mod journal;
 mod lane;
 mod measured;
 mod memory;
+mod news;
 mod opening;
 mod redis;
 mod rotating;
@@ -46,6 +47,7 @@ pub use grant::{Grant, GrantState, NewGrant, OpenRefresh, Put, RefreshStep, Toke
 pub use lane::{LaneLease, LaneTurn};
 pub use measured::Measured;
 pub use memory::MemoryStore;
+pub use news::{News, NewsAsked};
 pub use opening::{Opened, open, open_sqlite};
 pub use redis::{RedisStore, RedisTurnstile};
 pub use rotating::{KeyRotation, RotateError};
@@ -277,8 +279,8 @@ pub trait Store: Send + Sync + 'static {
         Ok(Changes { revision: since.unwrap_or_default(), changed: Some(Vec::new()) })
     }
 
-    /// The turnstile that this instance shares with others; `None` for a store of one instance, which counts
-    /// with [`Store::reserve`] alone.
+    /// The turnstile that this instance shares with others; `None` for a store of one instance,
+    /// which counts with [`Store::reserve`] alone.
     fn turnstile(&self, _instance: &InstanceInfo) -> Option<Arc<dyn SharedTurnstile>> {
         None
     }

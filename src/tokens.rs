@@ -12,8 +12,11 @@ mod desk;
 mod endpoint;
 mod errand;
 mod hand_in;
+mod lane;
+mod look;
 pub mod oauth;
 mod record;
+mod shared;
 mod table;
 mod take_out;
 mod work;
@@ -38,6 +41,7 @@ use table::Table;
 pub use endpoint::{KeyAuth, Received, RefreshAnswer, TokenEndpoint};
 pub use errand::{Errand, NoTurn};
 pub use hand_in::{HandedIn, OnConflict, Terms};
+pub use look::Missing;
 pub use oauth::HttpTokenEndpoint;
 pub use take_out::{Afterwards, TakeOutError};
 
@@ -118,7 +122,7 @@ pub struct TenantStatus {
     pub access_token_expires_at: Option<Unix>,
     /// When the tokens were last refreshed.
     pub last_refreshed_at: Option<Unix>,
-    /// When a call last left, as known at the start or when the grant was put.
+    /// When a call last left, as known at the start or when the grant last came from the store.
     pub last_used_at: Option<Unix>,
     /// When the refresh token dies if it is not used; `None` when its age is not known.
     pub refresh_token_expires_at: Option<Unix>,
@@ -265,6 +269,8 @@ pub struct Parts {
 pub struct Tokens {
     table: Arc<Table>,
     requests: mpsc::Sender<Request>,
+    /// Other instances change the store too.
+    is_shared: bool,
 }
 
 impl Tokens {
@@ -277,11 +283,11 @@ impl Tokens {
         let left = parts.store.open_refreshes().await?;
         let table = Arc::new(Table::new(parts.clock.clone()));
         let (requests, inbox) = mpsc::channel(REQUESTS_MAX);
-        let tracker = parts.tracker.clone();
+        let (tracker, is_shared) = (parts.tracker.clone(), parts.store.is_shared());
         let mailbox = (requests.downgrade(), inbox);
         let actor = Actor::new(parts, grants, left, Arc::clone(&table), mailbox);
         tracker.spawn(actor.run());
-        Ok(Self { table, requests })
+        Ok(Self { table, requests, is_shared })
     }
 
     /// What is known of a tenant; returns at once.
@@ -340,6 +346,7 @@ impl Tokens {
     /// # Errors
     /// [`RefreshError`] when it cannot be ordered.
     pub async fn refresh(&self, tenant: &TenantName) -> Result<(), RefreshError> {
+        self.look_if_unknown(tenant).await;
         let ask = |reply| Request::Refresh(tenant.clone(), reply);
         self.ask(ask).await.unwrap_or(Err(RefreshError::Stopped))
     }
@@ -351,6 +358,7 @@ impl Tokens {
 
     /// One tenant.
     pub async fn status(&self, tenant: &TenantName) -> Option<TenantStatus> {
+        self.look_if_unknown(tenant).await;
         self.ask(|reply| Request::Status(tenant.clone(), reply)).await.flatten()
     }
 

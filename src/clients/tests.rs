@@ -128,3 +128,37 @@ async fn the_last_use_is_known_at_once_and_after_a_restart_once_written() {
     bench.clients.record_use().await;
     assert_eq!(last(&bench.again().await), Some(1_007_200));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_another_instance_changes_is_taken_over_and_uses_are_kept() {
+    let bench = Bench::open().await;
+    let (first, gone) = (bench.add("crm", None).await, bench.add("shop", None).await);
+    let other = bench.again().await;
+    let used = other.holder(first.expose()).unwrap();
+    assert_eq!(used.name.as_str(), "crm");
+    let second = bench.rotate(Duration::ZERO, None).await;
+    assert!(bench.clients.remove(&named("shop")).await.unwrap());
+    let third = bench.add("erp", None).await;
+    other.reread().await.unwrap();
+    assert_eq!(opens(&other, &first), Err(KeyRefused::Unknown));
+    assert_eq!(opens(&other, &gone), Err(KeyRefused::Unknown));
+    assert_eq!(opens(&other, &second), Ok("crm".into()));
+    assert_eq!(opens(&other, &third), Ok("erp".into()));
+    let names: Vec<_> = other.list().iter().map(|client| client.name.to_string()).collect();
+    assert_eq!(names, ["crm", "erp"]);
+    assert_eq!(other.list()[0].last_used_at, Some(bench.clock.now().unix));
+    assert!(other.named("shop").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_was_changed_elsewhere_is_the_one_before_the_next() {
+    let clock = Clock::starting_at(Unix::from_secs(1_000_000));
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::shared(clock.clone()));
+    let one = Clients::load(store.clone(), clock.clone()).await.unwrap();
+    let other = Clients::load(store.clone(), clock.clone()).await.unwrap();
+    one.add(named("crm"), TenantScope::All, None).await.unwrap();
+    let (second, _) = other.rotate(&named("crm"), HOUR, None).await.unwrap().expect("known");
+    let (third, _) = one.rotate(&named("crm"), HOUR, None).await.unwrap().expect("known");
+    assert_eq!(opens(&one, &second), Ok("crm".into()), "for an hour more");
+    assert_eq!(opens(&one, &third), Ok("crm".into()));
+}

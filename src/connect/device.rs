@@ -258,6 +258,7 @@ fn meaning(posted: Posted, interval: Duration) -> (Next, RefreshResult, &'static
         // nothing was decided: less often from now on, as the RFC asks for after time-outs
         RefreshAnswer::NotSent { .. }
         | RefreshAnswer::NotJournalled { .. }
+        | RefreshAnswer::LaneLost
         | RefreshAnswer::Lost { .. }
         | RefreshAnswer::Trouble { .. } => {
             Next::Again(interval.saturating_mul(2).min(INTERVAL_MAX.max(interval)))

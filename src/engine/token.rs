@@ -309,6 +309,13 @@ impl TokenKeeper {
         (tenant.serving == Serving::Received).then(|| tenant.version.saturating_add(1))
     }
 
+    /// Whether the work of a refresh is under way for the tenant, repeats of store calls included:
+    /// so long nobody else may begin one.
+    #[must_use]
+    pub fn is_at_work(&self, name: &TenantName) -> bool {
+        self.tenants.get(name).is_some_and(|tenant| tenant.step != Step::Rest)
+    }
+
     /// Whether a refresh is under way or due; one that is due only ahead of need, while the token
     /// serves, does not count.
     #[must_use]

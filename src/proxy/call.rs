@@ -18,7 +18,7 @@ use super::identify::{self, Caller};
 use super::intake::{self, Taken};
 use super::record::Record;
 use super::target::Target;
-use super::{Inner, headers};
+use super::{Inner, headers, strangers};
 use crate::engine::outcome::Outcome;
 use crate::engine::scheduler::{Arrival, CallId, Entry};
 use crate::engine::{Class, Mono};
@@ -83,6 +83,9 @@ pub(super) async fn serve(
 ) -> Result<Response<AnswerBody>, Rejection> {
     let settings = proxy.settings.load_full();
     let target = Target::of(request)?;
+    if strangers::are_named_by(proxy, request, target.tenant.as_ref()) {
+        proxy.news.look().await;
+    }
     let caller = identify::identify(proxy, &settings, request, target.tenant)?;
     record.is_from(&caller);
     if proxy.phase.get() == Phase::Draining {

@@ -167,7 +167,7 @@ pub(super) fn refuse_pages<B>(settings: &Settings, request: &Request<B>) -> Resu
     Ok(())
 }
 
-fn is_key(text: &str) -> bool {
+pub(super) fn is_key(text: &str) -> bool {
     ClientKey::has_form(text)
 }
 
@@ -198,7 +198,7 @@ fn chosen(
 }
 
 /// The only tenant of the client.
-fn only_tenant(client: Option<&Client>) -> Result<TenantName, Rejection> {
+pub(super) fn only_tenant(client: Option<&Client>) -> Result<TenantName, Rejection> {
     if let Some(Client { tenants: TenantScope::Some(tenants), .. }) = client
         && tenants.len() == 1
         && let Some(tenant) = tenants.first()

@@ -2,27 +2,34 @@
 //!
 //! It keeps the whole contract of the port but durability, so that everything above can be tried
 //! without a disk. The lock is never held across an await, and no method waits for anything else.
+//! One of the second kind stands for a store that several instances share.
+
+mod shared;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::clock::Clock;
 use crate::engine::{ApiKeyName, ClientName, Day, TenantName, Unix};
 use crate::secret::{StateDigest, TokenDigest};
 use crate::store::{
-    AUTHORIZATIONS_KEPT, AUTHORIZATIONS_KEPT_PER_TENANT, Authorization, Client, ClientKeys,
-    DAYS_KEPT, DayCount, Grant, GrantState, NewGrant, OpenRefresh, Put, Store, StoreError, Tokens,
-    is_followed,
+    AUTHORIZATIONS_KEPT, AUTHORIZATIONS_KEPT_PER_TENANT, Authorization, Changed, Changes, Client,
+    ClientKeys, DAYS_KEPT, DayCount, Grant, GrantState, LaneLease, LaneTurn, NewGrant, OpenRefresh,
+    Put, Revision, Store, StoreError, Tokens, is_followed,
 };
+use shared::{History, Shared};
 
 /// A store in memory.
 #[derive(Default)]
 pub struct MemoryStore {
     state: Mutex<State>,
+    shared: Option<Shared>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct State {
     days: BTreeMap<ApiKeyName, BTreeMap<Day, u64>>,
     grants: BTreeMap<TenantName, Grant>,
@@ -32,10 +39,26 @@ struct State {
     clients: BTreeMap<ClientName, Client>,
     /// In the order in which they were begun.
     authorizations: VecDeque<Authorization>,
+    history: History,
     closed: bool,
 }
 
 impl MemoryStore {
+    /// A store that instances in one process share: the token lanes are real, on the time of
+    /// `clock`, and changes are told.
+    #[must_use]
+    pub fn shared(clock: Clock) -> Self {
+        Self { state: Mutex::default(), shared: Some(Shared::new(clock)) }
+    }
+
+    /// Remembers what was changed, for the other instances of a shared store.
+    fn note(&self, state: &mut State, changed: Changed) {
+        if let Some(shared) = &self.shared {
+            state.history.note(changed);
+            shared.tell();
+        }
+    }
+
     /// The state, if the store is open. A panic elsewhere leaves it whole: each change below is
     /// made in one go.
     fn state(&self, attempt: &'static str) -> Result<MutexGuard<'_, State>, StoreError> {
@@ -123,6 +146,7 @@ impl Store for MemoryStore {
             Some(_) => Put::Replaced,
             None => Put::Created,
         };
+        self.note(&mut state, Changed::Tenant(grant.tenant.clone()));
         Ok((put, grant))
     }
 
@@ -131,6 +155,7 @@ impl Store for MemoryStore {
         state.authorizations.retain(|begun| begun.tenant != *tenant);
         let Some(removed) = state.grants.remove(tenant) else { return Ok(false) };
         state.version_floor = state.version_floor.max(removed.version);
+        self.note(&mut state, Changed::Tenant(tenant.clone()));
         Ok(true)
     }
 
@@ -189,6 +214,7 @@ impl Store for MemoryStore {
         grant.state = GrantState::Ready;
         grant.refresh_begun_at = None;
         grant.last_refreshed_at = Some(at);
+        self.note(&mut state, Changed::Tenant(tenant.clone()));
         Ok(next)
     }
 
@@ -202,6 +228,7 @@ impl Store for MemoryStore {
         let grant = state.at_version(tenant, version)?;
         grant.state = GrantState::NeedsAuthorization { reason: reason.to_owned() };
         grant.refresh_begun_at = None;
+        self.note(&mut state, Changed::Tenant(tenant.clone()));
         Ok(())
     }
 
@@ -209,7 +236,50 @@ impl Store for MemoryStore {
         let mut state = self.state("pause a tenant")?;
         let Some(grant) = state.grants.get_mut(tenant) else { return Ok(false) };
         grant.paused = paused;
+        self.note(&mut state, Changed::Tenant(tenant.clone()));
         Ok(true)
+    }
+
+    async fn take_lane(
+        &self,
+        api_key: &ApiKeyName,
+        hold: Duration,
+    ) -> Result<LaneTurn, StoreError> {
+        let Some(shared) = &self.shared else { return Ok(LaneTurn::Yours(LaneLease::ALONE)) };
+        self.state("take a token lane").map(|_| shared.take_lane(api_key, hold))
+    }
+
+    async fn keep_lane(
+        &self,
+        api_key: &ApiKeyName,
+        lease: LaneLease,
+        hold: Duration,
+    ) -> Result<bool, StoreError> {
+        let Some(shared) = &self.shared else { return Ok(true) };
+        self.state("keep a token lane").map(|_| shared.keep_lane(api_key, lease, hold))
+    }
+
+    async fn leave_lane(
+        &self,
+        api_key: &ApiKeyName,
+        lease: LaneLease,
+        rest: Duration,
+    ) -> Result<(), StoreError> {
+        let Some(shared) = &self.shared else { return Ok(()) };
+        self.state("leave a token lane").map(|_| shared.leave_lane(api_key, lease, rest))
+    }
+
+    async fn changes(&self, since: Option<Revision>) -> Result<Changes, StoreError> {
+        Ok(self.state("read what was changed")?.history.after(since))
+    }
+
+    async fn changed(&self) {
+        let Some(shared) = &self.shared else { return std::future::pending().await };
+        shared.told().await;
+    }
+
+    fn is_shared(&self) -> bool {
+        self.shared.is_some()
     }
 
     async fn record_use(&self, used: &[(TenantName, Unix)]) -> Result<(), StoreError> {
@@ -229,6 +299,7 @@ impl Store for MemoryStore {
         } else {
             state.paused_api_keys.remove(api_key);
         }
+        self.note(&mut state, Changed::ApiKey(api_key.clone()));
         Ok(())
     }
 
@@ -250,7 +321,9 @@ impl Store for MemoryStore {
         if state.clients.values().any(|there| there.keys.current == client.keys.current) {
             return Err(StoreError::client_key_exists());
         }
-        state.clients.insert(client.name.clone(), client);
+        let name = client.name.clone();
+        state.clients.insert(name.clone(), client);
+        self.note(&mut state, Changed::Client(name));
         Ok(())
     }
 
@@ -264,8 +337,10 @@ impl Store for MemoryStore {
         if state.clients.values().any(holds) {
             return Err(StoreError::client_key_exists());
         }
-        let client = state.clients.get_mut(name);
-        Ok(client.map(|client| client.keys = keys).is_some())
+        let Some(client) = state.clients.get_mut(name) else { return Ok(false) };
+        client.keys = keys;
+        self.note(&mut state, Changed::Client(name.clone()));
+        Ok(true)
     }
 
     async fn record_client_use(&self, used: &[(ClientName, Unix)]) -> Result<(), StoreError> {
@@ -279,7 +354,12 @@ impl Store for MemoryStore {
     }
 
     async fn remove_client(&self, name: &ClientName) -> Result<bool, StoreError> {
-        Ok(self.state("remove a client")?.clients.remove(name).is_some())
+        let mut state = self.state("remove a client")?;
+        let removed = state.clients.remove(name).is_some();
+        if removed {
+            self.note(&mut state, Changed::Client(name.clone()));
+        }
+        Ok(removed)
     }
 
     async fn begin_authorization(&self, new: Authorization, now: Unix) -> Result<(), StoreError> {

@@ -5,23 +5,26 @@
 //! observers. Secrets enter by results and leave by work orders and the table; the machine sees
 //! versions only.
 
+mod follow;
 mod obey;
 mod settle;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::desk::{Desk, Job, check};
 use super::endpoint::KeyAuth;
 use super::errand::{Errand, Errands};
+use super::lane::HeldLane;
 use super::record::Record;
 use super::table::Table;
 use super::work::{Bench, Done};
 use super::{
-    ChangeError, Observer, Parts, PutError, RefreshError, TakeOutError, TenantChange, TenantState,
-    TenantStatus,
+    ChangeError, Missing, Observer, Parts, PutError, RefreshError, TakeOutError, TenantChange,
+    TenantState, TenantStatus,
 };
 use crate::clock::Clock;
 use crate::engine::token::{LaneOutlook, Readiness, Settings, TokenKeeper};
@@ -42,6 +45,17 @@ pub(super) enum Request {
     List(oneshot::Sender<Vec<TenantStatus>>),
     Status(TenantName, oneshot::Sender<Option<TenantStatus>>),
     Lanes(oneshot::Sender<Vec<(ApiKeyName, LaneOutlook)>>),
+    /// Other instances have changed these.
+    Look {
+        tenants: Vec<TenantName>,
+        waiting: mpsc::Sender<()>,
+    },
+    /// This is all that the store has.
+    Compare {
+        grants: Vec<Grant>,
+        missing: Missing,
+        waiting: mpsc::Sender<()>,
+    },
     Reload {
         keys: Vec<(ApiKeyName, KeyAuth)>,
         settings: Settings,
@@ -63,6 +77,11 @@ pub(super) struct Actor {
     /// Weak, so that the task ends when no handle is left.
     requests_in: mpsc::WeakSender<Request>,
     errands: Errands,
+    /// Shared lanes, each held until the work for a tenant has ended: who takes it next finds in
+    /// the store what came of that.
+    held: BTreeMap<TenantName, HeldLane>,
+    /// What follows an answer of the token endpoint.
+    rest: Duration,
     changes: mpsc::UnboundedSender<TenantChange>,
     observer: Arc<dyn Observer>,
     /// Those who wait for the end; also when the last handle is gone the task is to end.
@@ -83,18 +102,28 @@ impl Actor {
     ) -> Self {
         let now = parts.clock.now();
         let (sender, results) = mpsc::unbounded_channel();
+        let is_shared = parts.store.is_shared();
+        let bench = Bench {
+            store: parts.store,
+            endpoint: parts.exchange,
+            clock: parts.clock.clone(),
+            tracker: parts.tracker,
+            results: sender,
+        };
         let mut actor = Self {
             keeper: TokenKeeper::new(parts.settings, parts.seed, now),
             records: BTreeMap::new(),
             keys: BTreeMap::new(),
             desk: Desk::default(),
-            bench: Bench::new(parts.store, parts.exchange, parts.tracker, sender),
+            bench,
             table,
             clock: parts.clock,
             results,
             requests,
             requests_in,
             errands: Errands::default(),
+            held: BTreeMap::new(),
+            rest: parts.settings.refresh_interval,
             changes: parts.changes,
             observer: parts.observer,
             draining: None,
@@ -104,8 +133,12 @@ impl Actor {
         actor.set_keys(parts.keys, now);
         let mut left: BTreeMap<_, _> =
             left.into_iter().map(|left| (left.tenant.clone(), left)).collect();
-        for grant in grants {
-            let left = left.remove(&grant.tenant);
+        for mut grant in grants {
+            let left = left.remove(&grant.tenant).filter(|left| left.version == grant.version);
+            if is_shared && left.is_none() {
+                // it is not ours, and may be under way elsewhere
+                grant.refresh_begun_at = None;
+            }
             let (tenant, paused) = (grant.tenant.clone(), grant.paused);
             let record = Record::recovered(grant, left);
             actor.keeper.put(&tenant, record.known(), now);
@@ -143,8 +176,9 @@ impl Actor {
     /// Does all that follows from an input.
     fn turn(&mut self) {
         self.obey_all();
-        self.desk.turn(&mut self.keeper, &self.bench, self.clock.now());
+        self.desk.turn(&mut self.keeper, &self.records, &self.bench, self.clock.now());
         self.obey_all();
+        self.held.retain(|tenant, _| self.keeper.is_at_work(tenant));
         self.report();
     }
 
@@ -202,7 +236,14 @@ impl Actor {
                 let lane = |key: &ApiKeyName| (key.clone(), self.keeper.lane(key, now));
                 let _ = reply.send(self.keys.keys().map(lane).collect());
             }
+            Request::Look { tenants, waiting } => {
+                self.look_at(tenants, Missing::IsGone, &waiting);
+            }
+            Request::Compare { grants, missing, waiting } => {
+                self.compare(&grants, missing, &waiting);
+            }
             Request::Reload { keys, settings, reply } => {
+                self.rest = settings.refresh_interval;
                 self.set_keys(keys, now);
                 self.keeper.set_times(settings, now);
                 // how long a token may be sent depends on the margin
@@ -224,6 +265,7 @@ impl Actor {
                 Job::Remove { reply } | Job::Pause { reply, .. } => {
                     drop(reply.send(Err(ChangeError::Stopped)));
                 }
+                Job::Look(look) => drop(look),
             }
             return;
         }
@@ -236,7 +278,7 @@ impl Actor {
                 let key = self.keys.get(&grant.api_key);
                 check(grant, key.map(AsRef::as_ref))
             }
-            Job::TakeOut { .. } | Job::Remove { .. } | Job::Pause { .. } => Ok(()),
+            Job::TakeOut { .. } | Job::Remove { .. } | Job::Pause { .. } | Job::Look(_) => Ok(()),
         };
         match (checked, job) {
             (Err(refused), Job::Put { reply, .. }) => drop(reply.send(Err(refused))),

@@ -12,6 +12,8 @@ use tokio::sync::oneshot;
 use super::claims::Claims;
 use super::endpoint::{KeyAuth, is_token};
 use super::hand_in::{HandedIn, Terms, hand_in};
+use super::look::{Look, look};
+use super::record::Record;
 use super::take_out::{Afterwards, Taken, take_out};
 use super::work::{Bench, Done, guarded};
 use super::{ChangeError, PutError, TenantStatus};
@@ -22,11 +24,28 @@ use crate::store::{Grant, NewGrant, Put, StoreError};
 /// Something that an operator wants.
 #[derive(Debug)]
 pub(super) enum Job {
-    Put { grant: Box<NewGrant>, reply: oneshot::Sender<Result<(Put, TenantStatus), PutError>> },
-    HandIn { grant: Box<NewGrant>, terms: Terms, reply: oneshot::Sender<HandInReply> },
-    TakeOut { afterwards: Afterwards, reply: oneshot::Sender<Taken> },
-    Remove { reply: oneshot::Sender<Result<bool, ChangeError>> },
-    Pause { paused: bool, reply: oneshot::Sender<Result<bool, ChangeError>> },
+    Put {
+        grant: Box<NewGrant>,
+        reply: oneshot::Sender<Result<(Put, TenantStatus), PutError>>,
+    },
+    HandIn {
+        grant: Box<NewGrant>,
+        terms: Terms,
+        reply: oneshot::Sender<HandInReply>,
+    },
+    TakeOut {
+        afterwards: Afterwards,
+        reply: oneshot::Sender<Taken>,
+    },
+    Remove {
+        reply: oneshot::Sender<Result<bool, ChangeError>>,
+    },
+    Pause {
+        paused: bool,
+        reply: oneshot::Sender<Result<bool, ChangeError>>,
+    },
+    /// Other instances have changed it.
+    Look(Look),
 }
 
 type HandInReply = Result<HandedIn, PutError>;
@@ -56,6 +75,10 @@ pub(super) enum Finished {
         result: Result<bool, StoreError>,
         reply: oneshot::Sender<Result<bool, ChangeError>>,
     },
+    Look {
+        look: Look,
+        result: Result<Option<Box<Grant>>, StoreError>,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -69,6 +92,16 @@ impl Desk {
         self.waiting.entry(tenant).or_default().push_back(job);
     }
 
+    /// Wants a look at a tenant; one that has not begun serves for several that want one.
+    pub(super) fn add_look(&mut self, tenant: TenantName, look: Look) {
+        let jobs = self.waiting.entry(tenant).or_default();
+        let waits = |job: &&mut Job| matches!(job, Job::Look(_));
+        match jobs.iter_mut().find(waits) {
+            Some(Job::Look(there)) => there.join(look),
+            Some(_) | None => jobs.push_back(Job::Look(look)),
+        }
+    }
+
     pub(super) fn finished(&mut self, tenant: &TenantName) {
         self.running.remove(tenant);
     }
@@ -78,7 +111,13 @@ impl Desk {
     }
 
     /// Starts what can be started.
-    pub(super) fn turn(&mut self, keeper: &mut TokenKeeper, bench: &Bench, now: Now) {
+    pub(super) fn turn(
+        &mut self,
+        keeper: &mut TokenKeeper,
+        records: &BTreeMap<TenantName, Record>,
+        bench: &Bench,
+        now: Now,
+    ) {
         let running = &mut self.running;
         self.waiting.retain(|tenant, jobs| {
             if running.contains(tenant) {
@@ -86,21 +125,27 @@ impl Desk {
             }
             let free = match jobs.front() {
                 Some(
-                    Job::Put { .. } | Job::HandIn { .. } | Job::TakeOut { .. } | Job::Remove { .. },
+                    Job::Put { .. }
+                    | Job::HandIn { .. }
+                    | Job::TakeOut { .. }
+                    | Job::Remove { .. }
+                    | Job::Look(_),
                 ) => keeper.reserve(tenant, now),
                 Some(Job::Pause { .. }) => true,
                 None => return false,
             };
             if free && let Some(job) = jobs.pop_front() {
                 running.insert(tenant.clone());
-                start(tenant.clone(), job, bench);
+                let ours = records.get(tenant).map(|record| &record.grant);
+                start(tenant.clone(), job, ours, bench);
             }
             !jobs.is_empty()
         });
     }
 }
 
-fn start(tenant: TenantName, job: Job, bench: &Bench) {
+/// Starts a job for a tenant; `ours` is its grant as it is known here.
+fn start(tenant: TenantName, job: Job, ours: Option<&Grant>, bench: &Bench) {
     let store = Arc::clone(&bench.store);
     match job {
         Job::Put { grant, reply } => bench.spawn(async move {
@@ -112,11 +157,16 @@ fn start(tenant: TenantName, job: Job, bench: &Bench) {
             let result = guarded("hand a grant in", hand_in(&store, *grant, terms)).await;
             Done::Job(tenant, Finished::HandIn { result, reply })
         }),
-        Job::TakeOut { afterwards, reply } => bench.spawn(async move {
-            let work = take_out(&store, &tenant, afterwards, &reply);
-            let result = guarded("read a grant", work).await;
-            Done::Job(tenant, Finished::TakeOut { afterwards, result, reply })
-        }),
+        Job::TakeOut { afterwards, reply } => {
+            let held = ours.filter(|_| afterwards == Afterwards::Held);
+            let lane = bench.wait_for_lane(held.map(|ours| &ours.api_key));
+            bench.spawn(async move {
+                let _lane = lane.await;
+                let work = take_out(&store, &tenant, afterwards, &reply);
+                let result = guarded("read a grant", work).await;
+                Done::Job(tenant, Finished::TakeOut { afterwards, result, reply })
+            });
+        }
         Job::Remove { reply } => bench.spawn(async move {
             let result = guarded("remove a grant", store.remove_grant(&tenant)).await;
             Done::Job(tenant, Finished::Remove { result, reply })
@@ -125,6 +175,14 @@ fn start(tenant: TenantName, job: Job, bench: &Bench) {
             let result = guarded("hold a tenant", store.pause_tenant(&tenant, paused)).await;
             Done::Job(tenant, Finished::Pause { paused, result, reply })
         }),
+        Job::Look(wanted) => {
+            let ours = ours.cloned();
+            bench.spawn(async move {
+                let work = look(&store, &tenant, ours.as_ref(), wanted.missing);
+                let result = guarded("read a grant", work).await;
+                Done::Job(tenant, Finished::Look { look: wanted, result })
+            });
+        }
     }
 }
 

@@ -71,6 +71,8 @@ pub enum RefreshAnswer {
         /// Why.
         detail: String,
     },
+    /// The lane had gone to another instance; nothing was sent.
+    LaneLost,
     /// Something was sent and no whole answer came.
     Lost {
         /// What happened.
@@ -95,6 +97,7 @@ impl RefreshAnswer {
             Self::InvalidClient { .. } => "invalid_client",
             Self::NotSent { .. } => "unreachable",
             Self::NotJournalled { .. } => "not_journalled",
+            Self::LaneLost => "lane_lost",
             Self::Lost { .. } => "lost",
             Self::Trouble { trouble: Trouble::TooManyRequests, .. } => "throttled",
             Self::Trouble { .. } => "error",
@@ -112,6 +115,7 @@ impl RefreshAnswer {
             Self::InvalidClient { .. } => RefreshResult::InvalidClient,
             Self::NotSent { .. } => RefreshResult::NotSent,
             Self::NotJournalled { .. } => RefreshResult::NotJournalled,
+            Self::LaneLost => RefreshResult::LaneLost,
             Self::Lost { .. } => RefreshResult::Lost,
             Self::Trouble { trouble, .. } => RefreshResult::Trouble(*trouble),
         }
@@ -123,6 +127,7 @@ impl fmt::Display for RefreshAnswer {
         match self {
             Self::Received(_) => f.write_str("new tokens"),
             Self::InvalidGrant => f.write_str("the refresh token is not accepted"),
+            Self::LaneLost => f.write_str("another instance has taken the token lane over"),
             Self::InvalidClient { detail }
             | Self::NotSent { detail }
             | Self::NotJournalled { detail }

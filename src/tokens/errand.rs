@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::actor::Request;
 use super::desk::Job;
 use super::endpoint::{KeyAuth, RefreshAnswer};
+use super::lane::HeldLane;
 use super::work::Done;
 use super::{PutError, TenantStatus, Tokens};
 use crate::engine::token::{RefreshResult, TokenKeeper};
@@ -32,6 +33,8 @@ pub struct Errand {
     requests: mpsc::Sender<Request>,
     news: mpsc::UnboundedSender<Done>,
     answered: bool,
+    /// The lane that is shared with other instances.
+    lane: Option<HeldLane>,
 }
 
 /// What becomes of an errand.
@@ -72,6 +75,12 @@ impl Errand {
     /// The request has ended with this for the lane, and this for the metrics.
     pub fn ended(&mut self, result: RefreshResult, outcome: &'static str) {
         if !std::mem::replace(&mut self.answered, true) {
+            if let Some(mut lane) = self.lane.take() {
+                lane.answered();
+                if result == RefreshResult::NotSent {
+                    lane.sent_nothing();
+                }
+            }
             self.tell(ErrandNews::Answered(result, outcome));
         }
     }
@@ -125,14 +134,20 @@ impl Errands {
         }
     }
 
-    /// It is the errand's turn; `false` when nobody wants it any more.
+    /// Whether somebody still waits for the errand's turn.
+    pub(super) fn is_wanted(&self, id: u64) -> bool {
+        self.waiting.get(&id).is_some_and(|reply| !reply.is_closed())
+    }
+
+    /// It is the errand's turn, with the lane where that is shared; `false` when nobody wants it
+    /// any more.
     pub(super) fn lend(
         &mut self,
-        id: u64,
-        api_key: &ApiKeyName,
+        (id, api_key): (u64, &ApiKeyName),
         key: Option<&Arc<KeyAuth>>,
         requests: Option<mpsc::Sender<Request>>,
         news: mpsc::UnboundedSender<Done>,
+        lane: Option<HeldLane>,
     ) -> bool {
         let reply = self.waiting.remove(&id).filter(|reply| !reply.is_closed());
         let (Some(reply), Some(key), Some(requests)) = (reply, key, requests) else {
@@ -141,7 +156,7 @@ impl Errands {
         let (api_key, key) = (api_key.clone(), Arc::clone(key));
         self.lent.insert(id);
         // one that comes back because nobody took it ends as any other does
-        drop(reply.send(Errand { id, api_key, key, requests, news, answered: false }));
+        drop(reply.send(Errand { id, api_key, key, requests, news, answered: false, lane }));
         true
     }
 

@@ -25,13 +25,15 @@ pub(super) struct Pending {
 pub(super) struct Record {
     pub(super) grant: Grant,
     pub(super) pending: Option<Arc<Pending>>,
+    /// When the begin of a refresh was last journalled here.
+    pub(super) begun_at: Option<Unix>,
     /// The state and reason that observers were last told.
     pub(super) told: Option<(TenantState, Option<String>)>,
 }
 
 impl Record {
     pub(super) const fn new(grant: Grant) -> Self {
-        Self { grant, pending: None, told: None }
+        Self { grant, pending: None, begun_at: None, told: None }
     }
 
     /// A tenant whose last refresh may have been cut off: what the journal knows of it counts.

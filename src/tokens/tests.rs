@@ -6,6 +6,7 @@
 mod ahead;
 mod crashes;
 mod faults;
+mod fleet;
 mod operators;
 mod refreshing;
 mod store;

@@ -18,7 +18,10 @@ use tracing::warn;
 use super::desk::Finished;
 use super::endpoint::{KeyAuth, RefreshAnswer, TokenEndpoint};
 use super::errand::ErrandNews;
+use super::lane::{HeldLane, Turn};
+use super::look::Look;
 use super::record::Pending;
+use crate::clock::Clock;
 use crate::engine::{ApiKeyName, TenantName, Unix};
 use crate::secret::Secret;
 use crate::store::{Grant, Store, StoreError};
@@ -34,38 +37,56 @@ pub(super) struct About {
     pub(super) version: u64,
 }
 
+/// How the begin of a refresh ended.
+pub(super) enum Begun {
+    /// It is journalled. Where the lane is shared, it is held.
+    Done {
+        lane: Option<HeldLane>,
+        /// Another instance had begun one of the same version and not ended it.
+        left_open: bool,
+    },
+    /// Another instance has the lane.
+    Busy(Duration),
+    /// The store has something else than is known here.
+    Overtaken,
+    Failed(StoreError),
+}
+
 /// A result.
-#[derive(Debug)]
 pub(super) enum Done {
-    Begun(About, Result<(), StoreError>),
-    Refreshed(About, RefreshAnswer),
+    Begun(About, Begun),
+    Refreshed(About, RefreshAnswer, Option<HeldLane>),
     Persisted(About, Result<u64, StoreError>),
     Aborted(About, Result<(), StoreError>),
     Reread(About, Result<Option<Box<Grant>>, StoreError>),
     Failed(About, Result<(), StoreError>),
     Job(TenantName, Finished),
-    Errand { api_key: ApiKeyName, id: u64, news: ErrandNews },
+    Errand {
+        api_key: ApiKeyName,
+        id: u64,
+        news: ErrandNews,
+    },
+    /// Whether the shared lane is an errand's.
+    ErrandTurn {
+        api_key: ApiKeyName,
+        id: u64,
+        turn: Result<Turn, StoreError>,
+    },
+    /// It is time for another look at a tenant.
+    LookAgain(TenantName, Look),
 }
 
 /// Where work is done.
 pub(super) struct Bench {
     pub(super) store: Arc<dyn Store>,
-    endpoint: Arc<dyn TokenEndpoint>,
-    tracker: TaskTracker,
+    pub(super) endpoint: Arc<dyn TokenEndpoint>,
+    pub(super) clock: Clock,
+    pub(super) tracker: TaskTracker,
     /// Not bounded by itself: there is at most one result under way for each tenant.
     pub(super) results: mpsc::UnboundedSender<Done>,
 }
 
 impl Bench {
-    pub(super) fn new(
-        store: Arc<dyn Store>,
-        endpoint: Arc<dyn TokenEndpoint>,
-        tracker: TaskTracker,
-        results: mpsc::UnboundedSender<Done>,
-    ) -> Self {
-        Self { store, endpoint, tracker, results }
-    }
-
     /// Runs `work` on its own and sends its result.
     pub(super) fn spawn(&self, work: impl Future<Output = Done> + Send + 'static) {
         let results = self.results.clone();
@@ -79,8 +100,11 @@ impl Bench {
         let store = Arc::clone(&self.store);
         self.spawn(async move {
             let call = store.begin_refresh(&about.tenant, about.version, at);
-            let result = guarded("journal a refresh", call).await;
-            Done::Begun(about, result)
+            let begun = match guarded("journal a refresh", call).await {
+                Ok(()) => Begun::Done { lane: None, left_open: false },
+                Err(error) => Begun::Failed(error),
+            };
+            Done::Begun(about, begun)
         });
     }
 
@@ -128,14 +152,27 @@ impl Bench {
         });
     }
 
-    /// Journals that the request is about to be sent, and sends it.
-    pub(super) fn refresh(&self, about: About, key: Arc<KeyAuth>, token: Secret<String>, at: Unix) {
+    /// Journals that the request is about to be sent, and sends it if the lane is still ours;
+    /// `rest` follows an answer.
+    pub(super) fn refresh(
+        &self,
+        about: About,
+        (key, token): (Arc<KeyAuth>, Secret<String>),
+        (mut lane, rest): (Option<HeldLane>, Duration),
+        at: Unix,
+    ) {
         let (store, endpoint) = (Arc::clone(&self.store), Arc::clone(&self.endpoint));
         self.spawn(async move {
             let call = store.post_refresh(&about.tenant, about.version, at);
             if let Err(error) = guarded("journal a token request", call).await {
                 let detail = error.to_string();
-                return Done::Refreshed(about, RefreshAnswer::NotJournalled { detail });
+                return Done::Refreshed(about, RefreshAnswer::NotJournalled { detail }, lane);
+            }
+            if let Some(lane) = &mut lane {
+                if !lane.is_sure().await {
+                    return Done::Refreshed(about, RefreshAnswer::LaneLost, None);
+                }
+                lane.sends(rest);
             }
             let request = AssertUnwindSafe(endpoint.refresh(&key, &token)).catch_unwind();
             let answer = match tokio::time::timeout(REFRESH_TIME_OUT, request).await {
@@ -145,7 +182,13 @@ impl Bench {
                     RefreshAnswer::Lost { detail: format!("no answer within {REFRESH_TIME_OUT:?}") }
                 }
             };
-            Done::Refreshed(about, answer)
+            if let Some(lane) = &mut lane {
+                lane.answered();
+                if matches!(answer, RefreshAnswer::NotSent { .. }) {
+                    lane.sent_nothing();
+                }
+            }
+            Done::Refreshed(about, answer, lane)
         });
     }
 }

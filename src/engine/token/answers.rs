@@ -45,12 +45,40 @@ impl TokenKeeper {
         self.finish(name, &api_key, now);
     }
 
+    /// The answer to [`super::Command::Begin`] when another instance has the lane: nothing was
+    /// journalled, and after `retry` whoever is most urgent then has its turn. No trouble of the
+    /// lane: somebody works.
+    pub fn occupied(&mut self, name: &TenantName, version: u64, retry: Duration, now: Now) {
+        let Some(api_key) = self.running(name, version, Op::Begin) else { return };
+        self.rest(name);
+        if let Some(lane) = self.lanes.get_mut(&api_key) {
+            lane.occupied(retry, now.mono);
+        }
+        self.finish(name, &api_key, now);
+    }
+
+    /// An instance that had the lane before began a refresh of this version and has not ended it:
+    /// whether the token is spent is unknown, as after a crash of our own. Said before
+    /// [`TokenKeeper::begun`].
+    pub fn left_open(&mut self, name: &TenantName, version: u64) {
+        if self.running(name, version, Op::Begin).is_some()
+            && let Some(tenant) = self.tenants.get_mut(name)
+            && matches!(tenant.doubt, Doubt::Clear | Doubt::Unclear(_))
+        {
+            tenant.doubt = Doubt::Stopped { lost: 0 };
+        }
+    }
+
     /// The answer to [`super::Command::Refresh`].
     pub fn refreshed(&mut self, name: &TenantName, version: u64, result: RefreshResult, now: Now) {
         let Some(api_key) = self.running(name, version, Op::Refresh) else { return };
         let interval = self.settings.refresh_interval;
         let Some(lane) = self.lanes.get_mut(&api_key) else { return };
-        lane.answered(now.mono, interval);
+        if result == RefreshResult::LaneLost {
+            lane.occupied(interval, now.mono);
+        } else {
+            lane.answered(now.mono, interval);
+        }
         match result {
             RefreshResult::Received { access_expires_at } => {
                 lane.heal();
@@ -77,6 +105,7 @@ impl TokenKeeper {
                 self.alarm(name, Alarm::IntentNotStored);
                 self.not_spent(name);
             }
+            RefreshResult::LaneLost => self.take_back(name),
             RefreshResult::Trouble(trouble) => {
                 self.fail_lane(&api_key, Cause::Endpoint(trouble), now);
                 self.troubled(name, trouble);

@@ -4,6 +4,8 @@
 //! the same back-off. An errand goes where a refresh that somebody waits for with the same deadline
 //! would go. What is sent and what comes of it is not known here.
 
+use std::time::Duration;
+
 use super::TokenKeeper;
 use super::lane::Lane;
 use super::tenant::Rank;
@@ -22,8 +24,12 @@ impl Lane {
             return None;
         }
         self.errands.pop_first();
-        self.errand = Some(id);
+        self.errand = Some((deadline, id));
         Some(id)
+    }
+
+    fn holds(&self, id: u64) -> bool {
+        self.errand.is_some_and(|(_, held)| held == id)
     }
 
     /// Errands that wait or hold the lane.
@@ -49,6 +55,18 @@ impl TokenKeeper {
         true
     }
 
+    /// It is the errand's turn, but another instance has the lane: it waits on, for `retry` at
+    /// least, and those who have become more urgent meanwhile go first.
+    pub fn errand_occupied(&mut self, api_key: &ApiKeyName, id: u64, retry: Duration, now: Now) {
+        let Some(lane) = self.lanes.get_mut(api_key) else { return };
+        let Some((deadline, _)) = lane.errand.take_if(|(_, held)| *held == id) else { return };
+        if lane.configured && !self.draining {
+            lane.errands.insert((deadline, id));
+        }
+        lane.occupied(retry, now.mono);
+        self.advance(now);
+    }
+
     /// The errand that holds the lane has its answer; `None` when nothing was asked.
     pub fn errand_ended(
         &mut self,
@@ -58,7 +76,7 @@ impl TokenKeeper {
         now: Now,
     ) {
         let interval = self.settings.refresh_interval;
-        let lane = self.lanes.get_mut(api_key).filter(|lane| lane.errand == Some(id));
+        let lane = self.lanes.get_mut(api_key).filter(|lane| lane.holds(id));
         let Some(lane) = lane else { return };
         lane.errand = None;
         match result {
@@ -73,9 +91,11 @@ impl TokenKeeper {
             // a refusal of this one request says nothing about the others, and a full disk nothing
             // about the endpoint
             None
-            | Some(RefreshResult::Trouble(Trouble::Unexpected) | RefreshResult::NotJournalled) => {
-                None
-            }
+            | Some(
+                RefreshResult::Trouble(Trouble::Unexpected)
+                | RefreshResult::NotJournalled
+                | RefreshResult::LaneLost,
+            ) => None,
             Some(RefreshResult::InvalidClient) => Some(Cause::ClientRefused),
             Some(RefreshResult::NotSent) => Some(Cause::Unreachable),
             Some(RefreshResult::Lost) => Some(Cause::AnswerLost),

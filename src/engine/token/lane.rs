@@ -4,6 +4,8 @@
 //! A lane knows who of its tenants wants something and when it may ask next; who goes first is
 //! decided in the keeper by the tenants' ranks. The rest counts from the *answer*, so that two
 //! requests are never nearer together at the upstream than the interval, whatever the network does.
+//! Where several instances share the lane, the store says whose it is; one that finds it occupied
+//! waits a little and looks anew who is most urgent.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,6 +17,11 @@ use crate::engine::{Mono, TenantName};
 /// First and longest wait after failures; doubling in between.
 const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_mins(1);
+
+/// Least and longest wait for a lane that another instance has: a store that answers at once is not
+/// asked without end, and a lane that is left early is not left idle for long.
+const OCCUPIED_MIN: Duration = Duration::from_millis(20);
+const OCCUPIED_MAX: Duration = Duration::from_secs(1);
 
 /// How long a token request is thought to take before one was made.
 const EXCHANGE_ASSUMED: Duration = Duration::from_millis(300);
@@ -51,8 +58,8 @@ pub(super) struct Lane {
     pub(super) busy: Option<TenantName>,
     /// Errands that wait, by how long they may.
     pub(super) errands: BTreeSet<(Mono, u64)>,
-    /// The errand that holds the lane.
-    pub(super) errand: Option<u64>,
+    /// The errand that holds the lane, and how long it may wait.
+    pub(super) errand: Option<(Mono, u64)>,
     /// Since when it is held.
     taken_at: Mono,
     /// How long it is held for one request, the mean of the last few dozen.
@@ -140,6 +147,13 @@ impl Lane {
     pub(super) fn release(&mut self) {
         self.busy = None;
         self.exhausted = false;
+    }
+
+    /// Frees the lane, which another instance has: it is worth asking for again after `retry`.
+    pub(super) fn occupied(&mut self, retry: Duration, now: Mono) {
+        self.release();
+        let retry = retry.clamp(OCCUPIED_MIN, OCCUPIED_MAX);
+        self.not_before = self.not_before.max(now.plus(retry));
     }
 
     /// Frees the lane after an answer, or after the end of the wait for one.

@@ -266,7 +266,14 @@ impl World {
         }
         let how = if self.good { 255 } else { how };
         match self.pending.remove(0) {
+            Command::Begin { tenant, version } if (60..80).contains(&how) => {
+                self.begun_for.remove(&tenant);
+                self.keeper.occupied(&tenant, version, secs(u64::from(how % 3)), self.now);
+            }
             Command::Begin { tenant, version } => {
+                if how % 8 == 0 {
+                    self.keeper.left_open(&tenant, version);
+                }
                 let write = self.write(&tenant, how, |row| row.begun = true);
                 self.keeper.begun(&tenant, version, write, self.now);
             }
@@ -323,7 +330,8 @@ impl World {
             0..20 => RefreshResult::Lost,
             20..30 => RefreshResult::InvalidGrant,
             30..40 => RefreshResult::InvalidClient,
-            40..60 => RefreshResult::NotSent,
+            40..50 => RefreshResult::NotSent,
+            50..60 => RefreshResult::LaneLost,
             60..75 => RefreshResult::Trouble(Trouble::TooManyRequests),
             75..90 => RefreshResult::Trouble(Trouble::ServerError),
             90..100 => RefreshResult::Trouble(Trouble::NotTokens),

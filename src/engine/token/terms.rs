@@ -99,6 +99,8 @@ pub enum RefreshResult {
     NotSent,
     /// That it is about to be sent could not be journalled; nothing was sent.
     NotJournalled,
+    /// The lane had gone to another instance before anything was sent.
+    LaneLost,
     /// Something was sent and no whole answer came: whether the token was rotated is unknown.
     Lost,
     /// A whole answer that is neither tokens nor a verdict.
@@ -276,7 +278,8 @@ impl fmt::Display for Alarm {
 /// What the machine orders.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Journal durably that a refresh of `version` is about to be sent; answered by `begun`.
+    /// Take the lane, where it is shared, and journal durably that a refresh of `version` is about
+    /// to be sent; answered by `begun` or `occupied`.
     Begin {
         /// Whose.
         tenant: TenantName,
@@ -322,7 +325,7 @@ pub enum Command {
         /// Why, in words for an operator.
         reason: Arc<str>,
     },
-    /// It is the errand's turn; answered by `errand_ended`.
+    /// It is the errand's turn; answered by `errand_ended` or `errand_occupied`.
     Errand {
         /// In whose lane.
         api_key: ApiKeyName,

@@ -9,6 +9,7 @@ mod errands;
 mod failures;
 mod held;
 mod lanes;
+mod shared;
 
 pub(super) const START: u64 = 1_800_000_000;
 const DAY: Duration = Duration::from_hours(24);

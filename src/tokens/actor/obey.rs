@@ -6,6 +6,7 @@ use super::Actor;
 use crate::engine::token::{Alarm, Command, Readiness};
 use crate::engine::{ApiKeyName, TenantName};
 use crate::store::GrantState;
+use crate::tokens::lane::HeldLane;
 use crate::tokens::table::{Row, Usable};
 use crate::tokens::work::{About, Done};
 use crate::tokens::{RefreshAnswer, TenantChange, TenantView};
@@ -20,7 +21,7 @@ impl Actor {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Begin { tenant, version } => {
-                self.bench.begin(About { tenant, version }, self.clock.now().unix);
+                self.begin(About { tenant, version });
             }
             Command::Refresh { tenant, version, .. } => self.request(About { tenant, version }),
             Command::Persist { tenant, version } => {
@@ -33,8 +34,8 @@ impl Actor {
                     error!(%tenant, "there are no new tokens to store");
                 }
             }
-            Command::Abort { tenant, version } => self.bench.abort(About { tenant, version }),
-            Command::Reread { tenant, version } => self.bench.reread(About { tenant, version }),
+            Command::Abort { tenant, version } => self.abort(About { tenant, version }),
+            Command::Reread { tenant, version } => self.read_again(About { tenant, version }),
             Command::Fail { tenant, version, reason } => {
                 if let Some(record) = self.records.get_mut(&tenant) {
                     let reason = reason.to_string();
@@ -47,31 +48,37 @@ impl Actor {
                 self.publish(&tenant);
                 self.announce(&tenant, readiness);
             }
-            Command::Errand { api_key, id } => self.lend(&api_key, id),
+            Command::Errand { api_key, id } => self.errand_turn(api_key, id),
             Command::Forget { tenant } => self.forget(&tenant),
             Command::Alarm { tenant, alarm } => self.alarm(&tenant, alarm),
         }
     }
 
     /// Lends the lane to an errand.
-    fn lend(&mut self, api_key: &ApiKeyName, id: u64) {
+    pub(super) fn lend(&mut self, api_key: &ApiKeyName, id: u64, mut lane: Option<HeldLane>) {
         let (key, requests) = (self.keys.get(api_key), self.requests_in.upgrade());
-        if !self.errands.lend(id, api_key, key, requests, self.bench.results.clone()) {
+        if let Some(lane) = lane.as_mut().filter(|_| self.errands.is_wanted(id)) {
+            lane.sends(self.rest);
+        }
+        let results = self.bench.results.clone();
+        if !self.errands.lend((id, api_key), key, requests, results, lane) {
             self.keeper.errand_ended(api_key, id, None, self.clock.now());
         }
     }
 
     /// Sends a token request; its intent is durable.
-    fn request(&self, about: About) {
+    fn request(&mut self, about: About) {
+        let lane = self.held.remove(&about.tenant);
         let record = self.records.get(&about.tenant);
         let key = record.and_then(|record| self.keys.get(&record.grant.api_key));
         if let (Some(record), Some(key)) = (record, key) {
             let token = record.grant.tokens.refresh.clone();
-            self.bench.refresh(about, key.clone(), token, self.clock.now().unix);
+            let (key, at) = (key.clone(), self.clock.now().unix);
+            self.bench.refresh(about, (key, token), (lane, self.rest), at);
         } else {
             let detail = "the API key is not configured".to_owned();
             let answer = RefreshAnswer::NotSent { detail };
-            self.bench.spawn(async move { Done::Refreshed(about, answer) });
+            self.bench.spawn(async move { Done::Refreshed(about, answer, lane) });
         }
     }
 

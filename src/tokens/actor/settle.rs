@@ -16,10 +16,11 @@ impl Actor {
     pub(super) fn settle(&mut self, done: Done) {
         let now = self.clock.now();
         match done {
-            Done::Begun(About { tenant, version }, result) => {
-                self.keeper.begun(&tenant, version, write(&tenant, result), now);
+            Done::Begun(about, begun) => self.begun(about, begun, now),
+            Done::Refreshed(about, answer, lane) => {
+                self.answered(&about, answer, now);
+                self.held.extend(lane.map(|lane| (about.tenant, lane)));
             }
-            Done::Refreshed(about, answer) => self.answered(&about, answer, now),
             Done::Persisted(About { tenant, version }, result) => {
                 let written = write(&tenant, result);
                 if let (Write::Done(new), Some(record)) = (written, self.records.get_mut(&tenant)) {
@@ -39,6 +40,10 @@ impl Actor {
             }
             Done::Job(tenant, finished) => self.finish_job(&tenant, finished, now),
             Done::Errand { api_key, id, news } => self.errand_news(&api_key, id, &news, now),
+            Done::ErrandTurn { api_key, id, turn } => {
+                self.errand_turn_came(&api_key, id, turn, now);
+            }
+            Done::LookAgain(tenant, look) => self.look_again(tenant, look),
         }
     }
 
@@ -68,6 +73,7 @@ impl Actor {
             | RefreshAnswer::InvalidClient { .. }
             | RefreshAnswer::NotSent { .. }
             | RefreshAnswer::NotJournalled { .. }
+            | RefreshAnswer::LaneLost
             | RefreshAnswer::Lost { .. }
             | RefreshAnswer::Trouble { .. } => {
                 let outcome = answer.outcome();
@@ -86,6 +92,8 @@ impl Actor {
 
     fn reread(&mut self, about: &About, result: Result<Option<Box<Grant>>, StoreError>, now: Now) {
         let About { tenant, version } = about;
+        let is_paused = |actor: &Self| actor.records.get(tenant).map(|it| it.grant.paused);
+        let before = is_paused(self);
         let read = match result {
             Ok(Some(grant)) => {
                 let known = Record::new((*grant).clone()).known();
@@ -110,6 +118,9 @@ impl Actor {
             }
         };
         self.keeper.reread(tenant, *version, read, now);
+        if let Some(paused) = is_paused(self).filter(|paused| Some(*paused) != before) {
+            self.set_paused(tenant, paused, now);
+        }
         self.publish(tenant);
     }
 
@@ -165,20 +176,24 @@ impl Actor {
                 }
                 let _ = reply.send(result.map_err(ChangeError::Store));
             }
+            // whoever waits for it is told by its end
+            Finished::Look { look, result } => self.looked(tenant, look.missing, result, now),
         }
     }
 
     /// Takes a grant that is stored into custody, in the place of the one before.
-    fn adopt(&mut self, tenant: &TenantName, grant: Grant, now: Now) {
+    pub(super) fn adopt(&mut self, tenant: &TenantName, grant: Grant, now: Now) {
         let told = self.records.remove(tenant).and_then(|old| old.told);
+        let paused = grant.paused;
         let record = Record { told, ..Record::new(grant) };
         self.keeper.put(tenant, record.known(), now);
+        self.keeper.hold(tenant, paused, now);
         self.records.insert(tenant.clone(), record);
         self.keeper.handle_timeout(now);
         self.refreshed_row(tenant);
     }
 
-    fn set_paused(&mut self, tenant: &TenantName, paused: bool, now: Now) {
+    pub(super) fn set_paused(&mut self, tenant: &TenantName, paused: bool, now: Now) {
         let Some(record) = self.records.get_mut(tenant) else { return };
         record.grant.paused = paused;
         self.keeper.hold(tenant, paused, now);
@@ -186,7 +201,7 @@ impl Actor {
     }
 
     /// Publishes a tenant whose weight, pause or tokens changed, and tells of it.
-    fn refreshed_row(&mut self, tenant: &TenantName) {
+    pub(super) fn refreshed_row(&mut self, tenant: &TenantName) {
         self.publish(tenant);
         if let Some(readiness) = self.keeper.readiness(tenant).cloned() {
             self.announce(tenant, readiness);
@@ -195,7 +210,7 @@ impl Actor {
 }
 
 /// What a write's result means to the machine; failures are logged here.
-fn write<T>(tenant: &TenantName, result: Result<T, StoreError>) -> Write<T> {
+pub(super) fn write<T>(tenant: &TenantName, result: Result<T, StoreError>) -> Write<T> {
     match result {
         Ok(value) => Write::Done(value),
         Err(error) => {

@@ -1,0 +1,202 @@
+//! Two instances over one store, each with its shells and a follower.
+
+use std::collections::BTreeSet;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::config::AuthStyle;
+use crate::engine::scheduler::Limits;
+use crate::engine::{ClientName, DayReset, Guard, Reserve, TenantName, Unix, token};
+use crate::secret::Secret;
+use crate::store::{MemoryStore, NewGrant, TenantScope};
+use crate::telemetry::{Events, Metrics};
+use crate::tokens::{KeyAuth, NoObserver, RefreshAnswer, TenantState, TokenEndpoint};
+use crate::{gate, tokens};
+
+struct Silent;
+
+#[async_trait]
+impl TokenEndpoint for Silent {
+    async fn refresh(&self, _: &KeyAuth, _: &Secret<String>) -> RefreshAnswer {
+        RefreshAnswer::NotSent { detail: "nobody listens".into() }
+    }
+}
+
+struct Instance {
+    gate: Gate,
+    tokens: Tokens,
+    clients: Clients,
+    news: News,
+    stopped: CancellationToken,
+}
+
+fn api_key() -> ApiKeyName {
+    ApiKeyName::new("main").unwrap()
+}
+
+fn tenant() -> TenantName {
+    TenantName::new("acme").unwrap()
+}
+
+fn limits() -> Limits {
+    Limits {
+        rate: "4".parse().unwrap(),
+        guard: Guard::Fixed(Duration::from_millis(60)),
+        per_day: 1_000,
+        day_reset: DayReset::default(),
+        reserve: Reserve::default(),
+        in_flight_max: 64,
+        capacity: 100,
+        capacity_per_tenant: 50,
+    }
+}
+
+fn key_auth() -> KeyAuth {
+    KeyAuth {
+        client_id: "client".into(),
+        secret: None,
+        auth_style: AuthStyle::Public,
+        token_url: "http://127.0.0.1:1/token".parse().unwrap(),
+    }
+}
+
+async fn instance(store: &Arc<dyn Store>, clock: &Clock) -> Instance {
+    let (news, follower) = Follower::before_reading(store).await.unwrap();
+    let (tracker, stopped) = (TaskTracker::new(), CancellationToken::new());
+    let parts = gate::Parts {
+        store: store.clone(),
+        sharing: None,
+        clock: clock.clone(),
+        metrics: Metrics::new("test"),
+        events: Events::new(clock.clone()),
+        demands: mpsc::unbounded_channel().0,
+        tracker: tracker.clone(),
+        stopped: stopped.clone(),
+        seed: 1,
+    };
+    let gate = Gate::start(parts, vec![(api_key(), limits())], &BTreeSet::new());
+    let parts = tokens::Parts {
+        store: store.clone(),
+        clock: clock.clone(),
+        exchange: Arc::new(Silent),
+        keys: vec![(api_key(), key_auth())],
+        settings: token::Settings {
+            refresh_interval: Duration::from_secs(1),
+            refresh_margin: Duration::from_secs(300),
+            refresh_ahead: Duration::ZERO,
+            keep_alive_after: Duration::ZERO,
+        },
+        seed: 1,
+        changes: mpsc::unbounded_channel().0,
+        observer: Arc::new(NoObserver),
+        tracker: tracker.clone(),
+    };
+    let tokens = Tokens::start(parts).await.unwrap();
+    let clients = Clients::load(store.clone(), clock.clone()).await.unwrap();
+    let shells = Shells { gate: gate.clone(), tokens: tokens.clone(), clients: clients.clone() };
+    if let Some(follower) = follower {
+        follower.start(shells, clock, &tracker, &stopped);
+    }
+    Instance { gate, tokens, clients, news, stopped }
+}
+
+async fn two() -> (Instance, Instance, Arc<MemoryStore>, Clock) {
+    let clock = Clock::starting_at(Unix::from_secs(1_800_000_000));
+    let memory = Arc::new(MemoryStore::shared(clock.clone()));
+    let store: Arc<dyn Store> = memory.clone();
+    (instance(&store, &clock).await, instance(&store, &clock).await, memory, clock)
+}
+
+fn new_grant() -> NewGrant {
+    let tokens =
+        crate::store::Tokens { access: None, access_expires_at: None, refresh: "refresh".into() };
+    NewGrant { tenant: tenant(), api_key: api_key(), tokens, weight: None }
+}
+
+async fn is_paused(instance: &Instance) -> bool {
+    instance.gate.api_key(&api_key()).unwrap().snapshot().await.unwrap().paused
+}
+
+async fn soon() {
+    tokio::time::sleep(Duration::from_millis(60)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn tenants_clients_and_pauses_are_told_to_the_shells() {
+    let (one, other, store, _) = two().await;
+    one.tokens.put(new_grant()).await.unwrap();
+    let name = ClientName::new("crm").unwrap();
+    let (key, _) = one.clients.add(name.clone(), TenantScope::All, None).await.unwrap();
+    store.pause_api_key(&api_key(), true).await.unwrap();
+    soon().await;
+    assert!(other.tokens.tenant("acme").is_some());
+    assert_eq!(other.clients.holder(key.expose()).unwrap().name, name);
+    assert!(is_paused(&other).await && is_paused(&one).await);
+    other.tokens.remove(&tenant()).await.unwrap();
+    other.clients.remove(&name).await.unwrap();
+    store.pause_api_key(&api_key(), false).await.unwrap();
+    soon().await;
+    assert!(one.tokens.tenant("acme").is_none());
+    assert!(one.clients.holder(key.expose()).is_err());
+    assert!(!is_paused(&one).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_just_made_elsewhere_is_known_when_a_look_has_ended() {
+    let (one, other, _, clock) = two().await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    one.tokens.put(new_grant()).await.unwrap();
+    let asked = clock.mono();
+    other.news.look().await;
+    assert!(other.tokens.tenant("acme").is_some());
+    assert!(clock.mono().since(asked) <= UNKNOWN_APART);
+}
+
+#[tokio::test(start_paused = true)]
+async fn looks_that_many_ask_for_are_one_and_keep_their_distance() {
+    let (_one, other, _, clock) = two().await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let begun = clock.mono();
+    for _ in 0..8 {
+        let asking = (0..100).map(|_| other.news.look());
+        futures_util::future::join_all(asking).await;
+    }
+    let took = clock.mono().since(begun);
+    assert!(took >= UNKNOWN_APART * 7 && took <= UNKNOWN_APART * 9, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_came_back_older_is_read_as_a_whole_and_given_back_what_it_lost() {
+    let (one, other, store, _) = two().await;
+    let past = store.now();
+    one.tokens.put(new_grant()).await.unwrap();
+    soon().await;
+    store.come_back(&past);
+    assert!(store.grant(&tenant()).await.unwrap().is_none());
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert!(store.grant(&tenant()).await.unwrap().is_some());
+    for instance in [&one, &other] {
+        let status = instance.tokens.status(&tenant()).await.unwrap();
+        assert_eq!(status.state, TenantState::Ready);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_of_one_instance_is_not_followed() {
+    let clock = Clock::starting_at(Unix::from_secs(1_800_000_000));
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    let alone = instance(&store, &clock).await;
+    assert!(!alone.news.is_followed());
+    alone.news.look().await;
+    assert!(alone.tokens.status(&tenant()).await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_asks_a_follower_that_has_ended_does_not_wait() {
+    let (one, ..) = two().await;
+    one.stopped.cancel();
+    soon().await;
+    one.news.look().await;
+}

@@ -1,0 +1,173 @@
+//! The token lane of an API key as this instance holds it, where the store is shared.
+//!
+//! Whoever has a [`HeldLane`] may ask the token endpoint. It is kept for as long as it exists and
+//! left when it is dropped, with the rest that is due after an answer; so it cannot be forgotten,
+//! and one whose process dies ends by itself. An instance that was stopped for a while does not
+//! know it: before anything is sent, [`HeldLane::is_sure`] says whether the lane is still its own.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use super::work::guarded;
+use crate::clock::Clock;
+use crate::engine::{ApiKeyName, Mono, Now};
+use crate::store::{LaneLease, LaneTurn, Store, StoreError};
+
+/// How long the lane is held without a word from its holder: longer than a store that is slow takes
+/// to keep it, and no longer than callers wait when the holder has died.
+pub(super) const HOLD: Duration = Duration::from_secs(10);
+/// How often it is kept meanwhile: one that fails is repeated before the hold is over.
+const KEEP_EVERY: Duration = Duration::from_millis(3_300);
+/// With a word of the store that is not older, nobody asks it before sending; what is sent within
+/// the other half of the hold arrives before anybody else has the lane.
+const SURE_FOR: Duration = Duration::from_secs(5);
+/// Nobody needs the lane longer: a token request takes 70 s at most, and the rest is time to store
+/// what came. Tokens that cannot be stored must not stop all others for ever.
+const KEPT_MAX: Duration = Duration::from_mins(2);
+
+/// What comes of asking for the lane.
+pub(super) enum Turn {
+    Held(HeldLane),
+    /// Another instance has it; asking again may help after this time.
+    Busy(Duration),
+}
+
+/// The lane, held. Dropping it leaves it.
+#[must_use = "dropping the lane leaves it"]
+pub(super) struct HeldLane {
+    hold: Arc<Hold>,
+    /// Takes the rest that is to follow.
+    ending: Option<oneshot::Sender<Duration>>,
+    /// What follows the request that was sent, if one was.
+    rest: Duration,
+    answered_at: Option<Mono>,
+}
+
+struct Hold {
+    store: Arc<dyn Store>,
+    clock: Clock,
+    api_key: ApiKeyName,
+    lease: LaneLease,
+    /// When the store was last asked and said that it is ours.
+    kept_at: Mutex<Now>,
+}
+
+/// Takes the lane of `api_key` in a shared store.
+pub(super) async fn take(
+    store: &Arc<dyn Store>,
+    clock: &Clock,
+    tracker: &TaskTracker,
+    api_key: &ApiKeyName,
+) -> Result<Turn, StoreError> {
+    // what counts is the moment before the store was asked: its answer may be late
+    let kept_at = Mutex::new(clock.now());
+    let turn = guarded("take the token lane", store.take_lane(api_key, HOLD)).await?;
+    let lease = match turn {
+        LaneTurn::Yours(lease) => lease,
+        LaneTurn::Busy { retry } => return Ok(Turn::Busy(retry)),
+    };
+    let (store, clock, api_key) = (Arc::clone(store), clock.clone(), api_key.clone());
+    let hold = Arc::new(Hold { store, clock, api_key, lease, kept_at });
+    let (ending, ended) = oneshot::channel();
+    tracker.spawn(Arc::clone(&hold).keep(ended));
+    Ok(Turn::Held(HeldLane { hold, ending: Some(ending), rest: Duration::ZERO, answered_at: None }))
+}
+
+impl HeldLane {
+    /// Whether the lane is certainly still ours: by a word of the store that is fresh, or by asking
+    /// it once more.
+    pub(super) async fn is_sure(&self) -> bool {
+        let hold = &self.hold;
+        hold.is_fresh() || (hold.ask().await.unwrap_or(false) && hold.is_fresh())
+    }
+
+    /// Something is about to be sent: `rest` follows.
+    pub(super) const fn sends(&mut self, rest: Duration) {
+        self.rest = rest;
+    }
+
+    /// Nothing was sent after all.
+    pub(super) const fn sent_nothing(&mut self) {
+        self.rest = Duration::ZERO;
+    }
+
+    /// The answer is here: the rest counts from now, also when the lane is left later.
+    pub(super) fn answered(&mut self) {
+        self.answered_at = Some(self.hold.clock.mono());
+    }
+}
+
+impl Drop for HeldLane {
+    fn drop(&mut self) {
+        let now = self.hold.clock.mono();
+        let since = self.answered_at.map_or(Duration::ZERO, |at| now.since(at));
+        if let Some(ending) = self.ending.take() {
+            // one that has been held too long has been left
+            let _ = ending.send(self.rest.saturating_sub(since));
+        }
+    }
+}
+
+impl Hold {
+    /// Keeps the lane until it is left.
+    async fn keep(self: Arc<Self>, mut ended: oneshot::Receiver<Duration>) {
+        let end = self.clock.mono().plus(KEPT_MAX);
+        let mut next = self.clock.mono().plus(KEEP_EVERY);
+        loop {
+            let rest = tokio::select! {
+                biased;
+                rest = &mut ended => Some(rest.unwrap_or_default()),
+                () = self.clock.sleep_until(next) => None,
+            };
+            if let Some(rest) = rest {
+                return self.leave(rest).await;
+            }
+            let now = self.clock.mono();
+            if now >= end {
+                warn!(api_key = %self.api_key, "the token lane was held for too long; it is left");
+                return self.leave(Duration::ZERO).await;
+            }
+            next = now.plus(KEEP_EVERY);
+            match self.ask().await {
+                Ok(true) => {}
+                Ok(false) => {
+                    warn!(api_key = %self.api_key, "the token lane has gone to another instance");
+                    return;
+                }
+                Err(error) => debug!(api_key = %self.api_key, %error, "store failed"),
+            }
+        }
+    }
+
+    async fn ask(&self) -> Result<bool, StoreError> {
+        let asked_at = self.clock.now();
+        let call = self.store.keep_lane(&self.api_key, self.lease, HOLD);
+        let kept = guarded("keep the token lane", call).await?;
+        if kept {
+            let mut kept_at = self.kept_at.lock().unwrap_or_else(PoisonError::into_inner);
+            if kept_at.mono < asked_at.mono {
+                *kept_at = asked_at;
+            }
+        }
+        Ok(kept)
+    }
+
+    /// By both clocks: the monotonic one stands still while a machine sleeps.
+    fn is_fresh(&self) -> bool {
+        let kept_at = *self.kept_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.clock.now();
+        now.mono.since(kept_at.mono) < SURE_FOR && now.unix.since(kept_at.unix) < SURE_FOR
+    }
+
+    async fn leave(&self, rest: Duration) {
+        let call = self.store.leave_lane(&self.api_key, self.lease, rest);
+        if let Err(error) = guarded("leave the token lane", call).await {
+            // it ends by itself
+            debug!(api_key = %self.api_key, %error, "store failed");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Instances that die or are stopped in the middle of a refresh, and a store that forgets.
+
+use super::*;
+
+/// The first instance dies with its request under way; the others wait for the token too.
+async fn die_during_request(turn: Turn) -> Fleet {
+    let mut fleet = Fleet::with_tenants(1).await;
+    fleet.upstream.script([turn]);
+    fleet.instances[0].demand(0, secs(60));
+    fleet.upstream.arrived.notified().await;
+    fleet.instances.remove(0).link.cut();
+    fleet.upstream.forget_callers();
+    for instance in &fleet.instances {
+        instance.demand(0, secs(600));
+    }
+    tokio::time::sleep(secs(8)).await;
+    assert_eq!(fleet.upstream.seen().len(), 1, "the lane is not free before its time");
+    tokio::time::sleep(secs(60)).await;
+    fleet
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_of_a_dead_instance_that_did_not_arrive_is_made_by_another() {
+    let fleet = die_during_request(Turn::Vanished).await;
+    let seen = fleet.upstream.seen();
+    assert_eq!(seen.len(), 2);
+    let took = seen[1].arrived.since(seen[0].arrived);
+    assert!(took >= secs(8) && took <= secs(12), "{took:?}");
+    fleet.assert_current(0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rotation_that_died_with_its_instance_is_tried_once_and_told_everywhere() {
+    let fleet = die_during_request(Turn::Swallowed).await;
+    assert_eq!(fleet.upstream.seen().len(), 2, "tried once, by one of them");
+    for instance in &fleet.instances {
+        let Readiness::NeedsAuthorization { reason } = instance.state(0) else {
+            panic!("silent loss")
+        };
+        assert!(reason.starts_with("the process stopped between"), "{reason}");
+        instance.demand(0, secs(600));
+    }
+    tokio::time::sleep(secs(600)).await;
+    assert_eq!(fleet.upstream.seen().len(), 2, "and never again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_was_stopped_before_sending_sends_nothing_when_it_goes_on() {
+    let fleet = Fleet::with_tenants(1).await;
+    fleet.instances[0].link.stop_after("post_refresh", secs(60));
+    fleet.instances[0].demand(0, secs(600));
+    tokio::time::sleep(secs(2)).await;
+    fleet.instances[1].demand(0, secs(600));
+    tokio::time::sleep(secs(20)).await;
+    assert_eq!(fleet.upstream.seen().len(), 1, "another has taken over");
+    assert_eq!(fleet.instances[1].version(0), Some(2));
+    tokio::time::sleep(secs(120)).await;
+    assert_eq!(fleet.upstream.seen().len(), 1, "the spent token is not sent");
+    fleet.assert_current(0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_intent_that_another_has_replaced_is_not_taken_back() {
+    let fleet = Fleet::with_tenants(1).await;
+    fleet.instances[0].link.stop_after("post_refresh", secs(30));
+    fleet.instances[0].demand(0, secs(600));
+    tokio::time::sleep(secs(2)).await;
+    fleet.upstream.script([Turn::Good(secs(40))]);
+    fleet.instances[1].demand(0, secs(600));
+    tokio::time::sleep(secs(38)).await;
+    assert!(fleet.row(0).await.refresh_begun_at.is_some(), "the other's request is under way");
+    tokio::time::sleep(secs(60)).await;
+    assert_eq!(fleet.upstream.seen().len(), 1);
+    fleet.assert_current(0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_stop_costs_nothing_when_nobody_has_the_lane() {
+    let fleet = Fleet::with_tenants(1).await;
+    fleet.instances[0].link.stop_after("post_refresh", secs(7));
+    fleet.instances[0].demand(0, secs(600));
+    tokio::time::sleep(secs(10)).await;
+    assert_eq!(fleet.upstream.seen().len(), 1, "the store says that the lane is still its own");
+    fleet.assert_current(0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_to_one_that_has_lost_the_lane_meanwhile_is_stored_all_the_same() {
+    let mut fleet = Fleet::with_tenants(1).await;
+    fleet.upstream.script([Turn::Good(secs(25))]);
+    fleet.instances[0].link.fail("keep_lane");
+    fleet.instances[0].demand(0, secs(600));
+    tokio::time::sleep(secs(40)).await;
+    assert_eq!(fleet.row(0).await.version, 2);
+    fleet.instances.truncate(2);
+    fleet.assert_current(0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_store_has_lost_is_written_again_and_the_dead_token_is_not_taken_over() {
+    let fleet = Fleet::with_tenants(2).await;
+    let past = fleet.store.now();
+    fleet.instances[0].demand(0, secs(60));
+    tokio::time::sleep(secs(2)).await;
+    fleet.assert_current(0).await;
+    let removed = fleet.upstream.connect(&name(7));
+    fleet.instances[1].tokens.put(new_grant(7, removed)).await.unwrap();
+    tokio::time::sleep(secs(2)).await;
+    fleet.store.come_back(&past);
+    assert_eq!(fleet.row(0).await.version, 1, "with a token that is spent");
+    tokio::time::sleep(secs(3)).await;
+    assert_eq!(fleet.row(0).await.version, 2);
+    fleet.assert_current(0).await;
+    assert!(fleet.upstream.accepts(&name(7), &fleet.row(7).await.tokens.refresh));
+    assert_eq!(fleet.upstream.seen().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verdict_on_the_older_token_gives_way_to_the_newer() {
+    let fleet = Fleet::with_tenants(1).await;
+    // the others have not heard of the new tokens when the store forgets them
+    fleet.instances[1].link.slow("changes", secs(2));
+    fleet.instances[2].link.slow("changes", secs(2));
+    tokio::time::sleep(secs(3)).await;
+    let past = fleet.store.now();
+    fleet.instances[0].link.stop_after("finish_refresh", secs(15));
+    fleet.instances[0].demand(0, secs(60));
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(fleet.row(0).await.version, 2);
+    fleet.store.come_back(&past);
+    fleet.instances[2].demand(0, secs(60));
+    tokio::time::sleep(secs(13)).await;
+    assert_eq!(fleet.upstream.seen().len(), 2, "it could not know that the token is spent");
+    assert!(matches!(fleet.instances[2].state(0), Readiness::NeedsAuthorization { .. }));
+    tokio::time::sleep(secs(20)).await;
+    fleet.assert_current(0).await;
+    assert_eq!(fleet.upstream.seen().len(), 2);
+}
