@@ -215,16 +215,23 @@ async fn kill_again_and_again(number: u64, kills: u64, server: Option<RedisServe
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_hundred_kills_around_refreshes_lose_no_tenant_without_the_reason_shown() {
-    kill_programs(kills(), &["begun", "posted", "received", "stored"], || None).await;
+    let all = ["begun", "posted", "received", "stored"];
+    println!("{}", kill_programs(kills(), &all, || None).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kills_of_programs_and_redis_servers_lose_no_tenant_without_the_reason_shown() {
     let server = || Some(RedisServer::start());
-    kill_programs(kills() / SHARE_ON_REDIS, &["posted", "received"], server).await;
+    let told = kill_programs(kills() / SHARE_ON_REDIS, &["posted", "received"], server).await;
+    println!("{told}");
 }
 
-async fn kill_programs(kills: u64, struck: &[&str], server: impl Fn() -> Option<RedisServer>) {
+/// Kills programs and tells how it went; each step of `struck` must have been struck.
+async fn kill_programs(
+    kills: u64,
+    struck: &[&str],
+    server: impl Fn() -> Option<RedisServer>,
+) -> String {
     let programs = (1..=PROGRAMS).map(|number| {
         let share = kills / PROGRAMS + u64::from(number <= kills % PROGRAMS);
         Box::pin(kill_again_and_again(number, share, server()))
@@ -237,8 +244,8 @@ async fn kill_programs(kills: u64, struck: &[&str], server: impl Fn() -> Option<
             *steps.entry(step).or_insert(0) += count;
         }
     }
-    println!("{kills} kills, {refreshed} refreshes; struck: {steps:?}; lost with reason: {lost}");
     for step in struck {
         assert!(steps.contains_key(*step), "no kill of {kills} struck the step {step}: {steps:?}");
     }
+    format!("{kills} kills, {refreshed} refreshes; struck: {steps:?}; lost with reason: {lost}")
 }
