@@ -120,8 +120,11 @@ impl World {
                     self.scheduler.claimed(claim.day, Some(answer), self.now);
                 }
                 Command::Tell(_) => {}
-                Command::Refuse { .. } | Command::Release { .. } | Command::Demand { .. } => {
-                    unreachable!("nothing is refused, uncounted or without a token here")
+                Command::Refuse { .. }
+                | Command::Release { .. }
+                | Command::Demand { .. }
+                | Command::Ask(_) => {
+                    unreachable!("nothing is refused, uncounted, shared or without a token here")
                 }
             }
         }

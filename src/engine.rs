@@ -29,6 +29,7 @@ pub mod rate;
 pub mod scheduler;
 pub mod time;
 pub mod token;
+pub mod turnstile;
 
 pub use day::Reserve;
 pub use ids::{ApiKeyName, ClientName, NameError, TenantName};

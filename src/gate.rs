@@ -9,14 +9,16 @@
 mod actor;
 mod permit;
 mod refusal;
+mod roll;
 mod usage;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -25,8 +27,9 @@ use crate::clock::Clock;
 use crate::engine::scheduler::{
     Arrival, CallId, CallTable, Hold, Limits, Readiness, Scheduler, Snapshot, TenantSnapshot,
 };
+use crate::engine::turnstile::{OnLoss, Roll};
 use crate::engine::{ApiKeyName, Class, Mono, Rate, TenantName, Unix};
-use crate::store::Store;
+use crate::store::{SharedTurnstile, Store};
 use crate::telemetry::{Events, KeyMetrics, Metrics};
 
 pub use actor::Waited;
@@ -46,8 +49,10 @@ pub struct Demand {
 
 /// What a gate is made of.
 pub struct Parts {
-    /// Counts the day.
+    /// Counts the day, and keeps when tenants were last used.
     pub store: Arc<dyn Store>,
+    /// Where several instances share slots and counts; the store counts nothing then.
+    pub sharing: Option<Sharing>,
     /// Reads time.
     pub clock: Clock,
     /// Counts what happens.
@@ -65,11 +70,28 @@ pub struct Parts {
     pub seed: u64,
 }
 
+/// What instances share that use one store.
+#[derive(Clone)]
+pub struct Sharing {
+    /// Says whose turn it is.
+    pub turnstile: Arc<dyn SharedTurnstile>,
+    /// What this instance does that has lost the store.
+    pub on_loss: OnLoss,
+}
+
 /// The gates of all API keys; clones share them.
 #[derive(Clone)]
 pub struct Gate {
     parts: Arc<Parts>,
     keys: Arc<ArcSwap<BTreeMap<ApiKeyName, KeyGate>>>,
+    instances: Arc<Instances>,
+}
+
+/// What is known of all instances, where several share.
+#[derive(Default)]
+struct Instances {
+    roll: ArcSwapOption<Roll>,
+    leave: OnceLock<mpsc::UnboundedSender<roll::Leave>>,
 }
 
 /// The gate of one API key.
@@ -121,9 +143,13 @@ impl Gate {
         keys: Vec<(ApiKeyName, Limits)>,
         paused: &BTreeSet<ApiKeyName>,
     ) -> Self {
-        let gate = Self { parts: Arc::new(parts), keys: Arc::default() };
+        let gate = Self { parts: Arc::new(parts), keys: Arc::default(), instances: Arc::default() };
         gate.reconfigure(keys, paused);
         usage::spawn(&gate);
+        if let Some(sharing) = &gate.parts.sharing {
+            words::spawn(&gate, sharing);
+            let _ = gate.instances.leave.set(roll::spawn(&gate, sharing));
+        }
         gate
     }
 
@@ -202,6 +228,17 @@ impl Gate {
         for key in self.api_keys() {
             let _ = key.ask(Message::Close).await;
         }
+        if let Some(leave) = self.instances.leave.get() {
+            let (done, left) = oneshot::channel();
+            let _ = leave.send(done);
+            let _ = left.await;
+        }
+    }
+
+    /// All instances that share the store, as last read; `None` where there is one alone.
+    #[must_use]
+    pub fn roll(&self) -> Option<Arc<Roll>> {
+        self.instances.roll.load_full()
     }
 
     /// Brings the gauges of all API keys up to date.
@@ -221,10 +258,16 @@ impl KeyGate {
         board.set_limits(limits.rate, limits.per_day);
         let bytes = name.as_str().bytes();
         let seed = bytes.fold(parts.seed, |seed, byte| seed.rotate_left(8) ^ u64::from(byte));
+        let now = parts.clock.now();
+        let mut scheduler = Scheduler::new(limits, now).seeded(seed);
+        if let Some(sharing) = &parts.sharing {
+            scheduler = scheduler.sharing(sharing.on_loss, now);
+        }
         let actor = Actor {
             name: name.clone(),
-            scheduler: Scheduler::new(limits, parts.clock.now()).seeded(seed),
+            scheduler,
             clock: parts.clock.clone(),
+            turnstile: parts.sharing.as_ref().map(|sharing| sharing.turnstile.clone()),
             store: parts.store.clone(),
             metrics: parts.metrics.api_key(&name),
             events: parts.events.clone(),

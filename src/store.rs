@@ -30,8 +30,10 @@ mod redis;
 mod rotating;
 mod sealed;
 mod sqlite;
+mod turnstile;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -46,9 +48,10 @@ pub use lane::{LaneLease, LaneTurn};
 pub use measured::Measured;
 pub use memory::MemoryStore;
 pub use opening::{Opened, open, open_sqlite};
-pub use redis::RedisStore;
+pub use redis::{RedisStore, RedisTurnstile};
 pub use rotating::{KeyRotation, RotateError};
 pub use sqlite::{KeySource, SqliteStore, keys_for};
+pub use turnstile::{InstanceInfo, SharedTurnstile};
 
 /// Counted days of an API key that are kept: a call that was reserved before midnight can still be
 /// released, and a clock that was far ahead for a while finds the counts of before.
@@ -273,6 +276,12 @@ pub trait Store: Send + Sync + 'static {
     /// of one instance has no changes to tell.
     async fn changes(&self, since: Option<Revision>) -> Result<Changes, StoreError> {
         Ok(Changes { revision: since.unwrap_or_default(), changed: Some(Vec::new()) })
+    }
+
+    /// The turnstile that this instance shares with others; `None` for a store of one instance, which counts
+    /// with [`Store::reserve`] alone.
+    fn turnstile(&self, _instance: &InstanceInfo) -> Option<Arc<dyn SharedTurnstile>> {
+        None
     }
 
     /// Waits until something is changed, by another instance or this one, if nothing was since the

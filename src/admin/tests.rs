@@ -289,6 +289,7 @@ fn start_gate(
     };
     let keys = config.api_keys.iter().map(|key| (key.name.clone(), limits(key))).collect();
     let parts = gate::Parts {
+        sharing: None,
         store: store.clone(),
         clock: clock.clone(),
         metrics: metrics.clone(),

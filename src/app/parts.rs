@@ -14,12 +14,14 @@ use tracing::{info, warn};
 
 use crate::clients::Clients;
 use crate::clock::Clock;
-use crate::config::{Config, StoreUrl};
+use crate::config::{Config, OnStoreLoss, StoreUrl};
 use crate::engine::scheduler::Limits;
+use crate::engine::turnstile::OnLoss;
 use crate::engine::{ApiKeyName, token};
+use crate::gate::Sharing;
 use crate::phase::{Phase, SharedPhase};
 use crate::proxy::Settings;
-use crate::store::{self, Measured, Store};
+use crate::store::{self, InstanceInfo, Measured, Store};
 use crate::telemetry::Metrics;
 use crate::tokens::KeyAuth;
 
@@ -139,6 +141,19 @@ pub(super) async fn open_store(
         }
     }
     Ok(Measured::new(opened.store, metrics.clone(), clock.clone()))
+}
+
+/// What this instance shares with others, if it may.
+pub(super) fn sharing(
+    store: &Arc<dyn Store>,
+    instance: &InstanceInfo,
+    config: &Config,
+) -> Option<Sharing> {
+    let on_loss = match config.store.on_loss {
+        OnStoreLoss::Closed => OnLoss::Refuse,
+        OnStoreLoss::Degraded => OnLoss::GoOn,
+    };
+    Some(Sharing { turnstile: store.turnstile(instance)?, on_loss })
 }
 
 /// Keeps `/readyz` true to the store.

@@ -230,6 +230,20 @@ impl Budget {
         0
     }
 
+    /// Takes what a store says that several instances count in: `used` calls of `day` have left or
+    /// are about to, and if the upstream said that it is spent, it is asked again after `spent`.
+    /// This budget then holds nothing in hand.
+    pub fn adopt(&mut self, day: Day, used: u64, spent: Option<Duration>, now: Mono) {
+        self.roll_to(day);
+        if day == self.day {
+            self.counted = Some(used);
+        }
+        if spent.is_some() && self.probe_at.is_none() {
+            self.spent_at = now;
+        }
+        self.probe_at = spent.map(|span| now.plus(span));
+    }
+
     /// Has `calls` counted in this day too, that left before it began.
     pub fn owe(&mut self, calls: usize) {
         self.owed = u32::try_from(calls).unwrap_or(u32::MAX);

@@ -9,6 +9,7 @@
 //! without end: however late its bytes leave, they are counted from then. Counting the day is the
 //! budget's work, order the queue's.
 
+mod lateness;
 mod least;
 mod narrowing;
 
@@ -18,19 +19,8 @@ use std::time::Duration;
 use super::rate::{Guard, Rate};
 use super::time::Mono;
 
-use least::Least;
-use narrowing::Narrowing;
+pub use lateness::Lateness;
 
-/// Most that one call's lateness is believed to be, above the forward jitter of any network that
-/// was simulated (380 ms); an answer that takes longer is taken for a slow upstream.
-const EXCESS_MAX: Duration = Duration::from_millis(400);
-/// What the bytes may leave after the moment that is written down.
-const TIMERS: Duration = Duration::from_millis(1);
-/// For how long acknowledgements are not believed after a refusal that came while slots were free
-/// earlier for them, at first; each further time it is twice as long.
-const DISTRUST_MIN: Duration = Duration::from_hours(24);
-/// The longest that they are not believed.
-const DISTRUST_MAX: Duration = Duration::from_hours(1_536);
 /// After a refusal the guard grows by half and this much.
 const WIDEN_STEP: Duration = Duration::from_millis(10);
 /// Most that refusals add to the guard.
@@ -66,7 +56,8 @@ impl Slot {
 #[derive(Debug)]
 pub struct Pacer {
     rate: Rate,
-    guard: Guard,
+    /// Slots of a window: all of the rate, or this process's part of them.
+    slots: u32,
     /// Slots that are not free, by when they will be.
     held: BTreeSet<(Mono, u64)>,
     slot_next: u64,
@@ -74,17 +65,7 @@ pub struct Pacer {
     closed_until: Mono,
     widened: Duration,
     clean: u32,
-    narrowing: Narrowing,
-    round_trip: Least,
-    acknowledgement: Least,
-    /// Acknowledgements are believed from then on.
-    trusted_from: Mono,
-    /// For how long the next refusal makes them not believed.
-    distrust: Duration,
-    /// Slots are free earlier for an acknowledgement until then, as the last one told.
-    leaned_until: Mono,
-    /// The mean lateness of the last calls, as far as it is bounded.
-    lateness_mean: Duration,
+    lateness: Lateness,
 }
 
 impl Pacer {
@@ -94,22 +75,16 @@ impl Pacer {
     pub fn new(rate: Rate, guard: Guard, now: Mono) -> Self {
         let mut pacer = Self {
             rate,
-            guard,
+            slots: rate.calls(),
             held: BTreeSet::new(),
             slot_next: 0,
             spaced_from: now,
             closed_until: now,
             widened: Duration::ZERO,
             clean: 0,
-            narrowing: Narrowing::default(),
-            round_trip: Least::default(),
-            acknowledgement: Least::default(),
-            trusted_from: now,
-            distrust: DISTRUST_MIN,
-            leaned_until: now,
-            lateness_mean: Duration::ZERO,
+            lateness: Lateness::new(guard, now),
         };
-        pacer.closed_until = now.plus(rate.window()).plus(pacer.guard_unanswered());
+        pacer.closed_until = now.plus(rate.window()).plus(pacer.lateness.unanswered());
         pacer.spaced_from = pacer.closed_until;
         pacer
     }
@@ -117,18 +92,23 @@ impl Pacer {
     /// Changes rate and guard; slots that are held stay held for as long as they were.
     pub fn reconfigure(&mut self, rate: Rate, guard: Guard) {
         if rate != self.rate {
-            // what was clean at one rate says nothing of another
-            self.narrowing = Narrowing::default();
+            self.lateness.start_over();
         }
         self.rate = rate;
-        self.guard = guard;
+        self.slots = rate.calls();
+        self.lateness.reconfigure(guard);
+    }
+
+    /// Uses only so many slots of a window; `None` is all.
+    pub fn restrict(&mut self, slots: Option<u32>) {
+        self.slots = slots.unwrap_or(self.rate.calls()).max(1);
     }
 
     /// The earliest moment at which a call may leave, or [`Mono::NEVER`] while every slot waits for
     /// its call to leave.
     #[must_use]
     pub fn ready_at(&self) -> Mono {
-        let slots = usize::try_from(self.rate.calls()).unwrap_or(usize::MAX);
+        let slots = usize::try_from(self.slots).unwrap_or(usize::MAX);
         let slot_free = match self.held.len().checked_sub(slots) {
             None => Mono::default(),
             Some(ahead) => self.held.iter().nth(ahead).map_or(Mono::NEVER, |(at, _)| *at),
@@ -154,41 +134,36 @@ impl Pacer {
 
     /// The bytes of the call leave now.
     pub fn sent(&mut self, slot: Slot, now: Mono) -> Slot {
-        let free_at = self.free_after(now, self.guard_unanswered());
+        let free_at = self.free_after(now, self.lateness.unanswered());
         self.keep(Slot { sent: Some(now), ..slot }, free_at)
     }
 
-    /// At `at` the upstream's transport had acknowledged the whole request: the call was counted
-    /// before, however long its answer takes, so what this took above the least is the most that
-    /// the call can have been late.
+    /// At `at` the upstream's transport had acknowledged the whole request.
     pub fn acknowledged(&mut self, slot: Slot, at: Mono) -> Slot {
-        let (Some(sent), None, Guard::Auto) = (slot.sent, slot.acknowledged, self.guard) else {
-            return slot;
-        };
+        let (Some(sent), None) = (slot.sent, slot.acknowledged) else { return slot };
         let took = at.since(sent);
-        self.acknowledgement.learn(took, at);
-        let slot = Slot { acknowledged: Some(took), ..slot };
-        let lateness = self.lateness(slot, None, at);
-        let free_at = self.free_after(sent, self.guard_learned(lateness));
-        self.keep(slot, free_at)
+        match self.lateness.acknowledged(took, self.rate.window(), at) {
+            None => slot,
+            Some(guard) => {
+                let slot = Slot { acknowledged: Some(took), ..slot };
+                self.keep(slot, self.free_after(sent, guard))
+            }
+        }
     }
 
-    /// The head of the call's answer came: the call was counted before, so what its round trip
-    /// exceeds the smallest by is the most that it can have been late. The smaller of this bound
-    /// and the acknowledgement's holds.
+    /// The head of the call's answer came.
     pub fn answered(&mut self, slot: Slot, now: Mono) {
-        let (Some(sent), Guard::Auto) = (slot.sent, self.guard) else { return };
-        let round_trip = now.since(sent);
-        self.round_trip.learn(round_trip, now);
-        let lateness = self.lateness(slot, Some(round_trip), now);
-        self.learn_mean(lateness);
-        let free_at = self.free_after(sent, self.guard_learned(lateness));
-        self.keep(slot, free_at);
+        let Some(sent) = slot.sent else { return };
+        let window = self.rate.window();
+        let guard = self.lateness.answered(now.since(sent), slot.acknowledged, window, now);
+        if let Some(guard) = guard {
+            self.keep(slot, self.free_after(sent, guard));
+        }
     }
 
     /// The call was not refused for its rate.
     pub fn clean(&mut self) {
-        self.narrowing.clean();
+        self.lateness.clean();
         self.clean = self.clean.saturating_add(1);
         if self.clean >= NARROW_AFTER {
             self.clean = 0;
@@ -208,12 +183,7 @@ impl Pacer {
         let wider = self.widened.saturating_add(half).saturating_add(WIDEN_STEP);
         self.widened = wider.min(WIDEN_MAX);
         self.clean = 0;
-        self.narrowing.refused();
-        if now <= self.leaned_until {
-            self.trusted_from = now.plus(self.distrust);
-            self.distrust = self.distrust.saturating_mul(2).min(DISTRUST_MAX);
-            self.leaned_until = Mono::default();
-        }
+        self.lateness.refused(now);
         self.close_until(now.plus(self.rate.window()).plus(self.guard_now()));
     }
 
@@ -225,64 +195,26 @@ impl Pacer {
     /// The margin that is now added to the window.
     #[must_use]
     pub fn guard_now(&self) -> Duration {
-        let base = match self.guard {
-            Guard::Fixed(guard) => guard,
-            Guard::Auto => self.guard_learned(self.lateness_mean),
-        };
-        base.saturating_add(self.widened)
+        self.lateness.mean().saturating_add(self.widened)
+    }
+
+    /// What is known of the path.
+    pub const fn lateness(&mut self) -> &mut Lateness {
+        &mut self.lateness
     }
 
     /// The time between two calls when every slot is used: the window and its guard over the slots.
     #[must_use]
     pub fn pace(&self) -> Duration {
         let cycle = self.rate.window().saturating_add(self.guard_now());
-        cycle.checked_div(self.rate.calls()).unwrap_or(cycle)
+        cycle.checked_div(self.slots).unwrap_or(cycle)
     }
 
-    /// The spacing floor. A fixed guard is part of it; a learned one shows in the slots alone.
+    /// The spacing floor.
     fn spacing(&self) -> Duration {
-        let guard = match self.guard {
-            Guard::Fixed(guard) => guard,
-            Guard::Auto => Duration::ZERO,
-        };
+        let guard = self.lateness.spaced();
         let cycle = self.rate.window().saturating_add(guard).saturating_add(self.widened);
-        cycle.checked_div(self.rate.calls()).unwrap_or(cycle)
-    }
-
-    /// The margin for a call of whose answer nothing is known: it may be as late as any.
-    fn guard_unanswered(&self) -> Duration {
-        match self.guard {
-            Guard::Fixed(guard) => guard,
-            Guard::Auto => self.guard_learned(EXCESS_MAX),
-        }
-    }
-
-    /// The margin for a call that was late by at most this.
-    fn guard_learned(&self, lateness: Duration) -> Duration {
-        self.narrowing.share(lateness).saturating_add(TIMERS)
-    }
-
-    /// The most that a call can have been late, by all that is known of it.
-    fn lateness(&mut self, slot: Slot, round_trip: Option<Duration>, now: Mono) -> Duration {
-        let by_answer = round_trip.map_or(EXCESS_MAX, |took| self.round_trip.excess(took));
-        let by_answer = by_answer.min(EXCESS_MAX);
-        let Some(took) = slot.acknowledged.filter(|_| now >= self.trusted_from) else {
-            return by_answer;
-        };
-        let by_acknowledgement = self.acknowledgement.excess(took);
-        if by_acknowledgement < by_answer {
-            // a refusal within two windows may be of a call that this one let go
-            let window = self.rate.window().saturating_mul(2);
-            self.leaned_until = now.plus(window).plus(EXCESS_MAX);
-        }
-        by_acknowledgement.min(by_answer)
-    }
-
-    /// Exponentially weighted with 1/8, the gain of RFC 6298.
-    fn learn_mean(&mut self, lateness: Duration) {
-        let eighth = self.lateness_mean.checked_div(8).unwrap_or_default();
-        let kept = self.lateness_mean.saturating_sub(eighth);
-        self.lateness_mean = kept.saturating_add(lateness.checked_div(8).unwrap_or_default());
+        cycle.checked_div(self.slots).unwrap_or(cycle)
     }
 
     fn free_after(&self, sent: Mono, guard: Duration) -> Mono {

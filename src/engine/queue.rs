@@ -7,12 +7,14 @@
 //! does is the scheduler's decision.
 
 mod lane;
+mod watch;
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::rate::Class;
 use lane::{Asker, Lane};
+use watch::note;
 
 /// Shares of the classes: interactive, normal, bulk.
 const CLASS_WEIGHTS: [u32; 3] = [8, 3, 1];
@@ -59,11 +61,13 @@ pub struct FairQueue<T> {
     /// Places to be used again, with the generation that comes next there.
     vacant: Vec<(usize, u32)>,
     lanes: [Lane; 3],
+    /// Where the number of calls that may go has changed, for somebody who watches.
+    changed: Option<BTreeSet<(TenantIx, Class)>>,
 }
 
 impl<T> Default for FairQueue<T> {
     fn default() -> Self {
-        Self { tenants: Vec::new(), vacant: Vec::new(), lanes: Default::default() }
+        Self { tenants: Vec::new(), vacant: Vec::new(), lanes: Default::default(), changed: None }
     }
 }
 
@@ -166,6 +170,7 @@ impl<T: Copy> FairQueue<T> {
         let lane = of_mut(&mut self.lanes, class);
         let len = of(&tenant.waiting, class).len();
         lane.set_free(ix, if held { 0 } else { len });
+        note(&mut self.changed, ix, class);
         let ticket = of_mut(&mut tenant.ticket, class);
         if !held && len > 0 && ticket.is_none() {
             *ticket = Some(lane.join(ix));
@@ -186,6 +191,7 @@ impl<T: Copy> FairQueue<T> {
             return place;
         }
         lane.set_free(ix, len);
+        note(&mut self.changed, ix, class);
         let ticket = of_mut(&mut tenant.ticket, class);
         if ticket.is_none() {
             *ticket = Some(lane.join(ix));
@@ -203,6 +209,7 @@ impl<T: Copy> FairQueue<T> {
         lane.depth = lane.depth.saturating_sub(1);
         if !*of(&tenant.held, class) {
             lane.set_free(ix, left);
+            note(&mut self.changed, ix, class);
         }
         Some(call)
     }
@@ -237,6 +244,7 @@ impl<T: Copy> FairQueue<T> {
         }
         lane.depth = lane.depth.saturating_sub(1);
         lane.set_free(ix, left);
+        note(&mut self.changed, ix, class);
         Some(call)
     }
 

@@ -12,6 +12,7 @@ mod advance;
 mod calls;
 mod ration;
 mod settle;
+mod shared;
 mod snapshot;
 mod tenants;
 mod visitors;
@@ -30,6 +31,7 @@ use super::pacer::Pacer;
 use super::queue::{FairQueue, TenantIx};
 use super::rate::{Class, Guard, Rate};
 use super::time::{Day, DayReset, Mono, Now, Unix};
+use super::turnstile::{Ask, Turnstile};
 
 pub use calls::{CallId, CallTable};
 pub use snapshot::{Snapshot, TenantSnapshot};
@@ -145,6 +147,8 @@ pub enum Command {
         waited: Duration,
         /// How much of that for its tenant's token.
         for_token: Duration,
+        /// It must leave by then, or be cancelled and asked for again.
+        until: Mono,
     },
     /// Refuse the call.
     Refuse {
@@ -155,6 +159,8 @@ pub enum Command {
     },
     /// Have calls counted in the store, and answer with [`Scheduler::claimed`].
     Claim(Claim),
+    /// Ask the turnstile, and answer with [`Scheduler::told`].
+    Ask(Box<Ask>),
     /// Have the store uncount calls that did not leave.
     Release {
         /// The day in which they were counted.
@@ -209,6 +215,8 @@ pub enum Hold {
 pub struct Scheduler {
     limits: Limits,
     pacer: Pacer,
+    /// Where several instances share the slots.
+    turnstile: Option<Turnstile>,
     budget: Budget,
     ration: Ration,
     forecast: Forecast,
@@ -245,6 +253,7 @@ impl Scheduler {
     pub fn new(limits: Limits, now: Now) -> Self {
         let mut scheduler = Self {
             pacer: Pacer::new(limits.rate, limits.guard, now.mono),
+            turnstile: None,
             budget: Budget::new(limits.per_day, block(limits.rate), limits.day_reset, now.unix),
             ration: Ration::new(limits.reserve, block(limits.rate)),
             forecast: Forecast::default(),
@@ -299,11 +308,13 @@ impl Scheduler {
     /// Holds the API key: calls wait.
     pub fn pause(&mut self) {
         self.paused = true;
+        self.queue.change_all();
     }
 
     /// Releases a held API key.
     pub fn resume(&mut self, now: Now) {
         self.paused = false;
+        self.queue.change_all();
         self.advance(now);
     }
 

@@ -4,24 +4,27 @@
 //! waits for anything but its mailbox and the scheduler's next deadline: the store is asked in a
 //! task of its own, whose answer is a message like any other.
 
+mod counting;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::{Board, Demand, hold_reason};
 use crate::clock::Clock;
-use crate::engine::budget::{Claim, Claimed};
+use crate::engine::budget::Claimed;
 use crate::engine::foreign::ForeignUse;
 use crate::engine::outcome::Outcome;
 use crate::engine::scheduler::{
     Arrival, CallId, CallTable, Command, Limits, News, Readiness, Refusal, Scheduler, Snapshot,
     TenantSnapshot,
 };
+use crate::engine::turnstile::{Roll, Told, Turn};
 use crate::engine::{ApiKeyName, Day, Mono, Now, TenantName, Unix};
-use crate::store::{Store, StoreError};
+use crate::store::{SharedTurnstile, Store};
 use crate::telemetry::events::rfc3339;
 use crate::telemetry::{Event, Events, KeyMetrics, ThrottleScope};
 
@@ -29,8 +32,16 @@ use crate::telemetry::{Event, Events, KeyMetrics, ThrottleScope};
 /// grants.
 const BATCH_MAX: usize = 64;
 
-/// How long a granted call waited, or why it was refused.
-pub(super) type Answer = Result<Waited, Refusal>;
+/// The slot of a call, or why it was refused.
+pub(super) type Answer = Result<Granted, Refusal>;
+
+/// A slot for a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Granted {
+    pub(super) waited: Waited,
+    /// The call must leave by then.
+    pub(super) until: Mono,
+}
 
 /// How long a granted call waited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +103,9 @@ pub(super) enum Message {
     },
     /// The API key is gone from the configuration.
     Retire,
+    Told(Option<Box<Told>>),
+    Turn(Turn),
+    Roll(Option<Arc<Roll>>),
     Claimed {
         asked_day: Day,
         answer: Option<Claimed>,
@@ -107,6 +121,8 @@ pub(super) struct Actor {
     pub(super) scheduler: Scheduler,
     pub(super) clock: Clock,
     pub(super) store: Arc<dyn Store>,
+    /// Where several instances share the slots.
+    pub(super) turnstile: Option<Arc<dyn SharedTurnstile>>,
     pub(super) metrics: KeyMetrics,
     pub(super) events: Events,
     pub(super) demands: mpsc::UnboundedSender<Demand>,
@@ -205,6 +221,12 @@ impl Actor {
                 self.scheduler.claimed(asked_day, answer, self.clock.now());
                 self.answer_early();
             }
+            Message::Told(told) => {
+                self.scheduler.told(told.map(|told| *told), self.clock.now());
+                self.answer_early();
+            }
+            Message::Roll(roll) => self.scheduler.read_roll(roll.as_deref(), self.clock.now()),
+            Message::Turn(turn) => self.scheduler.turn(turn, self.clock.now()),
             Message::Snapshot(reply) => match &mut self.early {
                 Some(early) => early.push(reply),
                 None => self.show(reply),
@@ -267,12 +289,14 @@ impl Actor {
     fn carry_out(&mut self) {
         while let Some(command) = self.scheduler.poll_command() {
             match command {
-                Command::Grant { call, waited, for_token } => {
+                Command::Grant { call, waited, for_token, until } => {
                     let queue = waited.saturating_sub(for_token);
-                    self.answer(call, Ok(Waited { queue, token: for_token }));
+                    let waited = Waited { queue, token: for_token };
+                    self.answer(call, Ok(Granted { waited, until }));
                 }
                 Command::Refuse { call, why } => self.answer(call, Err(why)),
                 Command::Claim(claim) => self.claim(claim),
+                Command::Ask(ask) => self.ask(ask),
                 Command::Release { day, count } => self.release(day, count, None),
                 Command::Demand { tenant, deadline } => {
                     let api_key = self.name.clone();
@@ -338,44 +362,5 @@ impl Actor {
     /// The refusal of a scheduler that was stopped because its API key is gone.
     fn truly(&self, why: Refusal) -> Refusal {
         if self.retired && why == Refusal::Stopping { Refusal::ApiKeyRemoved } else { why }
-    }
-
-    fn claim(&self, claim: Claim) {
-        let Some(mailbox) = self.mailbox.upgrade() else { return };
-        let (store, name) = (self.store.clone(), self.name.clone());
-        self.tracker.spawn(async move {
-            let answer = store.reserve(&name, claim.day, claim.want, claim.limit).await;
-            let answer = match answer {
-                Ok(count) => {
-                    Some(Claimed { day: count.day, granted: count.granted, total: count.total })
-                }
-                Err(error) => {
-                    warn!(api_key = %name, %error, "calls of the day could not be counted");
-                    None
-                }
-            };
-            let _ = mailbox.send(Message::Claimed { asked_day: claim.day, answer });
-        });
-    }
-
-    /// Has the store uncount calls; failing that, the count stays too high, which is safe.
-    fn release(&self, day: Day, count: u32, done: Option<oneshot::Sender<()>>) {
-        let (store, name) = (self.store.clone(), self.name.clone());
-        self.tracker.spawn(async move {
-            let result: Result<(), StoreError> = store.release(&name, day, count).await;
-            if let Err(error) = result {
-                debug!(api_key = %name, %error, count, "calls stay counted that did not leave");
-            }
-            if let Some(done) = done {
-                let _ = done.send(());
-            }
-        });
-    }
-
-    fn close(&mut self, reply: oneshot::Sender<()>) {
-        match self.scheduler.surrender() {
-            (_, 0) => drop(reply.send(())),
-            (day, count) => self.release(day, count, Some(reply)),
-        }
     }
 }

@@ -9,11 +9,11 @@
 use tokio::sync::oneshot;
 
 use super::KeyGate;
-use super::actor::{Answer, Message, Waited};
+use super::actor::{Answer, Granted, Message, Waited};
 use super::refusal::rejection;
-use crate::engine::Class;
 use crate::engine::outcome::Outcome;
 use crate::engine::scheduler::CallId;
+use crate::engine::{Class, Mono};
 use crate::rejection::{Reason, Rejection};
 
 /// A place in the queue.
@@ -32,6 +32,7 @@ pub struct Permit {
     key: KeyGate,
     id: CallId,
     waited: Waited,
+    until: Mono,
     spent: bool,
 }
 
@@ -72,9 +73,9 @@ impl Ticket {
         let answer = (&mut self.answer).await;
         self.answered = true;
         match answer {
-            Ok(Ok(waited)) => {
+            Ok(Ok(Granted { waited, until })) => {
                 self.key.metrics().queue_wait(self.class, waited.queue);
-                Ok(Permit { key: self.key.clone(), id: self.id, waited, spent: false })
+                Ok(Permit { key: self.key.clone(), id: self.id, waited, until, spent: false })
             }
             Ok(Err(why)) => Err(rejection(&why, self.key.name())),
             Err(_) => Err(gone()),
@@ -120,6 +121,13 @@ impl Permit {
     #[must_use]
     pub const fn waited(&self) -> Waited {
         self.waited
+    }
+
+    /// Whether the slot is too old to be spent: the call must ask for another. A slot that several
+    /// instances share is, soon.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.until != Mono::NEVER && self.key.shared.clock.mono() > self.until
     }
 
     /// Spends the slot: the bytes leave now.

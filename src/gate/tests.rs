@@ -57,6 +57,7 @@ async fn world() -> World {
     let events = Events::new(clock.clone());
     let gate = Gate::start(
         Parts {
+            sharing: None,
             store: store.clone(),
             clock: clock.clone(),
             metrics: Metrics::new("test"),
@@ -240,6 +241,7 @@ async fn what_was_used_before_a_start_is_shown_from_the_first_look_on() {
     let day = DayReset::default().day_of(NOON);
     store.reserve(&main_key(), day, 7, 1_000).await.unwrap();
     let parts = Parts {
+        sharing: None,
         store: store.clone(),
         clock: clock.clone(),
         metrics: Metrics::new("test"),

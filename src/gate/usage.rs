@@ -4,6 +4,7 @@
 //! on a call's path and never written beside a token. Visitors that have been idle for long are
 //! forgotten at the same time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::debug;
@@ -16,8 +17,9 @@ use crate::engine::Unix;
 const EVERY: Duration = Duration::from_secs(60);
 
 pub(super) fn spawn(gate: &Gate) {
-    let weak = std::sync::Arc::downgrade(&gate.keys);
-    let parts = std::sync::Arc::downgrade(&gate.parts);
+    let keys = Arc::downgrade(&gate.keys);
+    let parts = Arc::downgrade(&gate.parts);
+    let instances = gate.instances.clone();
     let tracker = gate.parts.tracker.clone();
     let clock = gate.parts.clock.clone();
     let stopped = gate.parts.stopped.clone();
@@ -28,8 +30,8 @@ pub(super) fn spawn(gate: &Gate) {
                 () = clock.sleep_until(next) => {}
                 () = stopped.cancelled() => return,
             }
-            let (Some(keys), Some(parts)) = (weak.upgrade(), parts.upgrade()) else { return };
-            record(&Gate { parts, keys }).await;
+            let (Some(keys), Some(parts)) = (keys.upgrade(), parts.upgrade()) else { return };
+            record(&Gate { parts, keys, instances: instances.clone() }).await;
         }
     });
 }

@@ -54,6 +54,9 @@ impl Sending {
 
     async fn run(self) -> Sent {
         let Self { permit, connection, request, timeout, key, clock } = self;
+        if permit.is_stale() {
+            return Sent::Unsent(request.into_body());
+        }
         let watch = connection.watch(&request);
         let started = clock.mono();
         let spent = permit.spend();

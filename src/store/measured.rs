@@ -8,8 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    Authorization, Changes, Client, ClientKeys, DayCount, Grant, KeyRotation, LaneLease, LaneTurn,
-    NewGrant, OpenRefresh, Put, Revision, RotateError, Store, StoreError, Tokens,
+    Authorization, Changes, Client, ClientKeys, DayCount, Grant, InstanceInfo, KeyRotation,
+    LaneLease, LaneTurn, NewGrant, OpenRefresh, Put, Revision, RotateError, SharedTurnstile, Store,
+    StoreError, Tokens,
 };
 use crate::clock::Clock;
 use crate::engine::{ApiKeyName, ClientName, Day, Mono, TenantName, Unix};
@@ -181,6 +182,10 @@ impl Store for Measured {
 
     async fn changes(&self, since: Option<Revision>) -> Result<Changes, StoreError> {
         measured!(self, changes(since))
+    }
+
+    fn turnstile(&self, instance: &InstanceInfo) -> Option<Arc<dyn SharedTurnstile>> {
+        self.inner.turnstile(instance)
     }
 
     // waiting is no work

@@ -20,6 +20,7 @@ mod opening;
 mod rotation;
 mod scripts;
 mod settling;
+mod turnstile;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -41,9 +42,12 @@ use crate::engine::{ApiKeyName, ClientName, Day, TenantName, Unix};
 use crate::secret::{KeyId, KeyRing, StateDigest};
 use crate::store::journal::Journal;
 use crate::store::{
-    Authorization, Changes, Client, ClientKeys, DayCount, Grant, KeyRotation, LaneLease, LaneTurn,
-    NewGrant, OpenRefresh, Put, Revision, RotateError, Store, StoreError, Tokens,
+    Authorization, Changes, Client, ClientKeys, DayCount, Grant, InstanceInfo, KeyRotation,
+    LaneLease, LaneTurn, NewGrant, OpenRefresh, Put, Revision, RotateError, SharedTurnstile, Store,
+    StoreError, Tokens,
 };
+
+pub use turnstile::RedisTurnstile;
 
 /// How often, and how long apart, a journal is asked for that a process that is just ending may
 /// still hold.
@@ -154,6 +158,11 @@ impl Drop for RedisStore {
 
 #[async_trait]
 impl Store for RedisStore {
+    fn turnstile(&self, instance: &InstanceInfo) -> Option<Arc<dyn SharedTurnstile>> {
+        let Server { link, names, .. } = &*self.server;
+        Some(Arc::new(RedisTurnstile::new(link.clone(), names.clone(), instance)))
+    }
+
     async fn reserve(
         &self,
         api_key: &ApiKeyName,

@@ -1,5 +1,6 @@
 //! When slots are free, told by moments alone.
 
+use super::lateness::{DISTRUST_MIN, EXCESS_MAX, TIMERS};
 use super::*;
 
 const W: Duration = Duration::from_secs(1);
@@ -215,7 +216,7 @@ fn what_was_learned_of_the_upstream_outlives_a_change_of_the_guard_and_not_of_th
     for _ in 0..200_000 {
         pacer.clean();
     }
-    let share = |pacer: &Pacer| pacer.narrowing.share(LATE);
+    let share = |pacer: &Pacer| pacer.lateness.narrowing.share(LATE);
     assert!(share(&pacer) < LATE);
     let before = share(&pacer);
     pacer.reconfigure("4".parse().unwrap(), Guard::Fixed(SOON));
@@ -229,7 +230,7 @@ fn an_acknowledgement_is_leaned_on_while_it_tells_more_than_the_answer() {
     let mut pacer = knowing();
     let acknowledged_at = pacer.ready_at().plus(SOON);
     slow_call(&mut pacer, SOON, SOON * 2);
-    assert_eq!(pacer.leaned_until, acknowledged_at.plus(W * 2).plus(EXCESS_MAX));
+    assert_eq!(pacer.lateness.leaned_until, acknowledged_at.plus(W * 2).plus(EXCESS_MAX));
 }
 
 #[test]

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::calls::{Call, CallId, Stage};
+use super::calls::{Call, CallId, Held, Stage};
 use super::tenants::Readiness;
 use super::{Arrival, Command, Entry, Mono, Now, Refusal, Scheduler};
 use crate::engine::budget::Stock;
@@ -16,7 +16,7 @@ use crate::engine::rate::Class;
 use crate::engine::time::Day;
 
 /// Nothing leaves for this long after the day has turned.
-const DAY_TURN_PAUSE: Duration = Duration::from_secs(2);
+pub(super) const DAY_TURN_PAUSE: Duration = Duration::from_secs(2);
 
 impl Scheduler {
     /// A call arrived.
@@ -108,7 +108,7 @@ impl Scheduler {
             }
             Some(Readiness::Failing { .. } | Readiness::Ready | Readiness::Waiting) | None => {}
         }
-        match self.budget.stock(now.mono) {
+        match self.stock(now.mono) {
             Stock::Spent => return Err(Refusal::DaySpent),
             Stock::StoreFails => return Err(Refusal::StoreUnavailable),
             Stock::InHand | Stock::Awaited => {}
@@ -144,14 +144,7 @@ impl Scheduler {
     /// How long a new call of this tenant and class, or of a new tenant, would wait, as things
     /// stand.
     pub(super) fn estimate(&self, ix: Option<TenantIx>, class: Class, now: Mono) -> Duration {
-        let ready_at = self.pacer.ready_at();
-        let pace = self.pacer.pace();
-        let slot = if ready_at == Mono::NEVER {
-            // all slots wait for their calls to leave, and are free a window after that
-            pace.saturating_mul(self.limits.rate.calls())
-        } else {
-            ready_at.since(now)
-        };
+        let (slot, pace) = self.pace(now);
         let held_until = ix.and_then(|ix| self.tenants.find(ix)).map(|t| t.holds.until(class));
         let first = slot.max(held_until.unwrap_or_default().since(now));
         let ahead = u32::try_from(self.queue.ahead(ix, class)).unwrap_or(u32::MAX);
@@ -166,9 +159,8 @@ impl Scheduler {
             Stage::Waiting(place) => {
                 self.queue.remove(place);
             }
-            Stage::Granted { slot, day } => {
-                self.pacer.release(slot);
-                self.give_back(day, now.mono);
+            Stage::Granted { held } => {
+                self.held_released(held, now.mono);
                 self.in_flight = self.in_flight.saturating_sub(1);
             }
             // what has left stays counted; its end is unknown
@@ -180,10 +172,10 @@ impl Scheduler {
 
     /// The bytes of a granted call leave now.
     pub fn sent(&mut self, id: CallId, now: Now) {
-        let Some(call) = self.calls.find_mut(id) else { return };
-        let Stage::Granted { slot, day } = call.stage else { return };
-        call.stage = Stage::InFlight { slot: self.pacer.sent(slot, now.mono), day };
-        let ix = call.tenant;
+        let Some(call) = self.calls.find(id) else { return };
+        let (ix, Stage::Granted { held }) = (call.tenant, call.stage) else { return };
+        let held = self.held_sent(held, now.mono);
+        self.set_stage(id, Stage::InFlight { held });
         if let Some(today) = self.today_mut(ix, now) {
             today.calls = today.calls.saturating_add(1);
         }
@@ -195,15 +187,11 @@ impl Scheduler {
 
     /// The upstream's transport had the whole of a call at `at`, and its answer is not there yet.
     pub fn acknowledged(&mut self, id: CallId, at: Mono, now: Now) {
-        let Some(call) = self.calls.find_mut(id) else { return };
-        let Stage::InFlight { slot, day } = call.stage else { return };
-        call.stage = Stage::InFlight { slot: self.pacer.acknowledged(slot, at), day };
+        let Some(call) = self.calls.find(id) else { return };
+        let Stage::InFlight { held } = call.stage else { return };
+        let held = self.held_acknowledged(held, at);
+        self.set_stage(id, Stage::InFlight { held });
         self.advance(now);
-    }
-
-    pub(super) fn give_back(&mut self, day: Day, now: Mono) {
-        let count = self.budget.give_back(day, now);
-        self.uncount(day, count);
     }
 
     pub(super) fn uncount(&mut self, day: Day, count: u32) {
@@ -230,12 +218,11 @@ impl Scheduler {
     pub(super) fn advance(&mut self, now: Now) {
         self.turn_day(now);
         self.end_holds(now.mono);
+        self.look_alone(now);
         // one whose time is past is not granted; one whose time is now may be
         self.end_waits(|deadline| deadline < now.mono, now.mono);
-        if let Some(claim) = self.budget.claim(now.mono) {
-            self.commands.push_back(Command::Claim(claim));
-        }
-        match self.budget.stock(now.mono) {
+        self.claim(now.mono);
+        match self.stock(now.mono) {
             Stock::Spent => self.refuse_all(&Refusal::DaySpent),
             Stock::StoreFails => self.refuse_all(&Refusal::StoreUnavailable),
             Stock::InHand | Stock::Awaited => {}
@@ -246,13 +233,21 @@ impl Scheduler {
         self.look_at_day(now);
         while self.grant_one(now) {}
         self.end_waits(|deadline| deadline <= now.mono, now.mono);
+        self.ask(now);
+    }
+
+    fn set_stage(&mut self, id: CallId, stage: Stage) {
+        if let Some(call) = self.calls.find_mut(id) {
+            call.stage = stage;
+        }
     }
 
     /// Goes on to a new day. Calls under way may be counted by the upstream in either, and for a
     /// moment its clock and ours may differ on which it is.
     fn turn_day(&mut self, now: Now) {
         let refused_at = self.budget.refused_at();
-        if self.budget.roll(now.unix) {
+        // with several instances the store's clock turns it
+        if self.turnstile.is_none() && self.budget.roll(now.unix) {
             self.budget.owe(self.in_flight);
             let pause = refused_at.map_or(DAY_TURN_PAUSE, reopening_pause).max(DAY_TURN_PAUSE);
             self.pacer.close_until(now.mono.plus(pause));
@@ -264,36 +259,28 @@ impl Scheduler {
     }
 
     fn grant_one(&mut self, now: Now) -> bool {
-        let may = !self.paused
-            && self.in_flight < self.limits.in_flight_max
+        if self.grant_shared(now) {
+            return true;
+        }
+        let may = self.may_send()
+            && self.paces_itself()
             && self.pacer.ready_at() <= now.mono
             && self.opens_at().is_some_and(|at| at <= now.mono);
         if !may {
             return false;
         }
-        let Some(day) = self.budget.take(now.mono) else { return false };
+        let Some(day) = self.take_of_day(now.mono) else { return false };
         let open = self.ration.open(now.mono);
-        let Some((id, call)) =
-            self.queue.pop(open).and_then(|id| Some((id, *self.calls.find(id)?)))
-        else {
+        let next = self.queue.pop(open);
+        let Some((id, class)) = next.and_then(|id| Some((id, self.calls.find(id)?.class))) else {
             self.give_back(day, now.mono);
             return false;
         };
-        self.ration.spend(call.class);
+        self.ration.spend(class);
         self.look_at_day(now);
         let slot = self.pacer.take(now.mono);
-        if let Some(call) = self.calls.find_mut(id) {
-            call.stage = Stage::Granted { slot, day };
-        }
-        self.in_flight = self.in_flight.saturating_add(1);
-        self.deadlines.remove(&(call.deadline, id));
-        let waited = now.mono.since(call.arrived);
-        let ready_since = self.tenants.find(call.tenant).map_or(now.mono, |t| t.ready_since);
-        let for_token = ready_since.since(call.arrived).min(waited);
-        self.commands.push_back(Command::Grant { call: id, waited, for_token });
-        if let Some(claim) = self.budget.claim(now.mono) {
-            self.commands.push_back(Command::Claim(claim));
-        }
+        self.granted(id, Held::Slot { slot, day }, now);
+        self.claim(now.mono);
         true
     }
 
@@ -326,15 +313,13 @@ impl Scheduler {
     pub fn poll_timeout(&mut self) -> Option<Mono> {
         let expiry = self.deadlines.first().map(|(at, _)| *at);
         let stop = self.stop_at.filter(|_| !self.deadlines.is_empty());
-        let may =
-            !self.paused && self.budget.has_in_hand() && self.in_flight < self.limits.in_flight_max;
-        let grant = may
+        let grant = (self.may_send() && self.has_of_day())
             .then(|| self.opens_at())
             .flatten()
             .map(|opens_at| opens_at.max(self.pacer.ready_at()))
             .filter(|at| *at != Mono::NEVER);
         let retry = self.budget.retry_at();
         let held = self.held.first().map(|(until, _)| *until);
-        [expiry, stop, grant, retry, held].into_iter().flatten().min()
+        [expiry, stop, grant, retry, held, self.ask_at()].into_iter().flatten().min()
     }
 }

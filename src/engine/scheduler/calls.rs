@@ -10,6 +10,7 @@ use crate::engine::pacer::Slot;
 use crate::engine::queue::{Place, TenantIx};
 use crate::engine::rate::Class;
 use crate::engine::time::{Day, Mono};
+use crate::engine::turnstile::Ticket;
 
 /// Places that an empty table keeps.
 const IDLE_CAPACITY: usize = 512;
@@ -64,9 +65,44 @@ pub(super) enum Stage {
     /// It waits in the queue.
     Waiting(Place),
     /// It has a slot; nothing has left.
-    Granted { slot: Slot, day: Day },
+    Granted { held: Held },
     /// Its bytes have left.
-    InFlight { slot: Slot, day: Day },
+    InFlight { held: Held },
+}
+
+/// What a granted call holds.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Held {
+    /// A slot of this process's pacer, and a counted call of a day.
+    Slot { slot: Slot, day: Day },
+    /// Both, from the store that several instances share.
+    Ticket(Ticket),
+}
+
+impl Held {
+    /// The day in which the call is counted.
+    pub(super) const fn day(self) -> Day {
+        match self {
+            Self::Slot { day, .. } => day,
+            Self::Ticket(ticket) => ticket.day,
+        }
+    }
+
+    /// When the call left; the start of the clock when it has not.
+    pub(super) fn sent_at(self) -> Mono {
+        match self {
+            Self::Slot { slot, .. } => slot.sent_at(),
+            Self::Ticket(ticket) => ticket.sent.unwrap_or_default(),
+        }
+    }
+
+    /// The call must have left by then.
+    pub(super) const fn until(self) -> Mono {
+        match self {
+            Self::Slot { .. } => Mono::NEVER,
+            Self::Ticket(ticket) => ticket.until,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]

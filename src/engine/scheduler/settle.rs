@@ -6,13 +6,14 @@
 
 use std::time::Duration;
 
-use super::calls::{Call, CallId, Stage};
+use super::calls::{Call, CallId, Held, Stage};
 use super::{Command, Hold, Mono, News, Now, Scheduler};
 use crate::engine::backoff::Backoff;
 use crate::engine::outcome::{Health, Outcome};
 use crate::engine::queue::TenantIx;
 use crate::engine::rate::Class;
 use crate::engine::time::Day;
+use crate::engine::turnstile::Report;
 
 /// First pause of the key after an edge refused a call; each further one doubles it.
 const EDGE_PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -89,37 +90,34 @@ impl Scheduler {
     /// A call that was granted has ended.
     pub fn settle(&mut self, id: CallId, outcome: Outcome, now: Now) {
         let Some(call) = self.calls.remove(id) else { return };
-        let (Stage::Granted { slot, day } | Stage::InFlight { slot, day }) = call.stage else {
-            return;
-        };
+        let (Stage::Granted { held } | Stage::InFlight { held }) = call.stage else { return };
         self.in_flight = self.in_flight.saturating_sub(1);
-        let sent = slot.sent_at();
+        let (sent, day) = (held.sent_at(), held.day());
         if matches!(
             outcome,
             Outcome::Answered(_) | Outcome::Capped | Outcome::Throttled | Outcome::QuotaExceeded
         ) {
-            self.pacer.answered(slot, now.mono);
+            self.held_answered(held, now.mono);
         }
         match outcome {
             Outcome::NotSent => {
-                self.pacer.release(slot);
-                self.give_back(day, now.mono);
+                self.held_released(held, now.mono);
                 if let Some(today) = self.today_mut(call.tenant, now) {
                     today.calls = today.calls.saturating_sub(1);
                 }
             }
             Outcome::Answered(health) => {
-                self.not_refused(sent);
+                self.not_refused(held);
                 self.count_error(call.tenant, health, now);
                 self.judge(&call, health, sent, now);
             }
             Outcome::Capped => {
-                self.not_refused(sent);
+                self.not_refused(held);
                 self.count_error(call.tenant, Health::Error, now);
                 self.capped(&call, sent, now);
             }
             Outcome::Throttled => {
-                self.pacer.throttled(now.mono);
+                self.throttled(held, now.mono);
                 self.throttled_total = self.throttled_total.saturating_add(1);
                 if let Some(today) = self.today_mut(call.tenant, now) {
                     today.throttled = today.throttled.saturating_add(1);
@@ -131,11 +129,12 @@ impl Scheduler {
             Outcome::QuotaExceeded => {
                 self.throttled_total = self.throttled_total.saturating_add(1);
                 self.budget.spent_says_upstream(day, now);
+                self.tell_turnstile(Report::Spent { day });
                 self.day_refused(day, now);
             }
             Outcome::Edge => {
                 if let Some(until) = self.edge.refused(sent, now.mono, &mut self.chance) {
-                    self.pacer.close_until(until);
+                    self.close_until(until, now.mono);
                 }
             }
             Outcome::Lost => self.count_error(call.tenant, Health::Error, now),
@@ -144,8 +143,9 @@ impl Scheduler {
     }
 
     /// The call was within the key's limits.
-    fn not_refused(&mut self, sent: Mono) {
-        self.pacer.clean();
+    fn not_refused(&mut self, held: Held) {
+        self.held_clean(held);
+        let sent = held.sent_at();
         self.budget.answered(sent);
         self.edge.answered(sent);
         self.foreign.answered();

@@ -74,7 +74,7 @@ impl Scheduler {
             estimated_wait: Class::ALL.map(|class| self.estimate(None, class, now.mono)),
             in_flight: self.in_flight,
             throttled_total: self.throttled_total,
-            guard: self.pacer.guard_now(),
+            guard: self.guard_now(),
             day_used: self.budget.used(),
             day_remaining: self.budget.remaining(now.mono),
             day_limit: self.budget.limit(),

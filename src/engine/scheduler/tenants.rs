@@ -179,6 +179,11 @@ impl Scheduler {
             }
             self.tenants.remove(name);
             self.queue.remove_tenant(ix);
+            if let Some(turnstile) = &mut self.turnstile {
+                for class in Class::ALL {
+                    turnstile.set_waiting(class, name, 1, 0);
+                }
+            }
         }
         self.advance(now);
     }

@@ -15,6 +15,7 @@ use crate::engine::day::Reserve;
 use crate::engine::outcome::{Health, Outcome};
 use crate::engine::rate::{Class, Guard};
 use crate::engine::time::{Day, DayReset, Mono, Now, Unix};
+use crate::engine::turnstile::Ask;
 
 const NOON: u64 = 20_000 * 86_400 + 43_200;
 const GOOD: Outcome = Outcome::Answered(Health::Good);
@@ -35,6 +36,8 @@ struct World {
     demanded: Vec<(TenantName, Mono)>,
     forecasts: Vec<Option<Unix>>,
     news: Vec<News>,
+    /// Questions to a turnstile, which a test answers.
+    asks: Vec<Ask>,
 }
 
 fn limits(rate: &str) -> Limits {
@@ -75,6 +78,7 @@ impl World {
             demanded: Vec::new(),
             forecasts: Vec::new(),
             news: Vec::new(),
+            asks: Vec::new(),
         };
         world.settle_commands();
         world.pass(Duration::from_secs(2));
@@ -96,6 +100,7 @@ impl World {
                 Command::Demand { tenant, deadline } => self.demanded.push((tenant, deadline)),
                 Command::Tell(News::Forecast { exhausted_at }) => self.forecasts.push(exhausted_at),
                 Command::Tell(news) => self.news.push(news),
+                Command::Ask(ask) => self.asks.push(*ask),
                 Command::Release { count, .. } => self.counted -= u64::from(count),
                 Command::Claim(claim) => {
                     if claim.day > self.day {
@@ -378,23 +383,7 @@ fn a_body_that_is_not_there_yet_takes_a_place_but_no_slot() {
     assert_eq!(world.granted[1].1, slow);
 }
 
-#[test]
-fn a_day_that_turns_while_calls_wait_opens_a_new_count() {
-    let mut world = World::new(Limits { per_day: 6, ..limits("4") }).ready(&["a"]);
-    world.pass(Duration::from_secs(43_190));
-    for _ in 0..4 {
-        world.call("a", 60_000).unwrap();
-    }
-    assert_eq!(world.serve(Duration::from_secs(20)).len(), 4);
-    for _ in 0..6 {
-        world.call("a", 60_000).unwrap();
-    }
-    assert_eq!(world.serve(Duration::from_secs(20)).len(), 6);
-    assert_eq!(world.call("a", 60_000), Err(Refusal::DaySpent));
-    let day = DayReset::default().day_of(Unix::from_secs(NOON));
-    assert!(world.scheduler.surrender().0 > Day::new(day.number()));
-}
-
 mod repeats;
 mod scope;
+mod shared;
 mod visitors;

@@ -88,6 +88,16 @@ impl Names {
         format!("{}changes", self.prefix)
     }
 
+    /// Where it is published whose turn it is.
+    pub(super) fn turns(&self) -> String {
+        format!("{}turns", self.prefix)
+    }
+
+    /// The roll of instances, and what tells one history of it from another.
+    pub(super) fn roll(&self) -> [String; 2] {
+        ["roll", "epoch"].map(|of| format!("{}{{instances}}:{of}", self.prefix))
+    }
+
     fn custody(&self, of: &str) -> String {
         format!("{}{{custody}}:{of}", self.prefix)
     }

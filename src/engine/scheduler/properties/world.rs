@@ -351,6 +351,7 @@ impl World {
                     assert!(waits, "{call:?} refused ({why:?}) when {stage:?}");
                 }
                 Command::Claim(claim) => self.claims.push(claim),
+                Command::Ask(ask) => panic!("nobody shares: {ask:?}"),
                 Command::Tell(_) => {}
                 Command::Release { day, count } => {
                     self.counted -= u64::from(count);

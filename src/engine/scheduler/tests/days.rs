@@ -284,3 +284,20 @@ fn paced_work_never_warns() {
     world.minutes_with_screens("screen", 1_200);
     assert_eq!(world.forecasts, []);
 }
+
+#[test]
+fn a_day_that_turns_while_calls_wait_opens_a_new_count() {
+    let mut world = World::new(Limits { per_day: 6, ..limits("4") }).ready(&["a"]);
+    world.pass(Duration::from_secs(43_190));
+    for _ in 0..4 {
+        world.call("a", 60_000).unwrap();
+    }
+    assert_eq!(world.serve(Duration::from_secs(20)).len(), 4);
+    for _ in 0..6 {
+        world.call("a", 60_000).unwrap();
+    }
+    assert_eq!(world.serve(Duration::from_secs(20)).len(), 6);
+    assert_eq!(world.call("a", 60_000), Err(Refusal::DaySpent));
+    let day = DayReset::default().day_of(Unix::from_secs(NOON));
+    assert!(world.scheduler.surrender().0 > Day::new(day.number()));
+}

@@ -185,7 +185,8 @@ fn a_grant_tells_what_of_its_wait_was_for_the_token() {
     let call = world.call("a", 60_000).unwrap();
     world.pass(MIN / 2);
     world.scheduler.set_tenant(&name("a"), &Readiness::Ready, false, 1, world.now);
-    let grant = Command::Grant { call, waited: MIN / 2, for_token: MIN / 2 };
+    let for_token = MIN / 2;
+    let grant = Command::Grant { call, waited: MIN / 2, for_token, until: Mono::NEVER };
     assert_eq!(world.scheduler.poll_command(), Some(grant));
 }
 

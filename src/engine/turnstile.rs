@@ -1,0 +1,345 @@
+//! Slots that several instances share: this instance's side of the turnstile in their store.
+//!
+//! It knows where this instance's calls wait, when to ask for a slot, and what became of those that
+//! were granted; one question at a time is under way. The store decides whose turn it is and gives
+//! a slot just in time, to be used at once or given back: nothing is reserved ahead, so nothing is
+//! lost with an instance that dies. Nobody polls: the answer, or word from the store, says when it
+//! is this instance's turn, and others' timers are only there for those that do not come.
+
+mod alone;
+mod line;
+mod loss;
+mod roll;
+mod terms;
+
+use std::time::Duration;
+
+use super::ids::TenantName;
+use super::pacer::Lateness;
+use super::rate::Class;
+use super::time::{Day, Mono};
+
+pub use loss::{ALONE_FOR, BACK_FOR, BEAT_EVERY, OnLoss, SILENT_AFTER};
+pub use roll::{Away, Member, Part, Roll};
+pub use terms::{Ask, Beat, Memory, Place, Report, Stamp, Terms, Ticket, Told, Turn, Whose};
+
+use alone::Allowance;
+use line::Line;
+use roll::Standing;
+
+/// A slot is used at least this soon after it was asked for, or given back; longer where the store
+/// answers slowly.
+const LIFE_MIN: Duration = Duration::from_millis(50);
+/// A store that answers this slowly is as good as lost.
+const LIFE_MAX: Duration = Duration::from_secs(1);
+/// The least time that an instance may be late for its turn: a busy machine's timers.
+const GRACE_MIN: Duration = Duration::from_millis(30);
+/// Without word of a turn, those who wait ask this often: word may have been lost.
+const POLL_WAITING: Duration = Duration::from_millis(500);
+/// How often an instance with nothing waiting asks, so that it knows of the day and the refusals.
+const POLL_IDLE: Duration = Duration::from_secs(5);
+/// First and longest wait after the store failed to answer. Short: when it is back, calls go on
+/// within a second and the window that must pass.
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_millis(250);
+/// Reports that are told at once.
+const REPORTS_MAX: usize = 500;
+
+/// This instance's side.
+#[derive(Debug)]
+pub struct Turnstile {
+    line: Line,
+    reports: Vec<Report>,
+    /// The question under way: since when, and its reports, should it fail.
+    asked: Option<(Mono, Vec<Report>)>,
+    /// When to ask for this instance's turn, or another's that may have been missed.
+    turn_at: Mono,
+    /// When to ask because nothing was heard for long.
+    poll_at: Mono,
+    /// A slot that was granted and not yet taken.
+    in_hand: Option<(Ticket, Class, TenantName)>,
+    /// The life that was promised with the question under way.
+    life: Duration,
+    /// What a question takes, exponentially weighted with 1/8 (RFC 6298).
+    trip: Duration,
+    memory: Memory,
+    refused: u64,
+    widened: Duration,
+    sharers: u32,
+    /// When the store last answered, by both clocks.
+    heard_at: Option<(Mono, Stamp)>,
+    failures: u32,
+    retry_at: Mono,
+    on_loss: OnLoss,
+    standing: Standing,
+    /// Calls of the day that are left to instances that are away, and for how many slots.
+    kept: (u64, u32),
+    /// This instance goes on by itself.
+    alone: Option<Allowance>,
+}
+
+impl Turnstile {
+    /// One that has asked nothing yet.
+    #[must_use]
+    pub fn new(on_loss: OnLoss, now: Mono) -> Self {
+        Self {
+            line: Line::default(),
+            reports: Vec::new(),
+            asked: None,
+            turn_at: Mono::NEVER,
+            poll_at: now,
+            in_hand: None,
+            life: LIFE_MIN,
+            trip: Duration::ZERO,
+            memory: Memory::default(),
+            refused: 0,
+            widened: Duration::ZERO,
+            sharers: 1,
+            heard_at: None,
+            failures: 0,
+            retry_at: now,
+            on_loss,
+            standing: Standing::default(),
+            kept: (0, 0),
+            alone: None,
+        }
+    }
+
+    /// So many calls of a tenant and class wait now.
+    pub fn set_waiting(&mut self, class: Class, tenant: &TenantName, weight: u32, count: u32) {
+        self.line.set(class, tenant, weight, count);
+    }
+
+    /// The question to be asked now, if any. `want` says whether a slot could be used.
+    pub fn poll_ask(&mut self, want: bool, terms: Terms, now: Mono) -> Option<Ask> {
+        if self.ask_at(want).is_none_or(|at| at > now) {
+            return None;
+        }
+        let want = want && self.knows_others(now);
+        let (calls, kept) = self.left_to_others(&terms, now);
+        let terms = Terms { calls, withheld: terms.withheld.saturating_add(kept), ..terms };
+        let rest = self.reports.split_off(self.reports.len().min(REPORTS_MAX));
+        let reports = std::mem::replace(&mut self.reports, rest);
+        let (line, anew) = self.line.tell();
+        self.life = self.trip.saturating_mul(4).clamp(LIFE_MIN, LIFE_MAX);
+        self.asked = Some((now, reports.clone()));
+        self.turn_at = Mono::NEVER;
+        Some(Ask {
+            wanted_until: (want && !self.line.is_empty())
+                .then(|| self.stamp_of(now.plus(self.life))),
+            terms,
+            life: self.life,
+            grace: self.grace(),
+            line,
+            anew,
+            reports,
+            memory: self.memory,
+        })
+    }
+
+    /// When the next question is due, if none is under way.
+    #[must_use]
+    pub fn ask_at(&self, want: bool) -> Option<Mono> {
+        if self.asked.is_some() {
+            return None;
+        }
+        let urgent = self.line.is_urgent() || !self.reports.is_empty();
+        let due = if urgent { Mono::default() } else { self.poll_at };
+        let due = if want && !self.line.is_empty() { due.min(self.turn_at) } else { due };
+        Some(due.max(self.retry_at))
+    }
+
+    /// How late another instance may be before its turn is taken.
+    fn grace(&self) -> Duration {
+        self.trip.saturating_mul(2).saturating_add(GRACE_MIN)
+    }
+
+    /// The answer came.
+    pub fn told(&mut self, told: Told, lateness: &mut Lateness, now: Mono) {
+        let Some((asked, _)) = self.asked.take() else { return };
+        self.learn_trip(now.since(asked));
+        (self.failures, self.retry_at, self.heard_at) = (0, now, Some((now, told.at)));
+        if told.refused > self.refused && self.refused > 0 {
+            lateness.refused(now);
+        }
+        self.refused = told.refused;
+        self.widened = told.widened;
+        self.sharers = told.sharers.max(1);
+        self.memory = Memory { ticket: told.ticket, day: told.day, used: told.used };
+        if told.forgotten {
+            self.line.forget();
+        }
+        if let Some((class, tenant)) = told.granted {
+            self.line.granted(class, &tenant);
+            let ticket = Ticket {
+                number: told.ticket,
+                granted_at: told.at,
+                day: told.day,
+                asked,
+                until: asked.plus(self.life),
+                sent: None,
+                acknowledged: None,
+            };
+            if now <= ticket.until {
+                self.in_hand = Some((ticket, class, tenant));
+            } else {
+                self.returned(ticket);
+            }
+        }
+        let poll = if self.line.is_empty() { POLL_IDLE } else { POLL_WAITING };
+        self.poll_at = now.plus(poll);
+        if let Some(next) = told.next {
+            self.set_turn(next, now);
+        }
+    }
+
+    /// Word came from the store of whose turn it is.
+    pub fn turn(&mut self, turn: Turn, now: Mono) {
+        self.set_turn(turn, now);
+    }
+
+    fn set_turn(&mut self, turn: Turn, now: Mono) {
+        // it takes as long to ask as it took to hear
+        let due = now.plus(turn.due.saturating_sub(self.trip.saturating_sub(GRACE_MIN)));
+        match turn.whose {
+            Whose::Mine => self.turn_at = due,
+            Whose::Another => self.turn_at = due.plus(self.grace()),
+            Whose::All => self.poll_at = now,
+        }
+    }
+
+    /// The store did not answer; whether it did what it was asked is not known.
+    pub fn failed(&mut self, now: Mono) {
+        let Some((_, reports)) = self.asked.take() else { return };
+        // each of them may be told twice
+        self.reports.splice(0..0, reports);
+        self.line.forget();
+        let wait = RETRY_MIN.saturating_mul(1_u32 << self.failures.min(8)).min(RETRY_MAX);
+        self.failures = self.failures.saturating_add(1);
+        self.retry_at = now.plus(wait);
+        self.poll_at = self.retry_at;
+    }
+
+    /// Takes the slot that was granted, if there is one.
+    pub fn take(&mut self) -> Option<(Ticket, Class, TenantName)> {
+        self.in_hand.take()
+    }
+
+    /// Whether a slot was granted and not taken.
+    #[must_use]
+    pub const fn has_in_hand(&self) -> bool {
+        self.in_hand.is_some()
+    }
+
+    /// The slot was for a tenant that has no call waiting here.
+    pub fn misled(&mut self, class: Class, tenant: &TenantName) {
+        self.line.misled(class, tenant);
+    }
+
+    /// The call of a ticket left.
+    #[must_use]
+    pub const fn sent(&self, ticket: Ticket, now: Mono) -> Ticket {
+        Ticket { sent: Some(now), ..ticket }
+    }
+
+    /// The upstream's transport had the whole call at `at`.
+    pub fn acknowledged(
+        &mut self,
+        ticket: Ticket,
+        at: Mono,
+        window: Duration,
+        lateness: &mut Lateness,
+    ) -> Ticket {
+        let (Some(sent), None) = (ticket.sent, ticket.acknowledged) else { return ticket };
+        let took = at.since(sent);
+        let Some(guard) = lateness.acknowledged(took, window, at) else { return ticket };
+        self.held(ticket, sent, window.saturating_add(guard));
+        Ticket { acknowledged: Some(took), ..ticket }
+    }
+
+    /// The head of the answer came.
+    pub fn answered(
+        &mut self,
+        ticket: Ticket,
+        window: Duration,
+        lateness: &mut Lateness,
+        now: Mono,
+    ) {
+        let Some(sent) = ticket.sent else { return };
+        let took = now.since(sent);
+        if let Some(guard) = lateness.answered(took, ticket.acknowledged, window, now) {
+            self.held(ticket, sent, window.saturating_add(guard));
+        }
+    }
+
+    /// The slot is held for `span` from when its call left. That was at most so long after the
+    /// grant as after the question.
+    fn held(&mut self, ticket: Ticket, sent: Mono, span: Duration) {
+        let hold = sent.since(ticket.asked).saturating_add(span);
+        let Ticket { number, granted_at, .. } = ticket;
+        self.reports.push(Report::Held { ticket: number, granted_at, hold });
+    }
+
+    /// The call certainly did not leave.
+    pub fn returned(&mut self, ticket: Ticket) {
+        self.reports.push(Report::Returned { ticket: ticket.number, day: ticket.day });
+    }
+
+    /// Tells of something else.
+    pub fn report(&mut self, report: Report) {
+        self.reports.push(report);
+    }
+
+    /// How long the store has not answered; `None` while it does.
+    #[must_use]
+    pub fn silent_for(&self, now: Mono) -> Option<Duration> {
+        (self.failures > 0).then(|| now.since(self.heard_at.map_or(Mono::default(), |(at, _)| at)))
+    }
+
+    /// Questions in a row that were not answered.
+    #[must_use]
+    pub const fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// What refusals add to the margin, for all instances.
+    #[must_use]
+    pub const fn widened(&self) -> Duration {
+        self.widened
+    }
+
+    /// Instances at which calls wait.
+    #[must_use]
+    pub const fn sharers(&self) -> u32 {
+        self.sharers
+    }
+
+    /// How long until the next slot may be given, as far as is known.
+    #[must_use]
+    pub fn next_in(&self, now: Mono) -> Duration {
+        if self.turn_at == Mono::NEVER { Duration::ZERO } else { self.turn_at.since(now) }
+    }
+
+    /// The day and its count, as the store last told.
+    #[must_use]
+    pub const fn counted(&self) -> (Day, u64) {
+        (self.memory.day, self.memory.used)
+    }
+
+    /// What the store's clock shows then, as far as is known.
+    fn stamp_of(&self, at: Mono) -> Stamp {
+        self.heard_at.map_or(Stamp::NEVER, |(heard_at, stamp)| stamp.plus(at.since(heard_at)))
+    }
+
+    fn learn_trip(&mut self, took: Duration) {
+        if self.heard_at.is_none() {
+            self.trip = took;
+            return;
+        }
+        let eighth = |span: Duration| span.checked_div(8).unwrap_or_default();
+        self.trip = self.trip.saturating_sub(eighth(self.trip)).saturating_add(eighth(took));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,92 @@
+//! What an instance that lost the store may do by itself: its part of the slots, and of what was
+//! left of the day when it last heard of it.
+//!
+//! The others leave it both. What it used is told to the store when it is back.
+
+use crate::engine::time::Day;
+
+/// The day's calls of an instance that is by itself.
+#[derive(Debug)]
+pub(super) struct Allowance {
+    day: Day,
+    left: u64,
+    used: Vec<(Day, u64)>,
+}
+
+impl Allowance {
+    /// `part` of `of` parts of what was left of `day`.
+    pub(super) fn new(day: Day, remaining: u64, part: u32, of: u32) -> Self {
+        Self { day, left: portion(remaining, part, of), used: Vec::new() }
+    }
+
+    /// Another day begins, of which it may use its part too; whether it is another.
+    pub(super) fn turn(&mut self, day: Day, per_day: u64, part: u32, of: u32) -> bool {
+        let turns = day > self.day;
+        if turns {
+            (self.day, self.left) = (day, portion(per_day, part, of));
+        }
+        turns
+    }
+
+    pub(super) const fn is_spent(&self) -> bool {
+        self.left == 0
+    }
+
+    /// Takes one call of the day.
+    pub(super) fn take(&mut self) -> Option<Day> {
+        self.left = self.left.checked_sub(1)?;
+        match self.used.last_mut().filter(|(day, _)| *day == self.day) {
+            Some((_, used)) => *used = used.saturating_add(1),
+            None => self.used.push((self.day, 1)),
+        }
+        Some(self.day)
+    }
+
+    /// Gives back a call that certainly did not leave.
+    pub(super) fn give_back(&mut self, day: Day) {
+        let of_day = self.used.iter_mut().find(|(used_in, used)| *used_in == day && *used > 0);
+        if let Some((_, used)) = of_day {
+            *used = used.saturating_sub(1);
+            if day == self.day {
+                self.left = self.left.saturating_add(1);
+            }
+        }
+    }
+
+    /// What was used, by day.
+    pub(super) fn used(&self) -> impl Iterator<Item = (Day, u64)> {
+        self.used.iter().copied().filter(|(_, used)| *used > 0)
+    }
+
+    /// What was used of the day.
+    pub(super) fn used_of(&self, day: Day) -> u64 {
+        self.used().find(|(used_in, _)| *used_in == day).map_or(0, |(_, used)| used)
+    }
+}
+
+/// `whole · part / of`, rounded down.
+fn portion(whole: u64, part: u32, of: u32) -> u64 {
+    let portion = u128::from(whole).saturating_mul(part.into()).checked_div(of.into());
+    u64::try_from(portion.unwrap_or_default()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_third_of_the_slots_has_a_third_of_what_is_left() {
+        let today = Day::new(20_000);
+        let mut allowance = Allowance::new(today, 7, 1, 3);
+        assert_eq!([(); 3].map(|()| allowance.take()), [Some(today), Some(today), None]);
+        assert!(allowance.is_spent());
+        allowance.give_back(today);
+        assert_eq!(allowance.used_of(today), 1);
+        let tomorrow = Day::new(20_001);
+        assert!(allowance.turn(tomorrow, 30, 1, 3));
+        assert_eq!(allowance.take(), Some(tomorrow));
+        assert_eq!(allowance.used().collect::<Vec<_>>(), [(today, 1), (tomorrow, 1)]);
+        assert!(!allowance.turn(today, 30, 1, 3));
+        assert_eq!(allowance.take(), Some(tomorrow), "no day comes twice");
+    }
+}

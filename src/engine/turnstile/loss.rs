@@ -1,0 +1,262 @@
+//! The store is lost: this instance refuses, or goes on with its part of the limits.
+//!
+//! Alone, an instance sends what the others leave it. So it begins only when all that hear the
+//! store have heard that it does not, and their calls of before are over; and it ends before they
+//! take it for dead. Times are the same on all sides, and each is reckoned from what an instance
+//! has surely said or heard.
+
+use std::time::Duration;
+
+use super::roll::{Part, Roll, Standing, slots_in};
+use super::terms::{Report, Terms};
+use super::{Allowance, Turnstile};
+use crate::engine::time::{Day, Mono};
+
+/// How often instances say that they are there.
+pub const BEAT_EVERY: Duration = Duration::from_millis(500);
+/// One that was not heard of for so long leaves its part to itself: two beats, a round trip of half
+/// a second and a busy machine are within it.
+pub const SILENT_AFTER: Duration = Duration::from_millis(2_500);
+/// What one that was by itself has sent is over so long after it is back: a window, the greatest
+/// lateness, and what an answer takes.
+pub const BACK_FOR: Duration = Duration::from_millis(1_500);
+/// One that is not heard of for so long is dead; so long can one go on by itself.
+pub const ALONE_FOR: Duration = Duration::from_mins(10);
+
+/// Who asks has read the roll this short a time ago, or asks for no slot.
+const ROLL_FRESH: Duration = Duration::from_secs(1);
+/// The slots of before are free so long after others have heard that this instance is away: the
+/// greatest lateness and life of a slot, beside its window.
+const SLOTS_OVER: Duration = Duration::from_millis(600);
+/// An instance stops by itself so long before it is taken for dead.
+const MARGIN: Duration = Duration::from_secs(5);
+/// Questions in a row that were not answered, after which an instance that refuses does so.
+const FAILURES_MAX: u32 = 3;
+/// When slots are not to be had though the roll can be read, an instance refuses after this.
+const UNANSWERED_MAX: Duration = Duration::from_secs(3);
+/// How long before the loss is noticed others may have sent at the full rate, in windows.
+const UNNOTICED_WINDOWS: u64 = 5;
+
+/// What an instance does that has lost the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnLoss {
+    /// It refuses calls.
+    Refuse,
+    /// It goes on with its part.
+    GoOn,
+}
+
+impl Turnstile {
+    /// The roll was read.
+    pub fn read(&mut self, roll: &Roll, slots: u32, remaining: u64, now: Mono) {
+        self.standing = Standing::new(roll, now);
+        let left = self.standing.left(slots, now);
+        let (kept, before) = self.kept;
+        let part = |whole: u64, part: u32, of: u32| {
+            let part = u128::from(whole).saturating_mul(part.into());
+            u64::try_from(part.div_ceil(u128::from(of.max(1)))).unwrap_or(u64::MAX)
+        };
+        let kept = if left > before {
+            // they may know of a little more than is left now
+            let unnoticed = u64::from(slots).saturating_mul(UNNOTICED_WINDOWS);
+            part(remaining.saturating_add(unnoticed), left, slots)
+        } else {
+            part(kept, left, before)
+        };
+        self.kept = (kept, left);
+        if let Some(alone) = self.alone.take() {
+            self.reports.extend(alone.used().map(|(day, calls)| Report::Used { day, calls }));
+            // the others leave this instance its part until those calls are over
+            (self.failures, self.retry_at) = (0, now);
+        }
+    }
+
+    /// Whether it is known which slots are left to others.
+    pub(super) fn knows_others(&self, now: Mono) -> bool {
+        self.standing.heard_at.is_some_and(|at| now.since(at) <= ROLL_FRESH)
+    }
+
+    /// The calls of a window that are not left to others, and those of the day that are.
+    pub(super) fn left_to_others(&self, terms: &Terms, now: Mono) -> (u32, u64) {
+        let slots = terms.rate.calls();
+        (slots.saturating_sub(self.standing.left(slots, now)), self.kept.0)
+    }
+
+    /// The part that this instance may use by itself.
+    #[must_use]
+    pub const fn part(&self) -> Part {
+        self.standing.part
+    }
+
+    /// From when to when this instance may go on by itself, and with how many of `slots`.
+    fn by_itself(&self, slots: u32, window: Duration) -> Option<(Mono, Mono, u32)> {
+        let heard_at = self.standing.heard_at.filter(|_| self.on_loss == OnLoss::GoOn)?;
+        let own = slots_in(&[self.standing.part], slots);
+        let quiet = SILENT_AFTER.saturating_add(ROLL_FRESH).saturating_add(SLOTS_OVER);
+        let from = heard_at.plus(quiet.saturating_add(window));
+        (own > 0).then(|| (from, heard_at.plus(ALONE_FOR.saturating_sub(MARGIN)), own))
+    }
+
+    /// Begins to go on by itself, or ends it, when it is time; the slots that are its own while it
+    /// does.
+    pub fn go_alone(
+        &mut self,
+        slots: u32,
+        window: Duration,
+        remaining: u64,
+        now: Mono,
+    ) -> Option<u32> {
+        let time = self.by_itself(slots, window);
+        let Some((.., own)) = time.filter(|(from, until, _)| *from <= now && now < *until) else {
+            self.end_alone();
+            return None;
+        };
+        if self.alone.is_none() {
+            let day = self.memory.day;
+            self.alone = Some(Allowance::new(day, remaining, own, slots));
+        }
+        Some(own)
+    }
+
+    /// What it used is still to be told.
+    fn end_alone(&mut self) {
+        if let Some(alone) = self.alone.take() {
+            self.reports.extend(alone.used().map(|(day, calls)| Report::Used { day, calls }));
+        }
+    }
+
+    /// Another day begins while this instance is by itself; whether it is another.
+    pub fn turn_day_alone(&mut self, day: Day, per_day: u64, own: u32, slots: u32) -> bool {
+        self.alone.as_mut().is_some_and(|alone| alone.turn(day, per_day, own, slots))
+    }
+
+    /// Whether this instance goes on by itself, and if so, whether its part of the day is used up.
+    #[must_use]
+    pub fn alone(&self) -> Option<bool> {
+        self.alone.as_ref().map(Allowance::is_spent)
+    }
+
+    /// Takes a call of the day while this instance is by itself.
+    pub fn take_alone(&mut self) -> Option<Day> {
+        self.alone.as_mut()?.take()
+    }
+
+    /// Gives back a call that certainly did not leave.
+    pub fn give_back_alone(&mut self, day: Day) {
+        if let Some(alone) = &mut self.alone {
+            alone.give_back(day);
+        }
+    }
+
+    /// Calls of a day that left while this instance was by itself, and are not told.
+    #[must_use]
+    pub fn used_alone(&self, day: Day) -> u64 {
+        self.alone.as_ref().map_or(0, |alone| alone.used_of(day))
+    }
+
+    /// Whether calls are refused because the store is lost.
+    #[must_use]
+    pub fn refuses(&self, slots: u32, window: Duration, now: Mono) -> bool {
+        let may_go_on = self.by_itself(slots, window).filter(|(_, until, _)| now < *until);
+        match may_go_on {
+            None => self.failures >= FAILURES_MAX,
+            // its time will come, unless it is only slots that are not to be had
+            Some(_) => {
+                let unanswered = self.silent_for(now).is_some_and(|span| span > UNANSWERED_MAX);
+                unanswered && self.knows_others(now)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::turnstile::Stamp;
+    use crate::engine::turnstile::roll::{Away, Member, WHOLE};
+
+    const WINDOW: Duration = Duration::from_secs(1);
+
+    fn secs(secs: u64) -> Mono {
+        Mono::new(Duration::from_secs(secs))
+    }
+
+    fn third(n: u64) -> Part {
+        Part { from: n * WHOLE / 3, to: (n + 1) * WHOLE / 3 }
+    }
+
+    fn roll(away: Option<Away>) -> Roll {
+        let member = |n: u64| Member {
+            id: n.to_string(),
+            name: n.to_string(),
+            details: String::new(),
+            seen: Stamp(0),
+            away: away.filter(|_| n == 2),
+            parts: [third(n), third(n)],
+        };
+        Roll { part: third(0), members: (0..3).map(member).collect(), ..Roll::default() }
+    }
+
+    fn one_of_three(on_loss: OnLoss) -> Turnstile {
+        let mut turnstile = Turnstile::new(on_loss, secs(100));
+        turnstile.read(&roll(None), 20, 9_000, secs(100));
+        turnstile
+    }
+
+    #[test]
+    fn an_instance_by_itself_has_its_part_of_slots_and_day_in_its_time() {
+        let mut turnstile = one_of_three(OnLoss::GoOn);
+        assert_eq!(turnstile.go_alone(20, WINDOW, 9_000, secs(105)), None, "others may not know");
+        assert_eq!(turnstile.go_alone(20, WINDOW, 9_000, secs(106)), Some(7));
+        let taken = (0..9_000).filter_map(|_| turnstile.take_alone()).count();
+        assert_eq!(taken, 3_150);
+        assert_eq!(turnstile.alone(), Some(true));
+        assert_eq!(turnstile.go_alone(20, WINDOW, 9_000, secs(695)), None, "it is taken for dead");
+        let used = Report::Used { day: Day::default(), calls: 3_150 };
+        assert_eq!(turnstile.reports, [used]);
+    }
+
+    #[test]
+    fn one_that_refuses_never_goes_on() {
+        let mut turnstile = one_of_three(OnLoss::Refuse);
+        assert_eq!(turnstile.go_alone(20, WINDOW, 9_000, secs(200)), None);
+        assert!(!turnstile.refuses(20, WINDOW, secs(200)));
+        turnstile.failures = FAILURES_MAX;
+        assert!(turnstile.refuses(20, WINDOW, secs(200)));
+    }
+
+    #[test]
+    fn one_without_a_slot_of_its_own_refuses() {
+        let mut turnstile = one_of_three(OnLoss::GoOn);
+        turnstile.failures = FAILURES_MAX;
+        assert!(!turnstile.refuses(20, WINDOW, secs(102)), "it will go on");
+        assert_eq!(turnstile.go_alone(1, WINDOW, 9_000, secs(106)), None);
+        assert!(turnstile.refuses(1, WINDOW, secs(102)), "the one slot is another's");
+    }
+
+    #[test]
+    fn slots_and_calls_of_the_day_are_left_to_an_instance_that_is_away() {
+        let mut turnstile = one_of_three(OnLoss::GoOn);
+        let kept =
+            |turnstile: &Turnstile| (turnstile.standing.left(20, secs(103)), turnstile.kept.0);
+        assert_eq!(kept(&turnstile), (0, 0));
+        turnstile.read(&roll(Some(Away::Silent)), 20, 900, secs(103));
+        assert_eq!(kept(&turnstile), (7, 350), "of 900 and 5 windows");
+        turnstile.read(&roll(Some(Away::Silent)), 20, 500, secs(104));
+        assert_eq!(kept(&turnstile), (7, 350), "it knows nothing of what was used since");
+        turnstile.read(&roll(None), 20, 500, secs(105));
+        assert_eq!(kept(&turnstile), (0, 0));
+    }
+
+    #[test]
+    fn what_was_used_alone_is_told_when_the_store_is_back() {
+        let mut turnstile = one_of_three(OnLoss::GoOn);
+        turnstile.go_alone(20, WINDOW, 9_000, secs(106));
+        let day = turnstile.take_alone().unwrap();
+        turnstile.take_alone().unwrap();
+        turnstile.give_back_alone(day);
+        turnstile.read(&roll(None), 20, 9_000, secs(107));
+        assert_eq!(turnstile.reports, [Report::Used { day, calls: 1 }]);
+        assert_eq!(turnstile.alone(), None);
+    }
+}

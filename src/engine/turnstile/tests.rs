@@ -1,0 +1,156 @@
+//! When this instance asks: at its turn, after another's that was missed, and now and then.
+
+use super::*;
+use crate::engine::pacer::Pacer;
+use crate::engine::rate::Guard;
+use crate::engine::time::DayReset;
+
+struct World {
+    turnstile: Turnstile,
+    pacer: Pacer,
+    now: Mono,
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn tenant() -> TenantName {
+    TenantName::new("a").unwrap()
+}
+
+fn terms() -> Terms {
+    Terms {
+        rate: "4".parse().unwrap(),
+        calls: 4,
+        unanswered: ms(401),
+        spaced: Duration::ZERO,
+        per_day: 10_000,
+        day_reset: DayReset::default(),
+        reserve_percent: 10,
+        withheld: 0,
+    }
+}
+
+fn told(next: Option<Turn>) -> Told {
+    Told {
+        at: Stamp(1_000_000),
+        ticket: 1,
+        granted: None,
+        day: Day::new(20_000),
+        used: 5,
+        spent: None,
+        closed: Duration::ZERO,
+        widened: Duration::ZERO,
+        refused: 0,
+        next,
+        forgotten: false,
+        sharers: 2,
+    }
+}
+
+impl World {
+    /// One that has told that a call waits, and was answered after `trip`.
+    fn waiting(next: Option<Turn>, trip: Duration) -> Self {
+        let now = Mono::new(ms(10_000));
+        let pacer = Pacer::new("4".parse().unwrap(), Guard::Auto, now);
+        let mut world = Self { turnstile: Turnstile::new(OnLoss::Refuse, now), pacer, now };
+        world.turnstile.set_waiting(Class::Normal, &tenant(), 1, 1);
+        assert!(world.turnstile.poll_ask(true, terms(), now).is_some());
+        world.now = now.plus(trip);
+        world.read_roll();
+        world.turnstile.told(told(next), world.pacer.lateness(), world.now);
+        world
+    }
+
+    fn read_roll(&mut self) {
+        self.turnstile.read(&Roll::default(), 4, 9_000, self.now);
+    }
+
+    /// How long until it asks.
+    fn asks_in(&self) -> Duration {
+        self.turnstile.ask_at(true).unwrap().since(self.now)
+    }
+}
+
+#[test]
+fn it_asks_when_its_turn_comes() {
+    let mine = Turn { whose: Whose::Mine, due: ms(120) };
+    assert_eq!(World::waiting(Some(mine), ms(1)).asks_in(), ms(120));
+}
+
+#[test]
+fn anothers_turn_is_only_taken_when_it_is_missed() {
+    let other = Turn { whose: Whose::Another, due: ms(120) };
+    let world = World::waiting(Some(other), ms(1));
+    assert_eq!(world.asks_in(), ms(120) + GRACE_MIN + ms(2));
+}
+
+#[test]
+fn word_of_another_turn_moves_the_question() {
+    let mut world = World::waiting(Some(Turn { whose: Whose::Another, due: ms(50) }), ms(1));
+    world.turnstile.turn(Turn { whose: Whose::Mine, due: ms(70) }, world.now);
+    assert_eq!(world.asks_in(), ms(70));
+    world.turnstile.turn(Turn { whose: Whose::All, due: ms(0) }, world.now);
+    assert_eq!(world.asks_in(), ms(0), "all are asked what they know");
+}
+
+#[test]
+fn without_word_it_asks_twice_a_second() {
+    assert_eq!(World::waiting(None, ms(1)).asks_in(), POLL_WAITING);
+}
+
+#[test]
+fn an_instance_where_nobody_waits_asks_seldom_and_for_no_slot() {
+    let mut world = World::waiting(None, ms(1));
+    world.turnstile.set_waiting(Class::Normal, &tenant(), 1, 0);
+    let ask = world.turnstile.poll_ask(true, terms(), world.now).unwrap();
+    assert_eq!(ask.wanted_until, None);
+    world.turnstile.told(told(None), world.pacer.lateness(), world.now);
+    assert_eq!(world.asks_in(), POLL_IDLE);
+}
+
+#[test]
+fn a_slow_store_is_asked_earlier_and_its_slots_live_longer() {
+    let mine = Turn { whose: Whose::Mine, due: ms(500) };
+    let mut world = World::waiting(Some(mine), ms(200));
+    assert_eq!(world.asks_in(), ms(500) - (ms(200) - GRACE_MIN));
+    world.now = world.now.plus(ms(330));
+    let ask = world.turnstile.poll_ask(true, terms(), world.now).unwrap();
+    assert_eq!(ask.life, ms(800));
+    assert_eq!(ask.wanted_until, Some(Stamp(1_000_000 + 330_000 + 800_000)));
+}
+
+#[test]
+fn a_store_that_does_not_answer_is_asked_again_within_a_quarter_of_a_second() {
+    let mut world = World::waiting(None, ms(1));
+    world.turnstile.report(Report::Closed { span: ms(10) });
+    for wait in [50, 100, 200, 250, 250] {
+        assert!(world.turnstile.poll_ask(true, terms(), world.now).is_some());
+        assert_eq!(world.turnstile.ask_at(true), None, "one at a time");
+        world.turnstile.failed(world.now);
+        assert_eq!(world.asks_in(), ms(wait));
+        world.now = world.now.plus(ms(wait));
+    }
+    let ask = world.turnstile.poll_ask(true, terms(), world.now).unwrap();
+    assert_eq!(ask.reports, [Report::Closed { span: ms(10) }]);
+    assert!(ask.anew);
+}
+
+#[test]
+fn a_refusal_that_another_instance_met_counts_here_too() {
+    let mut world = World::waiting(None, ms(1));
+    let lateness = world.pacer.lateness();
+    for _ in 0..100_000 {
+        lateness.clean();
+    }
+    let whole = world.pacer.lateness().unanswered();
+    for refused in [3, 4] {
+        world.turnstile.set_waiting(Class::Normal, &tenant(), 1, refused);
+        world.now = world.now.plus(POLL_IDLE);
+        assert!(world.turnstile.poll_ask(true, terms(), world.now).is_some());
+        let told = Told { refused: refused.into(), ..told(None) };
+        world.turnstile.told(told, world.pacer.lateness(), world.now);
+    }
+    assert!(world.pacer.lateness().unanswered() > whole, "the whole guard is back");
+}

@@ -1,0 +1,71 @@
+//! What the gate's task has the store do: count, uncount, and say whose turn it is among several
+//! instances. Each is a task of its own, whose answer is a message.
+
+use tokio::sync::oneshot;
+use tracing::{debug, warn};
+
+use super::{Actor, Message};
+use crate::engine::Day;
+use crate::engine::budget::{Claim, Claimed};
+use crate::engine::turnstile::Ask;
+use crate::store::StoreError;
+
+impl Actor {
+    pub(super) fn claim(&self, claim: Claim) {
+        let Some(mailbox) = self.mailbox.upgrade() else { return };
+        let (store, name) = (self.store.clone(), self.name.clone());
+        self.tracker.spawn(async move {
+            let answer = store.reserve(&name, claim.day, claim.want, claim.limit).await;
+            let answer = match answer {
+                Ok(count) => {
+                    Some(Claimed { day: count.day, granted: count.granted, total: count.total })
+                }
+                Err(error) => {
+                    warn!(api_key = %name, %error, "calls of the day could not be counted");
+                    None
+                }
+            };
+            let _ = mailbox.send(Message::Claimed { asked_day: claim.day, answer });
+        });
+    }
+
+    /// Has the store uncount calls; failing that, the count stays too high, which is safe.
+    pub(super) fn release(&self, day: Day, count: u32, done: Option<oneshot::Sender<()>>) {
+        let (store, name) = (self.store.clone(), self.name.clone());
+        self.tracker.spawn(async move {
+            let result: Result<(), StoreError> = store.release(&name, day, count).await;
+            if let Err(error) = result {
+                debug!(api_key = %name, %error, count, "calls stay counted that did not leave");
+            }
+            if let Some(done) = done {
+                let _ = done.send(());
+            }
+        });
+    }
+
+    pub(super) fn close(&mut self, reply: oneshot::Sender<()>) {
+        match self.scheduler.surrender() {
+            (_, 0) => drop(reply.send(())),
+            (day, count) => self.release(day, count, Some(reply)),
+        }
+    }
+
+    /// Asks the turnstile that several instances share.
+    pub(super) fn ask(&self, ask: Box<Ask>) {
+        let (Some(mailbox), Some(turnstile)) = (self.mailbox.upgrade(), self.turnstile.clone())
+        else {
+            return;
+        };
+        let name = self.name.clone();
+        self.tracker.spawn(async move {
+            let told = match turnstile.ask(&name, &ask).await {
+                Ok(told) => Some(Box::new(told)),
+                Err(error) => {
+                    debug!(api_key = %name, %error, "the store did not say whose turn it is");
+                    None
+                }
+            };
+            let _ = mailbox.send(Message::Told(told));
+        });
+    }
+}

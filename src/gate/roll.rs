@@ -1,0 +1,96 @@
+//! The task that keeps this instance on the roll of all, and tells the gates what the roll says.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use tracing::{info, warn};
+
+use super::actor::Message;
+use super::{Gate, Sharing};
+use crate::engine::turnstile::{ALONE_FOR, BEAT_EVERY, Beat, OnLoss, Roll};
+
+/// Asks the task to take this instance off the roll.
+pub(super) type Leave = oneshot::Sender<()>;
+
+/// Starts the task, where instances share a store; it ends with the gates.
+pub(super) fn spawn(gate: &Gate, sharing: &Sharing) -> mpsc::UnboundedSender<Leave> {
+    let (leave, leaving) = mpsc::unbounded_channel();
+    let keeper = Keeper {
+        gate: gate.clone(),
+        sharing: sharing.clone(),
+        beat: Beat { goes_alone: sharing.on_loss == OnLoss::GoOn, ..Beat::default() },
+        is_lost: false,
+    };
+    gate.parts.tracker.clone().spawn(keeper.run(leaving));
+    leave
+}
+
+struct Keeper {
+    gate: Gate,
+    sharing: Sharing,
+    /// What is said next.
+    beat: Beat,
+    is_lost: bool,
+}
+
+impl Keeper {
+    async fn run(mut self, mut leaving: mpsc::UnboundedReceiver<Leave>) {
+        let clock = self.gate.parts.clock.clone();
+        let stopped = self.gate.parts.stopped.clone();
+        loop {
+            let next = clock.mono().plus(BEAT_EVERY);
+            let roll = self.sharing.turnstile.beat(&self.beat).await;
+            let next = if roll.is_ok() { next } else { clock.mono().plus(BEAT_EVERY / 2) };
+            match roll {
+                Ok(roll) => self.read(roll),
+                Err(error) => {
+                    if !std::mem::replace(&mut self.is_lost, true) {
+                        warn!(%error, "the store that instances share is lost");
+                    }
+                    self.tell(None);
+                }
+            }
+            tokio::select! {
+                () = clock.sleep_until(next) => {}
+                Some(done) = leaving.recv() => {
+                    self.beat.leaving = true;
+                    // if it is not heard, the others wait until it is silent
+                    drop(self.sharing.turnstile.beat(&self.beat).await);
+                    let _ = done.send(());
+                    return;
+                }
+                () = stopped.cancelled() => return,
+            }
+        }
+    }
+
+    fn read(&mut self, roll: Roll) {
+        if std::mem::take(&mut self.is_lost) {
+            info!("the store that instances share is back");
+        }
+        let away = roll.members.iter().filter(|member| member.away.is_some()).count();
+        let before = self
+            .gate
+            .roll()
+            .map_or(0, |roll| roll.members.iter().filter(|member| member.away.is_some()).count());
+        if away > before && self.beat.goes_alone {
+            warn!(
+                away, leaves_for = ?ALONE_FOR,
+                "an instance is not heard of: its part of the limits is left to it"
+            );
+        }
+        self.beat.echo = roll.at;
+        self.beat.part = roll.part;
+        self.beat.epoch.clone_from(&roll.epoch);
+        self.beat.remembered.clone_from(&roll.members);
+        let roll = Arc::new(roll);
+        self.gate.instances.roll.store(Some(roll.clone()));
+        self.tell(Some(&roll));
+    }
+
+    fn tell(&self, roll: Option<&Arc<Roll>>) {
+        for key in self.gate.api_keys() {
+            key.send(Message::Roll(roll.cloned()));
+        }
+    }
+}

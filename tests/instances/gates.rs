@@ -1,0 +1,151 @@
+//! Many gates, one server: rate and shares, and what is left of them in every kind of trouble.
+
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
+
+use ctct_proxy::engine::Class;
+
+use crate::line::{Line, Mode};
+use crate::redis::RedisServer;
+use crate::support::{Instance, Upstream, limits, most_in_a_window, shares};
+
+const WINDOW: Duration = Duration::from_secs(1);
+const RATE: &str = "20";
+const CALLS: usize = 20;
+const TENANTS: [&str; 3] = ["a", "b", "c"];
+
+/// Gates whose callers never stop.
+struct Fleet {
+    upstream: Upstream,
+    gates: Vec<Instance>,
+    callers: Vec<JoinHandle<()>>,
+}
+
+impl Fleet {
+    async fn start(urls: &[String]) -> Self {
+        let mut fleet =
+            Self { upstream: Upstream::default(), gates: Vec::new(), callers: Vec::new() };
+        for (number, url) in urls.iter().enumerate() {
+            fleet.join(url, &format!("i{number}")).await;
+        }
+        fleet
+    }
+
+    async fn join(&mut self, url: &str, name: &str) {
+        let gate = Instance::start(url, name, limits(RATE), &TENANTS).await;
+        for tenant in TENANTS {
+            self.callers.extend(gate.callers(tenant, Class::Normal, 5, &self.upstream));
+        }
+        self.gates.push(gate);
+    }
+
+    /// What arrives within a while.
+    async fn arrivals(&self, span: Duration) -> Vec<(Instant, String, String)> {
+        let from = Instant::now();
+        tokio::time::sleep(span).await;
+        self.upstream.arrivals(from, Instant::now())
+    }
+
+    fn most_ever(&self) -> usize {
+        most_in_a_window(&self.upstream.all(), WINDOW)
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        self.callers.iter().for_each(JoinHandle::abort);
+    }
+}
+
+fn scripts(server: &RedisServer) -> u64 {
+    let stats = server.cmd(&["INFO", "commandstats"]);
+    let line = stats.lines().find(|line| line.starts_with("cmdstat_evalsha"));
+    let calls = line.and_then(|line| line.split("calls=").nth(1)?.split(',').next());
+    calls.map_or(0, |calls| calls.parse().expect("a number"))
+}
+
+/// Whether each is within a tenth of the mean, or one call of it.
+fn are_equal(shares: &std::collections::BTreeMap<String, usize>, count: usize) -> bool {
+    let all: usize = shares.values().sum();
+    let allowed = (all / 10).max(count);
+    shares.len() == count && shares.values().all(|share| (share * count).abs_diff(all) <= allowed)
+}
+
+async fn share_the_rate(instances: usize, secs: u64) {
+    let server = RedisServer::start();
+    let fleet = Fleet::start(&vec![server.url(); instances]).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let before = scripts(&server);
+    let arrivals = fleet.arrivals(Duration::from_secs(secs)).await;
+    let asked = scripts(&server) - before;
+    let span = usize::try_from(secs).expect("short");
+    assert!(most_in_a_window(&arrivals, WINDOW) <= CALLS, "{instances}: over the limit");
+    let least = CALLS * span * 95 / 100;
+    assert!(arrivals.len() >= least, "{instances}: {} of {}", arrivals.len(), CALLS * span);
+    let by_instance = shares(arrivals.iter().map(|(_, instance, _)| instance));
+    assert!(are_equal(&by_instance, instances), "{by_instance:?}");
+    let by_tenant = shares(arrivals.iter().map(|(.., tenant)| tenant));
+    assert!(are_equal(&by_tenant, TENANTS.len()), "{by_tenant:?}");
+    // each instance also says that it is there, and one that waits asks now and then
+    let most = 2 * u64::try_from(arrivals.len()).expect("few") * 102 / 100;
+    let most = most + 4 * secs * u64::try_from(instances).expect("few");
+    assert!(asked <= most, "{instances}: {asked} scripts for {} slots", arrivals.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_instance_has_the_whole_rate() {
+    share_the_rate(1, 30).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_instances_share_the_rate_and_tenants_share_it_across_them() {
+    share_the_rate(3, 30).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_instances_share_the_rate_and_tenants_share_it_across_them() {
+    share_the_rate(20, 30).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn instances_that_lost_their_server_go_on_with_a_part_each_and_share_again_when_it_is_back() {
+    let mut server = RedisServer::start();
+    let fleet = Fleet::start(&vec![server.url(); 3]).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    server.kill();
+    // until all have heard that nobody hears the server
+    tokio::time::sleep(Duration::from_millis(5_500)).await;
+    let alone = fleet.arrivals(Duration::from_secs(5)).await;
+    assert!(alone.len() >= CALLS * 5 * 9 / 10, "{} calls in 5 s", alone.len());
+    let by_instance = shares(alone.iter().map(|(_, instance, _)| instance));
+    assert_eq!(by_instance.len(), 3);
+    server.restart();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let again = fleet.arrivals(Duration::from_secs(5)).await;
+    assert!(again.len() >= CALLS * 5 * 9 / 10, "{} calls in 5 s", again.len());
+    assert!(fleet.most_ever() <= CALLS, "{} in a second", fleet.most_ever());
+    assert_eq!(fleet.upstream.refusals(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_that_is_cut_off_keeps_to_its_part_and_the_others_leave_it() {
+    let server = RedisServer::start();
+    let line = Line::to(server.port()).await;
+    let fleet = Fleet::start(&[line.url(), server.url(), server.url()]).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    line.set(Mode::Cut);
+    tokio::time::sleep(Duration::from_millis(6_500)).await;
+    let apart = fleet.arrivals(Duration::from_secs(5)).await;
+    let by_instance = shares(apart.iter().map(|(_, instance, _)| instance));
+    let cut_off = by_instance.get("i0").copied().unwrap_or(0);
+    assert!((28..=35).contains(&cut_off), "{by_instance:?}");
+    assert!(apart.len() >= CALLS * 5 * 9 / 10, "{by_instance:?}");
+    line.set(Mode::Whole);
+    line.break_all();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let together = fleet.arrivals(Duration::from_secs(5)).await;
+    let by_instance = shares(together.iter().map(|(_, instance, _)| instance));
+    assert!(are_equal(&by_instance, 3), "{by_instance:?}");
+    assert!(fleet.most_ever() <= CALLS, "{} in a second", fleet.most_ever());
+}
