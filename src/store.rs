@@ -3,9 +3,10 @@
 //!
 //! The contract of the port, which `tests/store_contract.rs` holds every store to:
 //! - A call that returned `Ok` is durable: it survives `kill -9` and, where the store has a disk, a
-//!   power cut. A call that returned `Err` or was dropped may or may not have happened; each is
-//!   safe to repeat but [`Store::release`], which may then be counted twice: leave it, a count that
-//!   is too high harms nobody.
+//!   power cut. On a server it is as durable as that server's file, which may be a second behind;
+//!   tokens that a refresh brought are kept on this machine until then. A call that returned `Err`
+//!   or was dropped may or may not have happened; each is safe to repeat but [`Store::release`],
+//!   which may then be counted twice: leave it, a count that is too high harms nobody.
 //! - A day's count never goes down but by [`Store::release`], and no reservation takes it above the
 //!   limit given with it.
 //! - A grant's `version` goes up by one with each change of its tokens, and no version is used

@@ -141,6 +141,30 @@ async fn a_server_that_forgets_is_refused_unless_that_is_accepted() {
     drop(place.open().await);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_has_become_a_replica_is_connected_to_anew() {
+    let place = own_place(&[]);
+    let store = place.open().await;
+    let version = put(&store, "acme", "1").await;
+    let ids = || {
+        let list = place.server.cmd(&["CLIENT", "LIST", "TYPE", "normal"]);
+        let id = |line: &str| line.split(' ').next().map(str::to_owned);
+        // but the one that asks
+        list.lines().filter(|line| !line.contains("cmd=client|list")).filter_map(id).collect()
+    };
+    let before: BTreeSet<String> = ids();
+    // of a server that is not there, so that it stays as it is
+    place.server.cmd(&["REPLICAOF", "127.0.0.1", "1"]);
+    let failed = store.finish_refresh(&tenant("acme"), version, &tokens("2"), secs(1)).await;
+    let text = failed.expect_err("nothing can be written").to_string();
+    assert!(text.contains("read only replica"), "{text}");
+    assert_eq!(refresh_token(&store, "acme").await, "refresh-1", "it is read");
+    let after = ids();
+    assert!(!after.is_empty() && after.is_disjoint(&before), "{before:?} {after:?}");
+    place.server.cmd(&["REPLICAOF", "NO", "ONE"]);
+    store.finish_refresh(&tenant("acme"), version, &tokens("2"), secs(1)).await.expect("finished");
+}
+
 #[tokio::test]
 async fn prefixes_keep_two_deployments_apart() {
     let one = SharedPlace::new();
