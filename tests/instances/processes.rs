@@ -13,19 +13,19 @@ use ctct_proxy::sandbox::{Options, Sandbox, Window};
 use crate::redis::RedisServer;
 use crate::support::{Http, Process, Program, judge, until};
 
-const PATH: &str = "/v3/contacts?limit=1";
+pub(crate) const PATH: &str = "/v3/contacts?limit=1";
 
 /// A server, an upstream that allows 20 calls in any second, and programs before it.
-struct World {
-    server: RedisServer,
-    sandbox: Sandbox,
+pub(crate) struct World {
+    pub(crate) server: RedisServer,
+    pub(crate) sandbox: Sandbox,
     key_file: tempfile::NamedTempFile,
-    processes: Vec<Process>,
-    client_key: String,
+    pub(crate) processes: Vec<Process>,
+    pub(crate) client_key: String,
 }
 
 impl World {
-    async fn start(instances: usize, change: impl FnOnce(&mut Options)) -> Self {
+    pub(crate) async fn start(instances: usize, change: impl FnOnce(&mut Options)) -> Self {
         let mut options = Options {
             listen: ([127, 0, 0, 1], 0).into(),
             per_second: 20,
@@ -59,19 +59,25 @@ impl World {
             .flag("per-second", "20")
             .flag("per-day", "1000000")
             .flag("refresh-interval", "1s")
+            .flag("refresh-margin", "10s")
     }
 
-    async fn join(&mut self) {
+    pub(crate) async fn join(&mut self) {
         self.processes.push(self.program().start().await);
     }
 
-    async fn connect(&self, tenant: &str) {
+    pub(crate) async fn connect(&self, tenant: &str) {
         let grant = self.sandbox.connect_tenant("app", tenant);
         self.processes[0].put_tenant(tenant, &grant).await;
     }
 
     /// Callers of a tenant at one process, each of whom calls again and again.
-    fn callers(&self, at: usize, tenant: &str, count: usize) -> Vec<JoinHandle<Vec<String>>> {
+    pub(crate) fn callers(
+        &self,
+        at: usize,
+        tenant: &str,
+        count: usize,
+    ) -> Vec<JoinHandle<Vec<String>>> {
         let caller = || {
             let http = Http::h1();
             let url = format!("http://{}{PATH}", self.processes[at].data());
