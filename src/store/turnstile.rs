@@ -31,6 +31,6 @@ pub trait SharedTurnstile: Send + Sync + 'static {
     /// Says that this instance is there, and reads the roll.
     async fn beat(&self, beat: &Beat) -> Result<Roll, StoreError>;
 
-    /// Word of whose turn it is, for as long as somebody listens. Word can be lost.
-    fn words(&self) -> mpsc::UnboundedReceiver<(ApiKeyName, Turn)>;
+    /// Passes on word of whose turn it is, for as long as somebody hears it. Word can be lost.
+    async fn listen(&self, told: mpsc::UnboundedSender<(ApiKeyName, Turn)>);
 }

@@ -167,14 +167,12 @@ impl Turnstile {
     #[must_use]
     pub fn refuses(&self, slots: u32, window: Duration, now: Mono) -> bool {
         let may_go_on = self.by_itself(slots, window).filter(|(_, until, _)| now < *until);
-        match may_go_on {
-            None => self.failures >= FAILURES_MAX,
-            // its time will come, unless it is only slots that are not to be had
-            Some(_) => {
-                let unanswered = self.silent_for(now).is_some_and(|span| span > UNANSWERED_MAX);
-                unanswered && self.knows_others(now)
-            }
+        if may_go_on.is_none() {
+            return self.failures >= FAILURES_MAX;
         }
+        // its time will come, unless it is only slots that are not to be had
+        let unanswered = self.silent_for(now).is_some_and(|span| span > UNANSWERED_MAX);
+        unanswered && self.knows_others(now)
     }
 }
 

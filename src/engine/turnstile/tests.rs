@@ -114,7 +114,7 @@ fn an_instance_where_nobody_waits_asks_seldom_and_for_no_slot() {
 fn a_slow_store_is_asked_earlier_and_its_slots_live_longer() {
     let mine = Turn { whose: Whose::Mine, due: ms(500) };
     let mut world = World::waiting(Some(mine), ms(200));
-    assert_eq!(world.asks_in(), ms(500) - (ms(200) - GRACE_MIN));
+    assert_eq!(world.asks_in(), ms(300) + GRACE_MIN);
     world.now = world.now.plus(ms(330));
     let ask = world.turnstile.poll_ask(true, terms(), world.now).unwrap();
     assert_eq!(ask.life, ms(450));

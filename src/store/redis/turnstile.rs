@@ -144,15 +144,6 @@ impl SharedTurnstile for RedisTurnstile {
         Ok(Roll { at: Stamp(at), epoch, part: Part { from, to }, members })
     }
 
-    fn words(&self) -> mpsc::UnboundedReceiver<(ApiKeyName, Turn)> {
-        let (told, words) = mpsc::unbounded_channel();
-        let turnstile = self.clone();
-        tokio::spawn(async move { turnstile.listen(told).await });
-        words
-    }
-}
-
-impl RedisTurnstile {
     async fn listen(&self, told: mpsc::UnboundedSender<(ApiKeyName, Turn)>) {
         loop {
             if let Ok(mut messages) = self.link.listen(&self.names.turns()).await {
