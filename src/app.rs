@@ -7,6 +7,7 @@
 mod bridge;
 mod doors;
 mod follow;
+mod instance;
 mod observe;
 mod parts;
 
@@ -33,7 +34,7 @@ use crate::issuer::{self, Issuer};
 use crate::listen::Logins;
 use crate::phase::{Phase, SharedPhase};
 use crate::proxy::{self, Proxy};
-use crate::store::{News, Store};
+use crate::store::{InstanceInfo, News, Store};
 use crate::telemetry::{Event, Events, Metrics};
 use crate::tokens::{self, HttpTokenEndpoint, Tokens};
 use crate::upstream::{self, Connector, Upstream};
@@ -82,7 +83,9 @@ impl App {
         let measured = parts::open_store(&config, &metrics, &clock).await?;
         let store_failing = measured.failing();
         let store: Arc<dyn Store> = Arc::new(measured);
+        let (data_address, admin_address) = doors.addresses();
         let ground = Ground {
+            instance: instance::info(data_address, admin_address, &clock),
             events: Events::new(clock.clone()),
             clock,
             metrics,
@@ -99,7 +102,6 @@ impl App {
         let proxy = ground.proxy(&config, tls, (&gate, &tokens, &clients), news);
         let config = Arc::new(ArcSwap::from_pointee(config));
         let router = ground.admin(&config, (&gate, &tokens, &clients), endpoint);
-        let (data_address, admin_address) = doors.addresses();
         let (certificates, unlisten) = (doors.certificates(), CancellationToken::new());
         let listeners = doors.open(proxy.clone(), router, &ground.tracker, &unlisten);
         let shells =
@@ -251,6 +253,7 @@ impl App {
 
 /// What everything else stands on.
 struct Ground {
+    instance: InstanceInfo,
     clock: Clock,
     metrics: Metrics,
     events: Events,
@@ -270,7 +273,7 @@ impl Ground {
         let (changes, news) = mpsc::unbounded_channel();
         let paused = self.store.paused_api_keys().await?;
         let gate = gate::Parts {
-            sharing: parts::sharing(&self.store, config),
+            sharing: parts::sharing(&self.store, &self.instance, config),
             store: self.store.clone(),
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),

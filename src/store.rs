@@ -3,9 +3,10 @@
 //!
 //! The contract of the port, which `tests/store_contract.rs` holds every store to:
 //! - A call that returned `Ok` is durable: it survives `kill -9` and, where the store has a disk, a
-//!   power cut. A call that returned `Err` or was dropped may or may not have happened; each is
-//!   safe to repeat but [`Store::release`], which may then be counted twice: leave it, a count that
-//!   is too high harms nobody.
+//!   power cut. On a server it is as durable as that server's file, which may be a second behind;
+//!   tokens that a refresh brought are kept on this machine until then. A call that returned `Err`
+//!   or was dropped may or may not have happened; each is safe to repeat but [`Store::release`],
+//!   which may then be counted twice: leave it, a count that is too high harms nobody.
 //! - A day's count never goes down but by [`Store::release`], and no reservation takes it above the
 //!   limit given with it.
 //! - A grant's `version` goes up by one with each change of its tokens, and no version is used
@@ -49,7 +50,7 @@ pub use measured::Measured;
 pub use memory::MemoryStore;
 pub use news::{News, NewsAsked};
 pub use opening::{Opened, open, open_sqlite};
-pub use redis::RedisTurnstile;
+pub use redis::{RedisStore, RedisTurnstile};
 pub use rotating::{KeyRotation, RotateError};
 pub use sqlite::{KeySource, SqliteStore, keys_for};
 pub use turnstile::{InstanceInfo, SharedTurnstile};
@@ -279,16 +280,17 @@ pub trait Store: Send + Sync + 'static {
         Ok(Changes { revision: since.unwrap_or_default(), changed: Some(Vec::new()) })
     }
 
-    /// Returns when something may have been changed since it was called, by whomever. One that
-    /// never returns is right too: whoever follows a shared store asks now and then anyway.
-    async fn changed(&self) {
-        std::future::pending::<()>().await;
+    /// The turnstile that this instance shares with others; `None` for a store of one instance,
+    /// which counts with [`Store::reserve`] alone.
+    fn turnstile(&self, _instance: &InstanceInfo) -> Option<Arc<dyn SharedTurnstile>> {
+        None
     }
 
-    /// The turnstile that several instances share; `None` for a store of one instance, which counts
-    /// with [`Store::reserve`] alone.
-    fn turnstile(&self) -> Option<Arc<dyn SharedTurnstile>> {
-        None
+    /// Waits until something is changed, by another instance or this one, if nothing was since the
+    /// last time; for one task. It may miss some, so [`Store::changes`] is to be asked now and then
+    /// all the same. A store of one instance never says anything.
+    async fn changed(&self) {
+        std::future::pending::<()>().await;
     }
 
     /// Whether other instances may use the store at the same time.

@@ -1,13 +1,18 @@
 //! Several instances over one real Redis server: one limit, equal shares, nothing lost.
 //!
-//! `gates` holds the gates of many instances in this process, whose calls are judged by when they
-//! leave and when they would arrive.
+//! `gates` and `chaos` run the gates of many instances in this process, whose calls are judged by
+//! when they arrive.
 
+#[path = "instances/chaos.rs"]
+mod chaos;
+#[path = "instances/fleet.rs"]
+mod fleet;
 #[path = "instances/gates.rs"]
 mod gates;
 #[path = "instances/line.rs"]
 mod line;
 #[path = "support/redis.rs"]
+#[expect(dead_code, reason = "other tests use other parts of it")]
 mod redis;
-#[path = "instances/support.rs"]
-mod support;
+#[path = "instances/world.rs"]
+mod world;

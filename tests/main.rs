@@ -22,6 +22,10 @@
 #[path = "main/support.rs"]
 mod support;
 
+#[expect(dead_code, reason = "the tests of the store use the rest of it")]
+#[path = "support/redis.rs"]
+mod redis_process;
+
 #[path = "main/bodies.rs"]
 mod bodies;
 #[path = "main/connect.rs"]

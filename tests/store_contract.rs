@@ -2,10 +2,13 @@
 //!
 //! `contract` is the suite that all stores pass; `sqlite`, `journal` and `process` add what only a
 //! store on a disk promises: files, keys, locks, steps of refreshes, a killed process, a full disk.
-//! A new store joins by one more module of `every_store!`.
+//! `redis…`, `lanes` and `changes` add what only a shared server does: it hangs, comes back older,
+//! forgets. A new store joins by one more module of `every_store!`.
 
 #[path = "store_contract/authorizations.rs"]
 mod authorizations;
+#[path = "store_contract/changes.rs"]
+mod changes;
 #[path = "store_contract/clients.rs"]
 mod clients;
 #[path = "store_contract/contract.rs"]
@@ -14,15 +17,25 @@ mod contract;
 mod journal;
 #[path = "store_contract/keys.rs"]
 mod keys;
+#[path = "store_contract/lanes.rs"]
+mod lanes;
 #[path = "store_contract/process.rs"]
 mod process;
+#[path = "store_contract/redis_doors.rs"]
+mod redis_doors;
+#[path = "store_contract/redis_keys.rs"]
+mod redis_keys;
+#[path = "support/redis.rs"]
+mod redis_process;
+#[path = "store_contract/redis.rs"]
+mod redis_server;
 #[path = "store_contract/sqlite.rs"]
 mod sqlite_files;
 #[path = "store_contract/support.rs"]
 mod support;
 
 macro_rules! every_store {
-    ($suite:ident, $memory:ident, $sqlite:ident: $($sentence:ident),* $(,)?) => {
+    ($suite:ident, $memory:ident, $sqlite:ident, $redis:ident: $($sentence:ident),* $(,)?) => {
         mod $memory {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -41,11 +54,21 @@ macro_rules! every_store {
                 }
             )*
         }
+
+        mod $redis {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $sentence() {
+                    let place = super::support::SharedPlace::new();
+                    super::$suite::$sentence(place.open().await).await;
+                }
+            )*
+        }
     };
 }
 
 every_store![
-    contract, memory, sqlite:
+    contract, memory, sqlite, redis:
     a_hundred_tasks_never_get_more_than_the_limit,
     a_reservation_grants_what_is_left_and_reads_without_taking,
     a_limit_that_falls_below_the_count_grants_nothing,
@@ -72,7 +95,7 @@ every_store![
 ];
 
 every_store![
-    clients, memory_clients, sqlite_clients:
+    clients, memory_clients, sqlite_clients, redis_clients:
     clients_are_unique_by_name_and_key,
     a_clients_keys_change_and_nothing_else_of_it,
     a_client_that_expires_is_added_as_it_is,
@@ -80,7 +103,7 @@ every_store![
 ];
 
 every_store![
-    authorizations, memory_authorizations, sqlite_authorizations:
+    authorizations, memory_authorizations, sqlite_authorizations, redis_authorizations:
     an_authorization_comes_back_as_it_was,
     an_authorization_is_taken_once_however_many_ask,
     a_late_authorization_is_told_from_none_and_then_forgotten,

@@ -21,7 +21,7 @@ use crate::engine::{ApiKeyName, token};
 use crate::gate::Sharing;
 use crate::phase::{Phase, SharedPhase};
 use crate::proxy::Settings;
-use crate::store::{self, Measured, Store};
+use crate::store::{self, InstanceInfo, Measured, Store};
 use crate::telemetry::Metrics;
 use crate::tokens::KeyAuth;
 
@@ -144,12 +144,16 @@ pub(super) async fn open_store(
 }
 
 /// What this instance shares with others, if it may.
-pub(super) fn sharing(store: &Arc<dyn Store>, config: &Config) -> Option<Sharing> {
+pub(super) fn sharing(
+    store: &Arc<dyn Store>,
+    instance: &InstanceInfo,
+    config: &Config,
+) -> Option<Sharing> {
     let on_loss = match config.store.on_loss {
         OnStoreLoss::Closed => OnLoss::Refuse,
         OnStoreLoss::Degraded => OnLoss::GoOn,
     };
-    Some(Sharing { turnstile: store.turnstile()?, on_loss })
+    Some(Sharing { turnstile: store.turnstile(instance)?, on_loss })
 }
 
 /// Keeps `/readyz` true to the store.

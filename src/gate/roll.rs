@@ -7,7 +7,8 @@ use tracing::{info, warn};
 
 use super::actor::Message;
 use super::{Gate, Sharing};
-use crate::engine::turnstile::{ALONE_FOR, BEAT_EVERY, Beat, OnLoss, Roll};
+use crate::engine::Mono;
+use crate::engine::turnstile::{ALONE_AFTER, ALONE_FOR, BEAT_EVERY, Beat, OnLoss, Roll};
 
 /// Asks the task to take this instance off the roll.
 pub(super) type Leave = oneshot::Sender<()>;
@@ -19,6 +20,7 @@ pub(super) fn spawn(gate: &Gate, sharing: &Sharing) -> mpsc::UnboundedSender<Lea
         gate: gate.clone(),
         sharing: sharing.clone(),
         beat: Beat { goes_alone: sharing.on_loss == OnLoss::GoOn, ..Beat::default() },
+        heard_at: None,
         is_lost: false,
     };
     gate.parts.tracker.clone().spawn(keeper.run(leaving));
@@ -30,6 +32,7 @@ struct Keeper {
     sharing: Sharing,
     /// What is said next.
     beat: Beat,
+    heard_at: Option<Mono>,
     is_lost: bool,
 }
 
@@ -38,7 +41,11 @@ impl Keeper {
         let clock = self.gate.parts.clock.clone();
         let stopped = self.gate.parts.stopped.clone();
         loop {
-            let next = clock.mono().plus(BEAT_EVERY);
+            let now = clock.mono();
+            let next = now.plus(BEAT_EVERY);
+            let quiet = self.heard_at.map(|at| now.since(at));
+            self.beat.was_alone =
+                self.beat.goes_alone && quiet.is_some_and(|span| span >= ALONE_AFTER);
             let roll = self.sharing.turnstile.beat(&self.beat).await;
             let next = if roll.is_ok() { next } else { clock.mono().plus(BEAT_EVERY / 2) };
             match roll {
@@ -79,6 +86,7 @@ impl Keeper {
                 "an instance is not heard of: its part of the limits is left to it"
             );
         }
+        self.heard_at = Some(self.gate.parts.clock.mono());
         self.beat.echo = roll.at;
         self.beat.part = roll.part;
         self.beat.epoch.clone_from(&roll.epoch);

@@ -9,7 +9,7 @@
 
 mod record;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
@@ -49,8 +49,8 @@ struct Pages {
     end: u64,
     /// Bytes from the start that have blocks.
     allocated: u64,
-    /// Tenants with a refresh whose end is not recorded.
-    open: BTreeSet<TenantName>,
+    /// Tenants with a refresh whose end is not recorded, and its version.
+    open: BTreeMap<TenantName, u64>,
     /// What was open when the file was opened.
     left: Vec<OpenRefresh>,
 }
@@ -64,15 +64,22 @@ impl Journal {
         current: &BTreeMap<TenantName, u64>,
     ) -> Result<Self, StoreError> {
         let path = path_of(db);
-        let explain = |error: io::Error| StoreError::Unavailable {
-            attempt: "open the journal of refreshes",
-            cause: format!("{}: {error}; check owner and mode", path.display()),
-        };
-        // left by a rotation that was killed; the file itself is whole
-        drop(fs::remove_file(successor_of(&path)));
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let mut file = options.open(&path).map_err(explain)?;
+        let file = options.open(&path).map_err(|error| unavailable(&path, &error))?;
+        Self::on(path, file, keys, current)
+    }
+
+    /// The journal in `file`, which is at `path` and nobody else's.
+    pub(super) fn on(
+        path: PathBuf,
+        mut file: File,
+        keys: Arc<ArcSwap<KeyRing>>,
+        current: &BTreeMap<TenantName, u64>,
+    ) -> Result<Self, StoreError> {
+        let explain = |error: io::Error| unavailable(&path, &error);
+        // left by a rotation that was killed; the file itself is whole
+        drop(fs::remove_file(successor_of(&path)));
         let mut bytes = Zeroizing::new(Vec::new());
         file.read_to_end(&mut bytes).map_err(explain)?;
         let (records, end) = read(&bytes, &keys.load(), &path);
@@ -90,7 +97,7 @@ impl Journal {
         debug!(last, open = left.len(), "the journal of refreshes is read");
         let end = if left.is_empty() { 0 } else { end };
         file.set_len(end).and_then(|()| file.sync_all()).map_err(explain)?;
-        let open = left.keys().cloned().collect();
+        let open = left.values().map(|open| (open.tenant.clone(), open.version)).collect();
         let left = left.into_values().collect();
         let pages = Pages { path, keys, file: Some(file), end, allocated: end, open, left };
         Ok(Self { pages: Arc::new(Mutex::new(pages)) })
@@ -117,7 +124,7 @@ impl Journal {
         self.write("journal the begin of a refresh", move |pages| {
             pages.make_room()?;
             pages.append(BEGUN, &tenant, version, at, None)?;
-            pages.open.insert(tenant);
+            pages.open.insert(tenant, version);
             Ok(())
         })
         .await
@@ -157,10 +164,21 @@ impl Journal {
     /// The store knows the end of the tenant's refresh. Not flushed, and a failure is no harm: the
     /// store's version says the same.
     pub(super) async fn ended(&self, tenant: &TenantName) {
+        self.end(tenant, None).await;
+    }
+
+    /// The same, but only if the tenant's refresh is still the one of `version`.
+    pub(super) async fn ended_of(&self, tenant: &TenantName, version: u64) {
+        self.end(tenant, Some(version)).await;
+    }
+
+    async fn end(&self, tenant: &TenantName, of: Option<u64>) {
         let ending = tenant.clone();
         let written = self
             .write("journal the end of a refresh", move |pages| {
-                if pages.open.remove(&ending) {
+                let open = pages.open.get(&ending).copied();
+                if open.is_some_and(|open| of.is_none_or(|of| of == open)) {
+                    pages.open.remove(&ending);
                     pages.append(ENDED, &ending, 0, Unix::default(), None)
                 } else {
                     Ok(())
@@ -279,6 +297,13 @@ impl Pages {
 
     fn file(&self) -> io::Result<&File> {
         self.file.as_ref().ok_or_else(|| io::Error::other("closed"))
+    }
+}
+
+fn unavailable(path: &Path, error: &io::Error) -> StoreError {
+    StoreError::Unavailable {
+        attempt: "open the journal of refreshes",
+        cause: format!("{}: {error}; check owner and mode", path.display()),
     }
 }
 

@@ -8,8 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    Authorization, Changes, Client, ClientKeys, DayCount, Grant, KeyRotation, LaneLease, LaneTurn,
-    NewGrant, OpenRefresh, Put, Revision, RotateError, SharedTurnstile, Store, StoreError, Tokens,
+    Authorization, Changes, Client, ClientKeys, DayCount, Grant, InstanceInfo, KeyRotation,
+    LaneLease, LaneTurn, NewGrant, OpenRefresh, Put, Revision, RotateError, SharedTurnstile, Store,
+    StoreError, Tokens,
 };
 use crate::clock::Clock;
 use crate::engine::{ApiKeyName, ClientName, Day, Mono, TenantName, Unix};
@@ -183,13 +184,13 @@ impl Store for Measured {
         measured!(self, changes(since))
     }
 
-    // waiting is what it is for
-    async fn changed(&self) {
-        self.inner.changed().await;
+    fn turnstile(&self, instance: &InstanceInfo) -> Option<Arc<dyn SharedTurnstile>> {
+        self.inner.turnstile(instance)
     }
 
-    fn turnstile(&self) -> Option<Arc<dyn SharedTurnstile>> {
-        self.inner.turnstile()
+    // waiting is no work
+    async fn changed(&self) {
+        self.inner.changed().await;
     }
 
     fn is_shared(&self) -> bool {

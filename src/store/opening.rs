@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::redis::RedisStore;
 use super::{KeySource, MemoryStore, SqliteStore, Store, StoreError, keys_for};
 use crate::config::{self, StoreUrl};
 use crate::secret::KeyRing;
@@ -22,9 +23,9 @@ pub struct Opened {
 /// sealed with the key in the key file.
 ///
 /// # Errors
-/// [`StoreError::Unavailable`] when it cannot be reached or another process has it, or when it would
-/// forget what it must keep; [`StoreError::Corrupt`] when it is damaged, of another program or
-/// version, or sealed with another key. Nothing has been overwritten then.
+/// [`StoreError::Unavailable`] when it cannot be reached or another process has it, or when it
+/// would forget what it must keep; [`StoreError::Corrupt`] when it is damaged, of another program
+/// or version, or sealed with another key. Nothing has been overwritten then.
 pub async fn open(settings: &config::Store) -> Result<Opened, StoreError> {
     match &settings.url {
         StoreUrl::Memory => Ok(Opened { store: Arc::new(MemoryStore::default()), key: None }),
@@ -35,12 +36,9 @@ pub async fn open(settings: &config::Store) -> Result<Opened, StoreError> {
         StoreUrl::Redis(url) => {
             let key_file = settings.encryption_key_file.clone();
             let (keys, key) = blocking(move || keys_of_server(key_file)).await?;
-            super::redis::Link::open(url).await?;
-            drop((keys, key));
-            Err(StoreError::Unavailable {
-                attempt: "open the store",
-                cause: "redis:// is not available in this version".to_owned(),
-            })
+            // boxed: every start would carry its size
+            let store = Box::pin(RedisStore::open(url, keys, settings)).await?;
+            Ok(Opened { store: Arc::new(store), key: Some(key) })
         }
     }
 }

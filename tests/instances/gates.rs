@@ -1,62 +1,11 @@
 //! Many gates, one server: rate and shares, and what is left of them in every kind of trouble.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::task::JoinHandle;
-
-use ctct_proxy::engine::Class;
-
+use crate::fleet::{CALLS, Fleet, TENANTS, WINDOW};
 use crate::line::{Line, Mode};
 use crate::redis::RedisServer;
-use crate::support::{Instance, Upstream, limits, most_in_a_window, shares};
-
-const WINDOW: Duration = Duration::from_secs(1);
-const RATE: &str = "20";
-const CALLS: usize = 20;
-const TENANTS: [&str; 3] = ["a", "b", "c"];
-
-/// Gates whose callers never stop.
-struct Fleet {
-    upstream: Upstream,
-    gates: Vec<Instance>,
-    callers: Vec<JoinHandle<()>>,
-}
-
-impl Fleet {
-    async fn start(urls: &[String]) -> Self {
-        let mut fleet =
-            Self { upstream: Upstream::default(), gates: Vec::new(), callers: Vec::new() };
-        for (number, url) in urls.iter().enumerate() {
-            fleet.join(url, &format!("i{number}")).await;
-        }
-        fleet
-    }
-
-    async fn join(&mut self, url: &str, name: &str) {
-        let gate = Instance::start(url, name, limits(RATE), &TENANTS).await;
-        for tenant in TENANTS {
-            self.callers.extend(gate.callers(tenant, Class::Normal, 5, &self.upstream));
-        }
-        self.gates.push(gate);
-    }
-
-    /// What arrives within a while.
-    async fn arrivals(&self, span: Duration) -> Vec<(Instant, String, String)> {
-        let from = Instant::now();
-        tokio::time::sleep(span).await;
-        self.upstream.arrivals(from, Instant::now())
-    }
-
-    fn most_ever(&self) -> usize {
-        most_in_a_window(&self.upstream.all(), WINDOW)
-    }
-}
-
-impl Drop for Fleet {
-    fn drop(&mut self) {
-        self.callers.iter().for_each(JoinHandle::abort);
-    }
-}
+use crate::world::{most_in_a_window, shares};
 
 fn scripts(server: &RedisServer) -> u64 {
     let stats = server.cmd(&["INFO", "commandstats"]);

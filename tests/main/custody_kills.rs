@@ -4,7 +4,7 @@
 //! Several programs with three lanes each refresh without end and are killed at random moments, a
 //! part of them while they are still starting. What a start finds in the journal tells in which
 //! step the kill struck; all steps must have been struck. `CTCT_PROXY_TEST_KILLS` is how many kills
-//! there are in all, 500 if it is not set.
+//! there are in all, 500 if it is not set. The same on Redis servers, which are killed too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,13 +14,17 @@ use http::Method;
 use serde_json::json;
 
 use ctct_proxy::sandbox::{Sandbox, Verdict};
+use ctct_proxy::secret::KeyRing;
 
 use crate::life::sandbox;
+use crate::redis_process::RedisServer;
 use crate::support::{Dice, Process, Program, until};
 
 const PATH: &str = "/v3/contacts?limit=1";
 /// Programs killed at the same time.
 const PROGRAMS: u64 = 4;
+/// Of those kills one in so many is done again on Redis servers.
+const SHARE_ON_REDIS: u64 = 4;
 /// Lanes of each, and tenants of each lane.
 const API_KEYS: usize = 3;
 const TENANTS: usize = 3;
@@ -38,6 +42,8 @@ fn kills() -> u64 {
 struct Victim {
     sandbox: Sandbox,
     program: Program,
+    /// What it stores in, when that is no file.
+    server: Option<RedisServer>,
     key: String,
     /// Programs that were killed since the last look; their logs may still be coming in.
     dead: Vec<Process>,
@@ -58,7 +64,7 @@ fn field<'a>(line: &'a str, field: &str) -> Option<&'a str> {
 }
 
 impl Victim {
-    async fn new(number: u64) -> Self {
+    async fn new(number: u64, server: Option<RedisServer>) -> Self {
         let sandbox = sandbox(|options| {
             options.token_interval = Duration::ZERO;
             options.token_latency = Duration::from_millis(5);
@@ -72,6 +78,16 @@ impl Victim {
         });
         let file = program.path("proxy.toml");
         std::fs::write(&file, keys.collect::<String>()).unwrap();
+        let program = match &server {
+            Some(server) => {
+                let key = program.path("key");
+                std::fs::write(&key, KeyRing::generate().text().expose()).unwrap();
+                program
+                    .flag("store", server.url())
+                    .flag("encryption-key-file", key.to_str().unwrap())
+            }
+            None => program,
+        };
         let program = program
             .flag("config", file.to_str().unwrap())
             .flag("refresh-interval", "1ms")
@@ -79,7 +95,7 @@ impl Victim {
         let mut process = program.start().await;
         let key = process.add_client("all").await;
         let (dead, steps, lost) = (Vec::new(), BTreeMap::new(), Vec::new());
-        let victim = Self { sandbox, program, key, dead, steps, lost };
+        let victim = Self { sandbox, program, server, key, dead, steps, lost };
         for (api_key, tenant) in tenants() {
             victim.connect(&process, &api_key, &tenant).await;
         }
@@ -110,7 +126,14 @@ impl Victim {
             self.refresh_all(&process).await;
             tokio::time::sleep(Duration::from_millis(dice.below(KILLED_WITHIN_MS))).await;
         }
-        process.kill().await;
+        if let Some(server) = self.server.as_mut().filter(|_| dice.below(3) == 0) {
+            server.kill();
+            tokio::time::sleep(Duration::from_millis(dice.below(KILLED_WITHIN_MS))).await;
+            process.kill().await;
+            server.restart();
+        } else {
+            process.kill().await;
+        }
         self.dead.push(process);
     }
 
@@ -170,8 +193,10 @@ impl Victim {
     }
 }
 
-async fn kill_again_and_again(number: u64, kills: u64) -> (u64, BTreeMap<String, u64>, usize) {
-    let mut victim = Victim::new(number).await;
+type Told = (u64, BTreeMap<String, u64>, usize);
+
+async fn kill_again_and_again(number: u64, kills: u64, server: Option<RedisServer>) -> Told {
+    let mut victim = Victim::new(number, server).await;
     let mut dice = Dice::new(number * 7_919);
     for kill in 1..=kills {
         victim.kill(&mut dice).await;
@@ -190,10 +215,26 @@ async fn kill_again_and_again(number: u64, kills: u64) -> (u64, BTreeMap<String,
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_hundred_kills_around_refreshes_lose_no_tenant_without_the_reason_shown() {
-    let kills = kills();
+    let all = ["begun", "posted", "received", "stored"];
+    println!("{}", kill_programs(kills(), &all, || None).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kills_of_programs_and_redis_servers_lose_no_tenant_without_the_reason_shown() {
+    let server = || Some(RedisServer::start());
+    let told = kill_programs(kills() / SHARE_ON_REDIS, &["posted", "received"], server).await;
+    println!("{told}");
+}
+
+/// Kills programs and tells how it went; each step of `struck` must have been struck.
+async fn kill_programs(
+    kills: u64,
+    struck: &[&str],
+    server: impl Fn() -> Option<RedisServer>,
+) -> String {
     let programs = (1..=PROGRAMS).map(|number| {
         let share = kills / PROGRAMS + u64::from(number <= kills % PROGRAMS);
-        Box::pin(kill_again_and_again(number, share))
+        Box::pin(kill_again_and_again(number, share, server()))
     });
     let (mut refreshed, mut steps, mut lost) = (0, BTreeMap::new(), 0);
     for (ok, found, gone) in join_all(programs).await {
@@ -203,8 +244,8 @@ async fn five_hundred_kills_around_refreshes_lose_no_tenant_without_the_reason_s
             *steps.entry(step).or_insert(0) += count;
         }
     }
-    println!("{kills} kills, {refreshed} refreshes; struck: {steps:?}; lost with reason: {lost}");
-    for step in ["begun", "posted", "received", "stored"] {
-        assert!(steps.contains_key(step), "no kill of {kills} struck the step {step}: {steps:?}");
+    for step in struck {
+        assert!(steps.contains_key(*step), "no kill of {kills} struck the step {step}: {steps:?}");
     }
+    format!("{kills} kills, {refreshed} refreshes; struck: {steps:?}; lost with reason: {lost}")
 }

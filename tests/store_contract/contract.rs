@@ -24,6 +24,11 @@ async fn take(store: &Any, day: Day, want: u32, limit: u64) -> DayCount {
     store.reserve(&api_key("default"), day, want, limit).await.expect("calls are reserved")
 }
 
+/// Makes or replaces a grant and returns its version, which each store begins where it likes.
+async fn put(store: &Any, name: &str, mark: &str) -> u64 {
+    store.put_grant(new_grant(name, tokens(mark))).await.expect("stored").1.version
+}
+
 fn refresh_text(tokens: &Tokens) -> &str {
     tokens.refresh.expose()
 }
@@ -115,9 +120,10 @@ pub(crate) async fn api_keys_count_apart(store: Any) {
 
 pub(crate) async fn a_new_grant_is_ready_and_read_back(store: Any) {
     let (put, grant) = store.put_grant(new_grant("acme", tokens("1"))).await.expect("stored");
-    assert_eq!((put, grant.version, grant.weight, grant.paused), (Put::Created, 1, 1, false));
+    assert_eq!((put, grant.weight, grant.paused), (Put::Created, 1, false));
+    assert!(grant.version > 0);
     let read = store.grant(&tenant("acme")).await.expect("reads").expect("is there");
-    assert_eq!((read.api_key.as_str(), read.version), ("default", 1));
+    assert_eq!((read.api_key.as_str(), read.version), ("default", grant.version));
     assert_eq!(read.state, GrantState::Ready);
     assert_eq!(read.tokens.access.as_ref().map(|token| token.expose().as_str()), Some("access-1"));
     assert_eq!(refresh_text(&read.tokens), "refresh-1");
@@ -144,15 +150,15 @@ pub(crate) async fn a_replaced_grant_keeps_pause_use_and_weight(store: Any) {
     let acme = tenant("acme");
     let mut first = new_grant("acme", tokens("1"));
     first.weight = Some(5);
-    store.put_grant(first).await.expect("stored");
+    let version = store.put_grant(first).await.expect("stored").1.version;
     store.pause_tenant(&acme, true).await.expect("paused");
     store.record_use(&[(acme.clone(), secs(50))]).await.expect("recorded");
-    store.fail_grant(&acme, 1, "dead").await.expect("failed");
-    store.begin_refresh(&acme, 1, secs(60)).await.expect("begun");
+    store.fail_grant(&acme, version, "dead").await.expect("failed");
+    store.begin_refresh(&acme, version, secs(60)).await.expect("begun");
     let mut second = new_grant("acme", tokens("2"));
     second.api_key = api_key("other");
     let (put, grant) = store.put_grant(second).await.expect("stored");
-    assert_eq!((put, grant.version, grant.weight), (Put::Replaced, 2, 5));
+    assert_eq!((put, grant.version, grant.weight), (Put::Replaced, version + 1, 5));
     assert_eq!((grant.paused, grant.last_used_at), (true, Some(secs(50))));
     assert_eq!((grant.state, grant.refresh_begun_at), (GrantState::Ready, None));
     assert_eq!((grant.api_key.as_str(), refresh_text(&grant.tokens)), ("other", "refresh-2"));
@@ -163,53 +169,55 @@ pub(crate) async fn a_replaced_grant_keeps_pause_use_and_weight(store: Any) {
 
 pub(crate) async fn a_version_is_never_used_twice(store: Any) {
     let acme = tenant("acme");
-    store.put_grant(new_grant("acme", tokens("1"))).await.expect("stored");
-    store.begin_refresh(&acme, 1, secs(1)).await.expect("begun");
+    let first = put(&store, "acme", "1").await;
+    store.begin_refresh(&acme, first, secs(1)).await.expect("begun");
     assert!(store.remove_grant(&acme).await.expect("removed"));
     assert!(!store.remove_grant(&acme).await.expect("nothing left to remove"));
-    let late = store.finish_refresh(&acme, 1, &tokens("late"), secs(2)).await;
+    let late = store.finish_refresh(&acme, first, &tokens("late"), secs(2)).await;
     assert!(matches!(late, Err(StoreError::Conflict { .. })), "{late:?}");
     let (put, grant) = store.put_grant(new_grant("acme", tokens("2"))).await.expect("stored");
-    assert_eq!((put, grant.version, grant.refresh_begun_at), (Put::Created, 2, None));
-    let late = store.finish_refresh(&acme, 1, &tokens("late"), secs(2)).await;
+    assert_eq!((put, grant.refresh_begun_at), (Put::Created, None));
+    assert!(grant.version > first, "{} after {first}", grant.version);
+    let late = store.finish_refresh(&acme, first, &tokens("late"), secs(2)).await;
     assert!(matches!(late, Err(StoreError::Conflict { .. })), "{late:?}");
 }
 
 pub(crate) async fn a_refresh_begins_and_ends_with_new_tokens(store: Any) {
     let acme = tenant("acme");
-    store.put_grant(new_grant("acme", tokens("1"))).await.expect("stored");
-    store.begin_refresh(&acme, 1, secs(100)).await.expect("begun");
+    let first = put(&store, "acme", "1").await;
+    store.begin_refresh(&acme, first, secs(100)).await.expect("begun");
     let grant = store.grant(&acme).await.expect("reads").expect("is there");
-    assert_eq!((grant.version, grant.refresh_begun_at), (1, Some(secs(100))));
+    assert_eq!((grant.version, grant.refresh_begun_at), (first, Some(secs(100))));
     assert_eq!(refresh_text(&grant.tokens), "refresh-1");
-    let version = store.finish_refresh(&acme, 1, &tokens("2"), secs(101)).await;
-    assert_eq!(version.expect("finished"), 2);
+    let version = store.finish_refresh(&acme, first, &tokens("2"), secs(101)).await;
+    assert_eq!(version.expect("finished"), first + 1);
     let grant = store.grant(&acme).await.expect("reads").expect("is there");
-    assert_eq!((grant.version, grant.refresh_begun_at), (2, None));
+    assert_eq!((grant.version, grant.refresh_begun_at), (first + 1, None));
     assert_eq!(grant.last_refreshed_at, Some(secs(101)));
     assert_eq!(refresh_text(&grant.tokens), "refresh-2");
 }
 
 pub(crate) async fn an_aborted_refresh_leaves_everything_as_it_was(store: Any) {
     let acme = tenant("acme");
-    store.put_grant(new_grant("acme", tokens("1"))).await.expect("stored");
+    let first = put(&store, "acme", "1").await;
     for _ in 0..2 {
-        store.begin_refresh(&acme, 1, secs(100)).await.expect("begun");
-        store.begin_refresh(&acme, 1, secs(100)).await.expect("a repeat is ok");
-        store.abort_refresh(&acme, 1).await.expect("aborted");
-        store.abort_refresh(&acme, 1).await.expect("a repeat is ok");
+        store.begin_refresh(&acme, first, secs(100)).await.expect("begun");
+        store.begin_refresh(&acme, first, secs(100)).await.expect("a repeat is ok");
+        store.abort_refresh(&acme, first).await.expect("aborted");
+        store.abort_refresh(&acme, first).await.expect("a repeat is ok");
     }
     let grant = store.grant(&acme).await.expect("reads").expect("is there");
-    assert_eq!((grant.version, grant.refresh_begun_at), (1, None));
+    assert_eq!((grant.version, grant.refresh_begun_at), (first, None));
     assert_eq!((grant.state, grant.last_refreshed_at), (GrantState::Ready, None));
     assert_eq!(refresh_text(&grant.tokens), "refresh-1");
 }
 
 pub(crate) async fn a_stale_version_changes_nothing(store: Any) {
     let acme = tenant("acme");
-    store.put_grant(new_grant("acme", tokens("1"))).await.expect("stored");
-    store.put_grant(new_grant("acme", tokens("2"))).await.expect("stored");
-    for (name, version) in [("acme", 1), ("acme", 3), ("acme", 0), ("nobody", 1)] {
+    let first = put(&store, "acme", "1").await;
+    let current = put(&store, "acme", "2").await;
+    let versions = [("acme", first), ("acme", current + 1), ("acme", 0), ("nobody", first)];
+    for (name, version) in versions {
         let who = tenant(name);
         let results = [
             store.begin_refresh(&who, version, secs(9)).await,
@@ -222,70 +230,70 @@ pub(crate) async fn a_stale_version_changes_nothing(store: Any) {
         }
     }
     let grant = store.grant(&acme).await.expect("reads").expect("is there");
-    assert_eq!((grant.version, grant.refresh_begun_at), (2, None));
+    assert_eq!((grant.version, grant.refresh_begun_at), (current, None));
     assert_eq!((grant.state, refresh_text(&grant.tokens)), (GrantState::Ready, "refresh-2"));
 }
 
 pub(crate) async fn one_of_many_refreshes_of_a_version_wins(store: Any) {
-    store.put_grant(new_grant("acme", tokens("1"))).await.expect("stored");
+    let first = put(&store, "acme", "1").await;
     let mut tasks = JoinSet::new();
     for number in 0..50 {
         let store = Arc::clone(&store);
         tasks.spawn(async move {
             let new = tokens(&format!("of-{number}"));
-            store.finish_refresh(&tenant("acme"), 1, &new, secs(9)).await
+            store.finish_refresh(&tenant("acme"), first, &new, secs(9)).await
         });
     }
     let won = tasks.join_all().await.into_iter().filter_map(Result::ok).collect::<Vec<_>>();
-    assert_eq!(won, [2]);
+    assert_eq!(won, [first + 1]);
 }
 
 pub(crate) async fn a_repeated_finish_is_ok(store: Any) {
     let acme = tenant("acme");
-    store.put_grant(new_grant("acme", tokens("1"))).await.expect("stored");
+    let first = put(&store, "acme", "1").await;
     for _ in 0..2 {
-        let version = store.finish_refresh(&acme, 1, &tokens("2"), secs(9)).await;
-        assert_eq!(version.expect("stored, or stored already"), 2);
+        let version = store.finish_refresh(&acme, first, &tokens("2"), secs(9)).await;
+        assert_eq!(version.expect("stored, or stored already"), first + 1);
     }
-    let other = store.finish_refresh(&acme, 1, &tokens("3"), secs(9)).await;
+    let other = store.finish_refresh(&acme, first, &tokens("3"), secs(9)).await;
     assert!(matches!(other, Err(StoreError::Conflict { .. })), "{other:?}");
 }
 
 pub(crate) async fn a_dead_grant_stays_dead_until_new_tokens_come(store: Any) {
     let acme = tenant("acme");
-    store.put_grant(new_grant("acme", tokens("1"))).await.expect("stored");
-    store.begin_refresh(&acme, 1, secs(5)).await.expect("begun");
-    store.fail_grant(&acme, 1, "invalid_grant").await.expect("failed");
-    store.fail_grant(&acme, 1, "invalid_grant").await.expect("a repeat is ok");
+    let first = put(&store, "acme", "1").await;
+    store.begin_refresh(&acme, first, secs(5)).await.expect("begun");
+    store.fail_grant(&acme, first, "invalid_grant").await.expect("failed");
+    store.fail_grant(&acme, first, "invalid_grant").await.expect("a repeat is ok");
     let grant = store.grant(&acme).await.expect("reads").expect("is there");
     let dead = GrantState::NeedsAuthorization { reason: "invalid_grant".to_owned() };
-    assert_eq!((grant.state, grant.version, grant.refresh_begun_at), (dead, 1, None));
-    store.finish_refresh(&acme, 1, &tokens("2"), secs(9)).await.expect("finished");
+    assert_eq!((grant.state, grant.version, grant.refresh_begun_at), (dead, first, None));
+    store.finish_refresh(&acme, first, &tokens("2"), secs(9)).await.expect("finished");
     let grant = store.grant(&acme).await.expect("reads").expect("is there");
     assert_eq!(grant.state, GrantState::Ready);
 }
 
 pub(crate) async fn use_and_pause_do_not_touch_the_tokens(store: Any) {
-    store.put_grant(new_grant("acme", tokens("0"))).await.expect("stored");
+    let first = put(&store, "acme", "0").await;
     let mut tasks = JoinSet::new();
-    for number in 0..10_000 {
+    for task in 0..100 {
         let store = Arc::clone(&store);
         tasks.spawn(async move {
             let acme = tenant("acme");
-            store.record_use(&[(acme.clone(), secs(number))]).await.expect("recorded");
-            if number % 100 == 0 {
-                store.pause_tenant(&acme, number % 200 == 0).await.expect("paused or not");
+            for number in (task..10_000).step_by(100) {
+                store.record_use(&[(acme.clone(), secs(number))]).await.expect("recorded");
             }
+            store.pause_tenant(&acme, task % 2 == 0).await.expect("paused or not");
         });
     }
-    for version in 1..=20 {
-        let new = tokens(&version.to_string());
+    for number in 1..=20 {
+        let (new, version) = (tokens(&number.to_string()), first + number - 1);
         let next = store.finish_refresh(&tenant("acme"), version, &new, secs(9)).await;
         assert_eq!(next.expect("no writer beside gets between"), version + 1);
     }
     tasks.join_all().await;
     let grant = store.grant(&tenant("acme")).await.expect("reads").expect("is there");
-    assert_eq!((grant.version, refresh_text(&grant.tokens)), (21, "refresh-20"));
+    assert_eq!((grant.version, refresh_text(&grant.tokens)), (first + 20, "refresh-20"));
     assert_eq!(grant.last_used_at, Some(secs(9_999)));
 }
 

@@ -4,11 +4,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use ctct_proxy::config::{self, OnStoreLoss, StoreUrl};
 use ctct_proxy::engine::{ApiKeyName, TenantName, Unix};
-use ctct_proxy::secret::Secret;
+use ctct_proxy::secret::{KeyRing, Secret};
 use ctct_proxy::store::{self, MemoryStore, NewGrant, Opened, Store, StoreError, Tokens};
+
+use crate::redis_process::RedisServer;
 
 /// A store that forgets.
 pub(crate) fn memory() -> Arc<dyn Store> {
@@ -56,6 +60,73 @@ impl Place {
 
 pub(crate) fn open_at(db: &Path) -> Result<Opened, StoreError> {
     store::open_sqlite(db, None)
+}
+
+/// A deployment on a Redis server: a prefix, a key, and places for journals, which vanish.
+pub(crate) struct SharedPlace {
+    pub(crate) server: Arc<RedisServer>,
+    pub(crate) settings: config::Store,
+    directory: tempfile::TempDir,
+}
+
+/// The server of the tests that do it no harm; it goes with the last of them.
+static SHARED: Mutex<Weak<RedisServer>> = Mutex::new(Weak::new());
+/// Sets the deployments on it apart.
+static DEPLOYMENTS: AtomicU32 = AtomicU32::new(0);
+
+impl SharedPlace {
+    /// One on the server that tests share.
+    pub(crate) fn new() -> Self {
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        let server = shared.upgrade().unwrap_or_else(|| Arc::new(RedisServer::start()));
+        *shared = Arc::downgrade(&server);
+        Self::on(server)
+    }
+
+    pub(crate) fn on(server: Arc<RedisServer>) -> Self {
+        let directory = tempfile::tempdir().expect("a directory for the test");
+        let key = directory.path().join("key");
+        fs::write(&key, KeyRing::generate().text().expose()).expect("written");
+        let number = DEPLOYMENTS.fetch_add(1, Ordering::Relaxed);
+        let url = format!("{}?prefix=test-{number}:", server.url());
+        let settings = config::Store {
+            url: config::store_url(&url).expect("a URL"),
+            encryption_key_file: Some(key),
+            accept_volatile: false,
+            on_loss: OnStoreLoss::Degraded,
+            refresh_journal: Some(directory.path().join("refreshes")),
+        };
+        Self { server, settings, directory }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// What all keys of this deployment begin with.
+    pub(crate) fn prefix(&self) -> &str {
+        let StoreUrl::Redis(url) = &self.settings.url else { panic!("it is on a server") };
+        &url.prefix
+    }
+
+    pub(crate) async fn try_open(&self) -> Result<Opened, StoreError> {
+        store::open(&self.settings).await
+    }
+
+    pub(crate) async fn open(&self) -> Arc<dyn Store> {
+        self.try_open().await.expect("the store opens").store
+    }
+
+    /// Another instance, with a journal of its own.
+    pub(crate) async fn open_another(&self, name: &str) -> Arc<dyn Store> {
+        let refresh_journal = Some(self.path().join(name));
+        let settings = config::Store { refresh_journal, ..self.settings.clone() };
+        store::open(&settings).await.expect("the store opens").store
+    }
+
+    pub(crate) async fn refusal(&self) -> String {
+        self.try_open().await.err().expect("the start is refused").to_string()
+    }
 }
 
 pub(crate) fn api_key(name: &str) -> ApiKeyName {

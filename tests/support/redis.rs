@@ -21,6 +21,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 pub(crate) struct RedisServer {
     directory: tempfile::TempDir,
     port: u16,
+    /// Where it speaks TLS, if it has a certificate.
+    tls_port: Option<u16>,
     more: Vec<String>,
     process: Option<Child>,
 }
@@ -35,9 +37,11 @@ impl RedisServer {
     pub(crate) fn start_with(more: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a directory for the server");
         let more = more.iter().map(|&text| text.to_owned()).collect();
-        let mut server = Self { directory, port: 0, more, process: None };
+        let mut server = Self { directory, port: 0, tls_port: None, more, process: None };
+        let speaks_tls = server.more.iter().any(|text| text == "--tls-cert-file");
         for _ in 0..PORTS_TRIED {
             server.port = free_port();
+            server.tls_port = speaks_tls.then(free_port);
             if server.launch() {
                 return server;
             }
@@ -52,6 +56,11 @@ impl RedisServer {
 
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Where it speaks TLS.
+    pub(crate) fn tls_port(&self) -> u16 {
+        self.tls_port.expect("it has a certificate")
     }
 
     /// Where its files are.
@@ -100,18 +109,12 @@ impl RedisServer {
     /// Runs a command and returns its answer as the server wrote it, without line ends: `+OK`,
     /// `:1`, or the text of a bulk string. Elements of a list stand in lines.
     pub(crate) fn cmd(&self, words: &[&str]) -> String {
-        self.try_cmd(words).unwrap_or_else(|| panic!("no answer to {words:?}"))
+        Self::cmd_at(self.port, words)
     }
 
-    fn try_cmd(&self, words: &[&str]) -> Option<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
-        stream.set_read_timeout(Some(START_TIME)).ok()?;
-        let mut text = format!("*{}\r\n", words.len());
-        for word in words {
-            text += &format!("${}\r\n{word}\r\n", word.len());
-        }
-        stream.write_all(text.as_bytes()).ok()?;
-        answer(&mut BufReader::new(stream))
+    /// The same for the server at a port, which may be busy for long.
+    pub(crate) fn cmd_at(port: u16, words: &[&str]) -> String {
+        try_cmd(port, words).unwrap_or_else(|| panic!("no answer to {words:?}"))
     }
 
     /// Whether the server came up; `false` when its port was taken.
@@ -123,6 +126,9 @@ impl RedisServer {
         command.args(["--port", &port, "--bind", "127.0.0.1", "--dir"]).arg(self.path());
         command.args(["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]);
         command.args(&self.more);
+        if let Some(port) = self.tls_port {
+            command.args(["--tls-port", &port.to_string()]);
+        }
         command.stdin(Stdio::null()).stderr(log.try_clone().expect("a log")).stdout(log);
         let process = command.spawn().expect("redis-server is installed: tests/install-deps.sh");
         self.process = Some(process);
@@ -134,7 +140,9 @@ impl RedisServer {
                 return false;
             }
             // a server that wants a password answers too
-            if self.try_cmd(&["PING"]).is_some_and(|text| text == "+PONG" || is_refusal(&text)) {
+            if try_cmd(self.port, &["PING"])
+                .is_some_and(|text| text == "+PONG" || is_refusal(&text))
+            {
                 return true;
             }
             std::thread::sleep(LOOK_AGAIN);
@@ -163,6 +171,16 @@ impl Drop for RedisServer {
         // SIGKILL ends a process that is stopped too
         self.kill();
     }
+}
+
+fn try_cmd(port: u16, words: &[&str]) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(START_TIME)).ok()?;
+    write!(stream, "*{}\r\n", words.len()).ok()?;
+    for word in words {
+        write!(stream, "${}\r\n{word}\r\n", word.len()).ok()?;
+    }
+    answer(&mut BufReader::new(stream))
 }
 
 fn is_refusal(text: &str) -> bool {

@@ -20,6 +20,10 @@ pub const SILENT_AFTER: Duration = Duration::from_millis(2_500);
 /// What one that was by itself has sent is over so long after it is back: a window, the greatest
 /// lateness, and what an answer takes.
 pub const BACK_FOR: Duration = Duration::from_millis(1_500);
+/// Nobody goes on by itself sooner after it last heard the store: others must have heard that it is
+/// away, and their slots of before be over, whose window is a second or longer.
+pub const ALONE_AFTER: Duration =
+    SILENT_AFTER.saturating_add(ROLL_FRESH).saturating_add(SLOTS_OVER).saturating_add(WINDOW_MIN);
 /// One that is not heard of for so long is dead; so long can one go on by itself.
 pub const ALONE_FOR: Duration = Duration::from_mins(10);
 
@@ -28,6 +32,8 @@ const ROLL_FRESH: Duration = Duration::from_secs(1);
 /// The slots of before are free so long after others have heard that this instance is away: the
 /// greatest lateness and life of a slot, beside its window.
 const SLOTS_OVER: Duration = Duration::from_millis(600);
+/// No window is shorter.
+const WINDOW_MIN: Duration = Duration::from_secs(1);
 /// An instance stops by itself so long before it is taken for dead.
 const MARGIN: Duration = Duration::from_secs(5);
 /// Questions in a row that were not answered, after which an instance that refuses does so.
@@ -50,6 +56,9 @@ impl Turnstile {
     /// The roll was read.
     pub fn read(&mut self, roll: &Roll, slots: u32, remaining: u64, now: Mono) {
         self.standing = Standing::new(roll, now);
+        if let Some(end) = self.standing.next_end() {
+            self.turn_at = self.turn_at.min(end);
+        }
         let left = self.standing.left(slots, now);
         let (kept, before) = self.kept;
         let part = |whole: u64, part: u32, of: u32| {
@@ -92,8 +101,8 @@ impl Turnstile {
     fn by_itself(&self, slots: u32, window: Duration) -> Option<(Mono, Mono, u32)> {
         let heard_at = self.standing.heard_at.filter(|_| self.on_loss == OnLoss::GoOn)?;
         let own = slots_in(&[self.standing.part], slots);
-        let quiet = SILENT_AFTER.saturating_add(ROLL_FRESH).saturating_add(SLOTS_OVER);
-        let from = heard_at.plus(quiet.saturating_add(window));
+        let longer = window.saturating_sub(WINDOW_MIN);
+        let from = heard_at.plus(ALONE_AFTER.saturating_add(longer));
         (own > 0).then(|| (from, heard_at.plus(ALONE_FOR.saturating_sub(MARGIN)), own))
     }
 

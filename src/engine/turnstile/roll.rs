@@ -106,6 +106,11 @@ impl Standing {
         Self { heard_at: Some(now), part: roll.part, left: left.flatten().collect() }
     }
 
+    /// When the next part need not be left any more.
+    pub(super) fn next_end(&self) -> Option<Mono> {
+        self.left.iter().map(|(_, until)| *until).min().filter(|until| *until != Mono::NEVER)
+    }
+
     /// How many of `slots` are left to others now.
     pub(super) fn left(&self, slots: u32, now: Mono) -> u32 {
         let left = self.left.iter().filter(|(_, until)| *until > now);

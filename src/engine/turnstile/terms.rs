@@ -54,6 +54,8 @@ pub struct Beat {
     pub part: Part,
     /// Whether it would go on by itself.
     pub goes_alone: bool,
+    /// Whether it may have gone on by itself since it last heard the store.
+    pub was_alone: bool,
     /// It leaves for good.
     pub leaving: bool,
     /// The history that it knows.

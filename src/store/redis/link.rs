@@ -7,15 +7,17 @@
 //! message holds a password, an argument or an answer.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig, PubSub};
 use redis::io::tcp::TcpSettings;
 use redis::io::tcp::socket2::TcpKeepalive;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, FromRedisValue,
-    IntoConnectionInfo as _, Pipeline, RedisConnectionInfo, RedisError, RedisResult,
-    ScriptInvocation,
+    IntoConnectionInfo as _, Pipeline, ProtocolVersion, RedisConnectionInfo, RedisError,
+    RedisResult, ScriptInvocation, ServerErrorKind,
 };
 
 use crate::config::RedisUrl;
@@ -35,7 +37,7 @@ const SILENCE: Duration = Duration::from_secs(5);
 /// A connection; clones share it.
 #[derive(Clone)]
 pub(in crate::store) struct Link {
-    calls: ConnectionManager,
+    calls: Arc<ArcSwap<ConnectionManager>>,
     client: Client,
 }
 
@@ -56,9 +58,13 @@ impl Link {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIME))
             .set_response_timeout(Some(CALL_TIME));
-        let first = client.get_multiplexed_async_connection_with_config(&config);
+        let first = async {
+            let mut calls = client.get_multiplexed_async_connection_with_config(&config).await?;
+            // a server that wants a password lets anybody connect
+            redis::cmd("PING").exec_async(&mut calls).await
+        };
         match tokio::time::timeout(2 * CALL_TIME, first).await {
-            Ok(Ok(_)) => {}
+            Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(explain(&error)),
             Err(_) => {
                 return Err(StoreError::Unavailable {
@@ -67,14 +73,8 @@ impl Link {
                 });
             }
         }
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIME))
-            .set_response_timeout(Some(CALL_TIME))
-            .set_max_delay(RETRY_PAUSE)
-            .set_number_of_retries(usize::MAX);
-        let calls = ConnectionManager::new_lazy_with_config(client.clone(), config)
-            .map_err(|error| explain(&error))?;
-        Ok(Self { calls, client })
+        let calls = manager(&client).map_err(|error| explain(&error))?;
+        Ok(Self { calls: Arc::new(ArcSwap::from_pointee(calls)), client })
     }
 
     /// Runs a script. Its errors and time-outs say what was attempted, never with what.
@@ -83,8 +83,8 @@ impl Link {
         attempt: &'static str,
         call: &ScriptInvocation<'_>,
     ) -> Result<T, StoreError> {
-        let mut calls = self.calls.clone();
-        within(attempt, call.invoke_async(&mut calls)).await
+        let mut calls = ConnectionManager::clone(&self.calls.load());
+        self.within(attempt, call.invoke_async(&mut calls)).await
     }
 
     /// Sends one command.
@@ -93,8 +93,8 @@ impl Link {
         attempt: &'static str,
         command: &Cmd,
     ) -> Result<T, StoreError> {
-        let mut calls = self.calls.clone();
-        within(attempt, command.query_async(&mut calls)).await
+        let mut calls = ConnectionManager::clone(&self.calls.load());
+        self.within(attempt, command.query_async(&mut calls)).await
     }
 
     /// Sends several commands one behind the other; others may come between.
@@ -103,8 +103,8 @@ impl Link {
         attempt: &'static str,
         commands: &Pipeline,
     ) -> Result<T, StoreError> {
-        let mut calls = self.calls.clone();
-        within(attempt, commands.query_async(&mut calls)).await
+        let mut calls = ConnectionManager::clone(&self.calls.load());
+        self.within(attempt, commands.query_async(&mut calls)).await
     }
 
     /// A connection of its own that hears what is published on `channel`.
@@ -114,20 +114,46 @@ impl Link {
             messages.subscribe(channel).await?;
             Ok(messages)
         };
-        within("listen for changes", listening).await
+        self.within("listen for changes", listening).await
+    }
+
+    async fn within<T>(
+        &self,
+        attempt: &'static str,
+        call: impl Future<Output = RedisResult<T>>,
+    ) -> Result<T, StoreError> {
+        let cause = match tokio::time::timeout(CALL_TIME, call).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => {
+                if is_of_replica(&error)
+                    && let Ok(anew) = manager(&self.client)
+                {
+                    self.calls.store(Arc::new(anew));
+                }
+                reason(&error)
+            }
+            Err(_) => format!("the Redis server did not answer within {CALL_TIME:?}"),
+        };
+        Err(StoreError::Unavailable { attempt, cause })
     }
 }
 
-async fn within<T>(
-    attempt: &'static str,
-    call: impl Future<Output = RedisResult<T>>,
-) -> Result<T, StoreError> {
-    let cause = match tokio::time::timeout(CALL_TIME, call).await {
-        Ok(Ok(answer)) => return Ok(answer),
-        Ok(Err(error)) => reason(&error),
-        Err(_) => format!("the Redis server did not answer within {CALL_TIME:?}"),
-    };
-    Err(StoreError::Unavailable { attempt, cause })
+/// A connection that is made with the first call and again whenever it is lost.
+fn manager(client: &Client) -> RedisResult<ConnectionManager> {
+    let config = ConnectionManagerConfig::new()
+        .set_connection_timeout(Some(CONNECT_TIME))
+        .set_response_timeout(Some(CALL_TIME))
+        .set_max_delay(RETRY_PAUSE)
+        .set_number_of_retries(usize::MAX);
+    ConnectionManager::new_lazy_with_config(client.clone(), config)
+}
+
+/// Whether the server may not write (any more): after a fail-over the address may lead to another
+/// one while the connection still leads to this. Scripts of older servers say it in their text
+/// only.
+fn is_of_replica(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
+        || error.to_string().contains("READONLY")
 }
 
 /// What went wrong, without anything that was sent or answered.
@@ -154,7 +180,10 @@ fn client(url: &RedisUrl) -> RedisResult<Client> {
     } else {
         ConnectionAddr::Tcp(host, port)
     };
-    let mut us = RedisConnectionInfo::default().set_db(i64::from(url.database));
+    // in this protocol a lost connection is noticed and made again before somebody needs it
+    let mut us = RedisConnectionInfo::default()
+        .set_db(i64::from(url.database))
+        .set_protocol(ProtocolVersion::RESP3);
     if let Some(user) = &url.user {
         us = us.set_username(user);
     }

@@ -12,10 +12,10 @@
 local roll, epoch_key = KEYS[1], KEYS[2]
 local me, name, details = ARGV[1], ARGV[2], ARGV[3]
 local echo, from, to = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local takes_part, leaving = ARGV[7] == '1', ARGV[8] == '1'
+local takes_part, was_alone, leaving = ARGV[7] == '1', ARGV[8] == '1', ARGV[9] == '1'
 local silent_after, back_hold, gone_after =
-  tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
-local epoch, remembered = ARGV[12], tonumber(ARGV[13])
+  tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
+local epoch, remembered = ARGV[13], tonumber(ARGV[14])
 local KEPT, WHOLE = 172800, 4294967296
 
 local clock = redis.call('TIME')
@@ -48,7 +48,7 @@ if not known then
   known = epoch ~= '' and epoch or string.format('%.0f', now)
   redis.call('SET', epoch_key, known)
   for i = 0, remembered - 1 do
-    local id, text = ARGV[14 + 2 * i], ARGV[15 + 2 * i]
+    local id, text = ARGV[15 + 2 * i], ARGV[16 + 2 * i]
     if not all[id] then
       all[id] = read(text)
       all[id].seen = now - silent_after - 1
@@ -61,7 +61,7 @@ redis.call('EXPIRE', epoch_key, KEPT)
 local function is_silent(e) return now - e.seen > silent_after end
 
 local mine = all[me] or {seen = now, back = 0, parts = {{0, 0}, {0, 0}}}
-if all[me] and is_silent(mine) then mine.back = now end
+if was_alone then mine.back = now end
 if echo > 0 then mine.seen = math.max(mine.seen, echo) end
 mine.name, mine.details = name, details
 mine.parts[1] = {from, to}

@@ -14,7 +14,8 @@ use futures_util::StreamExt as _;
 use redis::{Script, ScriptInvocation};
 use tokio::sync::mpsc;
 
-use super::Link;
+use super::link::Link;
+use super::names::Names;
 use crate::config::RedisUrl;
 use crate::engine::turnstile::{Ask, Beat, Part, Report, Roll, Stamp, Told, Turn, Whose};
 use crate::engine::{ApiKeyName, Class, Day, TenantName};
@@ -30,7 +31,7 @@ pub struct RedisTurnstile {
     link: Link,
     script: Arc<Script>,
     roll_script: Arc<Script>,
-    prefix: Arc<str>,
+    names: Names,
     /// Tells this process from all others.
     instance: Arc<str>,
     /// Where it listens, on which host: a process that has the name of another has its place.
@@ -45,29 +46,24 @@ impl RedisTurnstile {
     /// # Errors
     /// [`StoreError::Unavailable`] when it cannot be reached.
     pub async fn open(url: &RedisUrl, instance: &InstanceInfo) -> Result<Self, StoreError> {
-        Ok(Self::new(Link::open(url).await?, &url.prefix, instance))
+        Ok(Self::new(Link::open(url).await?, Names::new(&url.prefix), instance))
     }
 
-    pub(in crate::store) fn new(link: Link, prefix: &str, instance: &InstanceInfo) -> Self {
+    pub(super) fn new(link: Link, names: Names, instance: &InstanceInfo) -> Self {
         let script = Arc::new(Script::new(include_str!("turnstile.lua")));
         let roll_script = Arc::new(Script::new(include_str!("roll.lua")));
         Self {
             link,
             script,
             roll_script,
-            prefix: prefix.into(),
+            names,
             instance: instance.id.as_str().into(),
             name: instance.name.as_str().into(),
             details: instance.details.as_str().into(),
         }
     }
 
-    fn channel(&self) -> String {
-        format!("{}turns", self.prefix)
-    }
-
     fn call(&self, api_key: &ApiKeyName, ask: &Ask) -> ScriptInvocation<'_> {
-        let base = format!("{}{{{api_key}}}:", self.prefix);
         let mut call = self.script.prepare_invoke();
         for name in [
             "turnstile",
@@ -85,9 +81,9 @@ impl RedisTurnstile {
             "finish:3",
             "",
         ] {
-            call.key(format!("{base}{name}"));
+            call.key(self.names.counting(api_key, name));
         }
-        call.arg(self.channel()).arg(api_key.as_str()).arg(&*self.instance);
+        call.arg(self.names.turns()).arg(api_key.as_str()).arg(&*self.instance);
         let terms = &ask.terms;
         let unanswered = terms.unanswered.saturating_add(ask.life);
         call.arg(ask.wanted_until.map_or(0, |until| until.0))
@@ -159,7 +155,7 @@ impl SharedTurnstile for RedisTurnstile {
 impl RedisTurnstile {
     async fn listen(&self, told: mpsc::UnboundedSender<(ApiKeyName, Turn)>) {
         loop {
-            if let Ok(mut messages) = self.link.listen(&self.channel()).await {
+            if let Ok(mut messages) = self.link.listen(&self.names.turns()).await {
                 let mut messages = messages.on_message();
                 while let Some(message) = messages.next().await {
                     let word: String = message.get_payload().unwrap_or_default();

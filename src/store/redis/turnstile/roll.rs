@@ -16,12 +16,13 @@ pub(super) type Row = (String, String, String, u64, i64, u64, u64, u64, u64);
 
 impl RedisTurnstile {
     pub(super) fn roll_call(&self, beat: &Beat) -> ScriptInvocation<'_> {
-        let base = format!("{}{{instances}}:", self.prefix);
         let mut call = self.roll_script.prepare_invoke();
-        call.key(format!("{base}roll")).key(format!("{base}epoch"));
+        let [roll, epoch] = self.names.roll();
+        call.key(roll).key(epoch);
         call.arg(&*self.instance).arg(&*self.name).arg(&*self.details);
         call.arg(beat.echo.0).arg(beat.part.from).arg(beat.part.to);
-        call.arg(u8::from(beat.goes_alone)).arg(u8::from(beat.leaving));
+        call.arg(u8::from(beat.goes_alone)).arg(u8::from(beat.was_alone));
+        call.arg(u8::from(beat.leaving));
         call.arg(micros(SILENT_AFTER)).arg(micros(BACK_FOR)).arg(micros(ALONE_FOR));
         call.arg(&beat.epoch).arg(beat.remembered.len());
         for member in &beat.remembered {

@@ -1,0 +1,5 @@
+-- Begins the history of changes, if there is none.
+-- KEYS: revision
+
+begin(KEYS[1])
+return 1

@@ -1,0 +1,55 @@
+-- The token lane of an API key: who has it and until when, and when the rest after an answer ends.
+-- KEYS: lane
+-- ARGV: 'take', hold, longest retry, learning pause; or 'keep', fence, hold; or 'leave', fence,
+--       rest; all in milliseconds. Moments are of the server's clock, in microseconds.
+-- 'take' answers 1 and the fence, or 0 and milliseconds; the others whether the fence is current.
+
+local lane, verb = KEYS[1], ARGV[1]
+local HOUR = 3600000
+
+local function digits(number)
+  return string.format('%.0f', number)
+end
+
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+
+local function set(until_at, rest_at, fence)
+  redis.call('HSET', lane, 'until', digits(until_at), 'rest', digits(rest_at))
+  redis.call('HSET', lane, 'fence', digits(fence))
+  redis.call('PEXPIRE', lane, digits(HOUR + (math.max(until_at, rest_at, now) - now) / 1000))
+end
+
+local stored = redis.call('HMGET', lane, 'until', 'rest', 'fence')
+local held_until, rest_until, fence = tonumber(stored[1]), tonumber(stored[2]), tonumber(stored[3])
+
+if verb == 'take' then
+  if not fence then
+    -- Nobody knows who has had it: the server may have come back empty. Numbers that begin at the
+    -- time are above all that were given before.
+    local pause = tonumber(ARGV[4])
+    set(0, now + pause * 1000, now)
+    return { 0, pause }
+  end
+  if held_until > now then
+    return { 0, math.min(tonumber(ARGV[3]), math.ceil((held_until - now) / 1000)) }
+  end
+  if rest_until > now then
+    return { 0, math.ceil((rest_until - now) / 1000) }
+  end
+  set(now + tonumber(ARGV[2]) * 1000, rest_until, fence + 1)
+  return { 1, fence + 1 }
+end
+
+if digits(fence or 0) ~= ARGV[2] then
+  return 0
+end
+if verb == 'keep' then
+  if held_until <= now then
+    return 0
+  end
+  set(now + tonumber(ARGV[3]) * 1000, rest_until, fence)
+else
+  set(0, math.max(rest_until, now + tonumber(ARGV[3]) * 1000), fence)
+end
+return 1

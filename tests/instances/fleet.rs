@@ -1,0 +1,57 @@
+//! Gates under load without end.
+
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
+
+use ctct_proxy::engine::Class;
+
+use crate::world::{Instance, Upstream, limits, most_in_a_window};
+
+pub(crate) const WINDOW: Duration = Duration::from_secs(1);
+const RATE: &str = "20";
+pub(crate) const CALLS: usize = 20;
+pub(crate) const TENANTS: [&str; 3] = ["a", "b", "c"];
+
+/// Gates whose callers never stop.
+pub(crate) struct Fleet {
+    pub(crate) upstream: Upstream,
+    gates: Vec<Instance>,
+    callers: Vec<JoinHandle<()>>,
+}
+
+impl Fleet {
+    pub(crate) async fn start(urls: &[String]) -> Self {
+        let mut fleet =
+            Self { upstream: Upstream::default(), gates: Vec::new(), callers: Vec::new() };
+        for (number, url) in urls.iter().enumerate() {
+            fleet.join(url, &format!("i{number}")).await;
+        }
+        fleet
+    }
+
+    pub(crate) async fn join(&mut self, url: &str, name: &str) {
+        let gate = Instance::start(url, name, limits(RATE), &TENANTS).await;
+        for tenant in TENANTS {
+            self.callers.extend(gate.callers(tenant, Class::Normal, 5, &self.upstream));
+        }
+        self.gates.push(gate);
+    }
+
+    /// What arrives within a while.
+    pub(crate) async fn arrivals(&self, span: Duration) -> Vec<(Instant, String, String)> {
+        let from = Instant::now();
+        tokio::time::sleep(span).await;
+        self.upstream.arrivals(from, Instant::now())
+    }
+
+    pub(crate) fn most_ever(&self) -> usize {
+        most_in_a_window(&self.upstream.all(), WINDOW)
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        self.callers.iter().for_each(JoinHandle::abort);
+    }
+}

@@ -1,0 +1,123 @@
+//! The token lane of an API key, which instances on one server share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use ctct_proxy::store::{LaneLease, LaneTurn, Store};
+
+use crate::support::{SharedPlace, api_key};
+
+const HOLD: Duration = Duration::from_secs(30);
+const NO_REST: Duration = Duration::ZERO;
+
+type Any = Arc<dyn Store>;
+
+async fn ask(store: &Any, hold: Duration) -> LaneTurn {
+    store.take_lane(&api_key("default"), hold).await.expect("answered")
+}
+
+/// Asks until the lane is free, as long as the store says.
+async fn take(store: &Any, hold: Duration) -> LaneLease {
+    loop {
+        match ask(store, hold).await {
+            LaneTurn::Yours(lease) => return lease,
+            LaneTurn::Busy { retry } => tokio::time::sleep(retry).await,
+        }
+    }
+}
+
+async fn leave(store: &Any, lease: LaneLease, rest: Duration) {
+    store.leave_lane(&api_key("default"), lease, rest).await.expect("left");
+}
+
+fn retry(turn: LaneTurn) -> Duration {
+    match turn {
+        LaneTurn::Busy { retry } => retry,
+        LaneTurn::Yours(lease) => panic!("not busy: {lease:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_lane_of_which_nothing_is_known_rests_once() {
+    let place = SharedPlace::new();
+    let store = place.open().await;
+    assert_eq!(retry(ask(&store, HOLD).await), Duration::from_secs(1));
+    let left = retry(ask(&store, HOLD).await);
+    assert!(left <= Duration::from_secs(1) && left > Duration::from_millis(300), "{left:?}");
+    let first = take(&store, HOLD).await;
+    leave(&store, first, NO_REST).await;
+    assert!(matches!(ask(&store, HOLD).await, LaneTurn::Yours(_)));
+}
+
+#[tokio::test]
+async fn one_instance_at_a_time_has_the_lane() {
+    let place = SharedPlace::new();
+    let one = place.open().await;
+    let other = place.open_another("other").await;
+    let first = take(&one, HOLD).await;
+    assert_eq!(retry(ask(&other, HOLD).await), Duration::from_millis(250));
+    leave(&one, first, NO_REST).await;
+    let second = take(&other, HOLD).await;
+    assert!(second.fence > first.fence);
+    let aside = one.take_lane(&api_key("aside"), HOLD).await.expect("answered");
+    assert!(matches!(aside, LaneTurn::Busy { .. }), "API keys have lanes of their own");
+    leave(&one, first, NO_REST).await;
+    assert!(matches!(ask(&one, HOLD).await, LaneTurn::Busy { .. }), "an old lease leaves nothing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_that_ask_at_once_one_gets_it() {
+    let place = SharedPlace::new();
+    let store = place.open().await;
+    let first = take(&store, HOLD).await;
+    leave(&store, first, NO_REST).await;
+    let mut tasks = JoinSet::new();
+    for _ in 0..50 {
+        let store = Arc::clone(&store);
+        tasks.spawn(async move { matches!(ask(&store, HOLD).await, LaneTurn::Yours(_)) });
+    }
+    assert_eq!(tasks.join_all().await.into_iter().filter(|got| *got).count(), 1);
+}
+
+#[tokio::test]
+async fn nobody_gets_the_lane_while_it_rests() {
+    let place = SharedPlace::new();
+    let store = place.open().await;
+    let first = take(&store, HOLD).await;
+    leave(&store, first, Duration::from_millis(600)).await;
+    let left = retry(ask(&store, HOLD).await);
+    assert!(left > Duration::from_millis(300) && left <= Duration::from_millis(600), "{left:?}");
+    tokio::time::sleep(left).await;
+    assert!(matches!(ask(&store, HOLD).await, LaneTurn::Yours(_)), "not later than it said");
+}
+
+#[tokio::test]
+async fn a_lease_ends_by_itself_and_cannot_be_kept_afterwards() {
+    let place = SharedPlace::new();
+    let store = place.open().await;
+    let name = api_key("default");
+    let first = take(&store, Duration::from_millis(150)).await;
+    let kept = store.keep_lane(&name, first, Duration::from_millis(200)).await;
+    assert!(kept.expect("answered"));
+    let left = retry(ask(&store, HOLD).await);
+    assert!(left <= Duration::from_millis(200), "less than a whole turn is left: {left:?}");
+    let second = take(&store, HOLD).await;
+    assert!(second.fence > first.fence);
+    assert!(!store.keep_lane(&name, first, HOLD).await.expect("answered"));
+    assert!(store.keep_lane(&name, second, Duration::from_millis(1)).await.expect("answered"));
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(!store.keep_lane(&name, second, HOLD).await.expect("answered"), "nobody has taken it");
+}
+
+#[tokio::test]
+async fn fences_go_on_above_after_the_server_came_back_empty() {
+    let place = SharedPlace::new();
+    let store = place.open().await;
+    let first = take(&store, HOLD).await;
+    place.server.cmd(&["DEL", &format!("{}{{default}}:lane", place.prefix())]);
+    assert!(!store.keep_lane(&api_key("default"), first, HOLD).await.expect("answered"));
+    assert_eq!(retry(ask(&store, HOLD).await), Duration::from_secs(1), "it rests first");
+    assert!(take(&store, HOLD).await.fence > first.fence);
+}
