@@ -38,7 +38,7 @@ use actor::{Actor, Request};
 use desk::Job;
 use table::Table;
 
-pub use endpoint::{KeyAuth, Received, RefreshAnswer, TokenEndpoint};
+pub use endpoint::{KeyAuth, MayLeave, Received, RefreshAnswer, TokenEndpoint};
 pub use errand::{Errand, NoTurn};
 pub use hand_in::{HandedIn, OnConflict, Terms};
 pub use look::Missing;

@@ -83,7 +83,10 @@ pub(super) async fn serve(
 ) -> Result<Response<AnswerBody>, Rejection> {
     let settings = proxy.settings.load_full();
     let target = Target::of(request)?;
-    if strangers::are_named_by(proxy, request, target.tenant.as_ref()) {
+    let in_path = target.tenant.as_ref();
+    if proxy.news.is_followed()
+        && strangers::are_named_by(request, in_path, &proxy.clients, &proxy.tokens)
+    {
         proxy.news.look().await;
     }
     let caller = identify::identify(proxy, &settings, request, target.tenant)?;

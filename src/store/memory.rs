@@ -270,7 +270,7 @@ impl Store for MemoryStore {
     }
 
     async fn changes(&self, since: Option<Revision>) -> Result<Changes, StoreError> {
-        Ok(self.state("read what was changed")?.history.after(since))
+        Ok(self.state("read what was changed")?.history.after(since, self.is_shared()))
     }
 
     async fn changed(&self) {

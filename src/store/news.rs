@@ -5,10 +5,14 @@
 //! are shared by all who ask, and the follower keeps them apart, so that wrong keys cannot flood
 //! the store. Where nothing is followed, nothing is asked and nobody waits.
 
+use std::time::Duration;
+
 use tokio::sync::{mpsc, oneshot};
 
 /// Those who may wait for a look to begin; more wait to ask.
 const ASKED_MAX: usize = 256;
+/// Nobody waits longer to be told that it is unknown: some looks of a store that is well.
+const LOOK_MAX: Duration = Duration::from_secs(2);
 
 /// The handle of those who ask.
 #[derive(Clone, Debug, Default)]
@@ -38,14 +42,18 @@ impl News {
         self.0.is_some()
     }
 
-    /// Returns when a look that began after this was called has ended, whatever came of it.
+    /// Returns when a look that began after this was called has ended, whatever came of it; or
+    /// after a while, when the store does not answer.
     pub async fn look(&self) {
         let Some(asking) = &self.0 else { return };
-        let (done, looked) = oneshot::channel();
-        // a follower that has ended looks no more
-        if asking.send(done).await.is_ok() {
-            let _ = looked.await;
-        }
+        let look = async {
+            let (done, looked) = oneshot::channel();
+            // a follower that has ended looks no more
+            if asking.send(done).await.is_ok() {
+                let _ = looked.await;
+            }
+        };
+        let _ = tokio::time::timeout(LOOK_MAX, look).await;
     }
 }
 

@@ -5,6 +5,7 @@
 //! logs and hold no secret.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -137,12 +138,26 @@ impl fmt::Display for RefreshAnswer {
     }
 }
 
+/// Whether a request may still leave; asked at the last moment.
+pub type MayLeave = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// A token endpoint, or a stand-in.
 #[async_trait]
 pub trait TokenEndpoint: Send + Sync + 'static {
     /// Exchanges `refresh_token` for new tokens. Runs to its end within a bounded time and is never
     /// repeated inside: the caller decides about repeats.
     async fn refresh(&self, key: &KeyAuth, refresh_token: &Secret<String>) -> RefreshAnswer;
+
+    /// The same, but the token does not leave, and [`RefreshAnswer::LaneLost`] is the answer, when
+    /// it may not by then. One that sends at once need not look again.
+    async fn refresh_while(
+        &self,
+        key: &KeyAuth,
+        refresh_token: &Secret<String>,
+        may_leave: MayLeave,
+    ) -> RefreshAnswer {
+        if may_leave() { self.refresh(key, refresh_token).await } else { RefreshAnswer::LaneLost }
+    }
 }
 
 /// Whether `text` can be a token: visible ASCII (RFC 6750 section 2.1 allows less).

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use super::endpoint::MayLeave;
 use super::work::guarded;
 use crate::clock::Clock;
 use crate::engine::{ApiKeyName, Mono, Now};
@@ -83,6 +84,12 @@ impl HeldLane {
     pub(super) async fn is_sure(&self) -> bool {
         let hold = &self.hold;
         hold.is_fresh() || (hold.ask().await.unwrap_or(false) && hold.is_fresh())
+    }
+
+    /// Whether the lane was certainly ours a moment ago, for whoever has to wait before sending.
+    pub(super) fn may_leave(&self) -> MayLeave {
+        let hold = Arc::clone(&self.hold);
+        Arc::new(move || hold.is_fresh())
     }
 
     /// Something is about to be sent: `rest` follows.

@@ -5,6 +5,7 @@
 //! grant that is older than ours is not taken over but written again. Each write names the version
 //! that it replaces; when several instances write the same, one does and the others find it done.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -12,6 +13,7 @@ use tracing::warn;
 
 use super::Tokens;
 use super::actor::Request;
+use super::lane::HeldLane;
 use crate::engine::TenantName;
 use crate::store::{Grant, GrantState, NewGrant, Store, StoreError};
 
@@ -72,15 +74,24 @@ impl Tokens {
     }
 }
 
-/// What the store has, after what it has lost was written again. `ours` is what is known here.
+/// What the store has, after what it has lost was written again. `ours` is what is known here. A
+/// grant that must be put names no version that it replaces: that is done with the `lane`, so that
+/// instances that all notice the same loss do it one after the other.
 pub(super) async fn look(
     store: &Arc<dyn Store>,
     tenant: &TenantName,
     ours: Option<&Grant>,
     missing: Missing,
+    lane: impl Future<Output = Option<HeldLane>> + Send,
 ) -> Result<Option<Box<Grant>>, StoreError> {
     let mut there = store.grant(tenant).await?;
-    if let Some(ours) = ours.filter(|ours| has_lost(ours, there.as_ref(), missing)) {
+    let mut _lane = None;
+    let lost = ours.filter(|ours| has_lost(ours, there.as_ref(), missing));
+    if lost.is_some_and(|ours| !is_older_of(ours, there.as_ref())) {
+        _lane = lane.await;
+        there = store.grant(tenant).await?;
+    }
+    if let Some(ours) = lost.filter(|ours| has_lost(ours, there.as_ref(), missing)) {
         let version = ours.version;
         warn!(%tenant, version, "the store has lost the newest of a grant; it is restored");
         restore(store, ours, there).await?;
@@ -98,6 +109,12 @@ fn has_lost(ours: &Grant, there: Option<&Grant>, missing: Missing) -> bool {
     let Some(there) = there else { return missing == Missing::IsLost };
     let verdict_lost = || there.state == GrantState::Ready && ours.state != GrantState::Ready;
     there.version < ours.version || (is_same(ours, there) && verdict_lost())
+}
+
+/// Whether what is there was refreshed to what we have: then the same can be written again.
+fn is_older_of(ours: &Grant, there: Option<&Grant>) -> bool {
+    let same_key = there.is_some_and(|there| there.api_key == ours.api_key);
+    same_key && ours.last_refreshed_at.is_some()
 }
 
 /// Whether both have the same tokens of the same API key.

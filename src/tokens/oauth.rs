@@ -6,7 +6,9 @@
 //! are not followed, nothing is repeated.
 
 mod answer;
+mod guarded;
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,7 +17,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -24,12 +26,13 @@ use hyper_util::rt::TokioExecutor;
 use rustls::ClientConfig;
 use zeroize::Zeroizing;
 
-use super::endpoint::{KeyAuth, RefreshAnswer, TokenEndpoint};
+use super::endpoint::{KeyAuth, MayLeave, RefreshAnswer, TokenEndpoint};
 use crate::config::AuthStyle;
 use crate::engine::token::Trouble;
 use crate::secret::Secret;
 
 pub use answer::{classify, error_code};
+use guarded::Guarded;
 
 /// From the start of the connection to the end of the answer. Long, because an answer that is not
 /// waited for may cost a customer's connection, while a slow one costs the lane some time.
@@ -44,7 +47,7 @@ const AGENT: &str = concat!("ctct-proxy/", env!("CARGO_PKG_VERSION"));
 /// The token endpoint of each API key, over HTTP.
 #[derive(Clone, Debug)]
 pub struct HttpTokenEndpoint {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client<HttpsConnector<HttpConnector>, Guarded>,
     time_out: Duration,
 }
 
@@ -93,16 +96,35 @@ impl HttpTokenEndpoint {
 #[async_trait]
 impl TokenEndpoint for HttpTokenEndpoint {
     async fn refresh(&self, key: &KeyAuth, refresh_token: &Secret<String>) -> RefreshAnswer {
-        let form = [("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose())];
-        self.ask(key, &form).await
+        self.ask(key, &refresh_form(refresh_token)).await
+    }
+
+    async fn refresh_while(
+        &self,
+        key: &KeyAuth,
+        refresh_token: &Secret<String>,
+        may_leave: MayLeave,
+    ) -> RefreshAnswer {
+        let form = refresh_form(refresh_token);
+        read_answer(self.send(key, &key.token_url, &form, Some(may_leave)).await)
     }
 }
+
+fn refresh_form(refresh_token: &Secret<String>) -> [(&str, &str); 2] {
+    [("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose())]
+}
+
+fn read_answer(posted: Posted) -> RefreshAnswer {
+    posted.map_or_else(|failed| failed, |(status, content)| classify(status, content.expose()))
+}
+
+/// A whole answer, or how the exchange ended without one.
+type Posted = Result<(StatusCode, Secret<Vec<u8>>), RefreshAnswer>;
 
 impl HttpTokenEndpoint {
     /// Asks the token endpoint of `key` for tokens with `form`, as [`TokenEndpoint::refresh`] does.
     pub async fn ask(&self, key: &KeyAuth, form: &[(&str, &str)]) -> RefreshAnswer {
-        let posted = self.post(key, &key.token_url, form).await;
-        posted.map_or_else(|failed| failed, |(status, content)| classify(status, content.expose()))
+        read_answer(self.post(key, &key.token_url, form).await)
     }
 
     /// Sends `form` to `url` with what authenticates `key`, and reads the answer to its end.
@@ -115,14 +137,26 @@ impl HttpTokenEndpoint {
         url: &Uri,
         form: &[(&str, &str)],
     ) -> Result<(StatusCode, Secret<Vec<u8>>), RefreshAnswer> {
-        let Some(mut request) = form_request(key, url, form) else {
+        self.send(key, url, form, None).await
+    }
+
+    async fn send(
+        &self,
+        key: &KeyAuth,
+        url: &Uri,
+        form: &[(&str, &str)],
+        may_leave: Option<MayLeave>,
+    ) -> Posted {
+        let Some(mut request) = form_request(key, url, form, may_leave) else {
             let detail = "the token request cannot be written: look at token_url and client_id";
             return Err(RefreshAnswer::NotSent { detail: detail.to_owned() });
         };
+        let kept_back = request.body().kept_back();
         let captured = capture_connection(&mut request);
         let connected = || captured.connection_metadata().is_some();
         let exchange = async {
             match self.client.request(request).await {
+                Err(_) if kept_back.load(Ordering::Relaxed) => Err(RefreshAnswer::LaneLost),
                 Ok(response) => read(response).await,
                 // Without a connection nothing can have been sent; with one it may have been.
                 Err(error) if error.is_connect() && !connected() => {
@@ -143,7 +177,12 @@ impl HttpTokenEndpoint {
 }
 
 /// The request; `None` when the settings of the API key do not make one.
-fn form_request(key: &KeyAuth, url: &Uri, fields: &[(&str, &str)]) -> Option<Request<Full<Bytes>>> {
+fn form_request(
+    key: &KeyAuth,
+    url: &Uri,
+    fields: &[(&str, &str)],
+    may_leave: Option<MayLeave>,
+) -> Option<Request<Guarded>> {
     let mut form = form_urlencoded::Serializer::new(String::with_capacity(1_024));
     form.extend_pairs(fields);
     let secret = key.secret.as_ref().map(|secret| secret.expose().as_str());
@@ -166,7 +205,7 @@ fn form_request(key: &KeyAuth, url: &Uri, fields: &[(&str, &str)]) -> Option<Req
         }
     }
     let body = Bytes::from_owner(Zeroizing::new(form.finish().into_bytes()));
-    builder.body(Full::new(body)).ok()
+    builder.body(Guarded::new(body, may_leave)).ok()
 }
 
 /// RFC 6749 section 2.3.1: both parts form-urlencoded, then Basic.

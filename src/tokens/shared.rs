@@ -55,7 +55,9 @@ impl Bench {
     pub(super) fn reread_shared(&self, about: About, ours: Option<Grant>) {
         let store = Arc::clone(&self.store);
         self.spawn(async move {
-            let work = look(&store, &about.tenant, ours.as_ref(), Missing::IsGone);
+            // whoever rereads may hold the lane already
+            let lane = std::future::ready(None);
+            let work = look(&store, &about.tenant, ours.as_ref(), Missing::IsGone, lane);
             let result = guarded("read a grant", work).await;
             Done::Reread(about, result)
         });

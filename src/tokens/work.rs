@@ -174,7 +174,11 @@ impl Bench {
                 }
                 lane.sends(rest);
             }
-            let request = AssertUnwindSafe(endpoint.refresh(&key, &token)).catch_unwind();
+            let request = match &lane {
+                Some(lane) => endpoint.refresh_while(&key, &token, lane.may_leave()),
+                None => endpoint.refresh(&key, &token),
+            };
+            let request = AssertUnwindSafe(request).catch_unwind();
             let answer = match tokio::time::timeout(REFRESH_TIME_OUT, request).await {
                 Ok(Ok(answer)) => answer,
                 Ok(Err(_)) => RefreshAnswer::Lost { detail: "the token request panicked".into() },
@@ -184,7 +188,7 @@ impl Bench {
             };
             if let Some(lane) = &mut lane {
                 lane.answered();
-                if matches!(answer, RefreshAnswer::NotSent { .. }) {
+                if matches!(answer, RefreshAnswer::NotSent { .. } | RefreshAnswer::LaneLost) {
                     lane.sent_nothing();
                 }
             }

@@ -30,8 +30,12 @@ impl History {
         self.last.insert(changed, self.revision);
     }
 
-    /// What came after `since`; nothing is known when that has never been here.
-    pub(super) fn after(&self, since: Option<Revision>) -> Changes {
+    /// What came after `since`; nothing is known when that has never been here. A store of one
+    /// instance has nothing to tell.
+    pub(super) fn after(&self, since: Option<Revision>, is_shared: bool) -> Changes {
+        if !is_shared {
+            return Changes { revision: since.unwrap_or_default(), changed: Some(Vec::new()) };
+        }
         let revision = Revision(self.revision);
         let since = since.filter(|since| *since <= revision);
         let later = |Revision(since): Revision| {

@@ -1,6 +1,8 @@
 //! The token request over real sockets: its form, and what is known of one that fails.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -163,4 +165,38 @@ async fn a_key_without_its_secret_sends_nothing() {
     let address = SocketAddr::from(([127, 0, 0, 1], 1));
     let key = KeyAuth { secret: None, ..key(address, AuthStyle::Basic) };
     assert_eq!(endpoint().refresh(&key, &"old".into()).await.outcome(), "unreachable");
+}
+
+#[tokio::test]
+async fn a_token_that_may_not_leave_any_more_when_the_connection_is_there_does_not() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let key = key(listener.local_addr().unwrap(), AuthStyle::Basic);
+    let seen = TaskTracker::new().spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut seen = Vec::new();
+        // the other end may close or reset
+        let _ = stream.read_to_end(&mut seen).await;
+        String::from_utf8(seen).unwrap()
+    });
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let may_leave = Arc::new(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        false
+    });
+    let answer = endpoint().refresh_while(&key, &"spent-elsewhere".into(), may_leave).await;
+    assert!(matches!(answer, RefreshAnswer::LaneLost), "{answer:?}");
+    assert_eq!(asked.load(Ordering::Relaxed), 1, "when the connection was there");
+    let seen = seen.await.unwrap();
+    assert!(!seen.contains("spent-elsewhere"), "{seen}");
+}
+
+#[tokio::test]
+async fn a_token_that_may_leave_does() {
+    let (address, request) = serve_once(Some(http("200 OK", TOKENS))).await;
+    let may_leave = Arc::new(|| true);
+    let key = key(address, AuthStyle::Basic);
+    let answer = endpoint().refresh_while(&key, &"good".into(), may_leave).await;
+    assert!(matches!(answer, RefreshAnswer::Received(_)), "{answer:?}");
+    assert!(request.await.unwrap().ends_with("refresh_token=good"));
 }

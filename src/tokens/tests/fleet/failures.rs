@@ -136,3 +136,23 @@ async fn a_verdict_on_the_older_token_gives_way_to_the_newer() {
     fleet.assert_current(0).await;
     assert_eq!(fleet.upstream.seen().len(), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_came_back_empty_gets_the_newest_that_any_instance_has() {
+    let fleet = Fleet::with_tenants(0).await;
+    let empty = fleet.store.now();
+    let refresh = fleet.upstream.connect(&name(0));
+    fleet.instances[0].tokens.put(new_grant(0, refresh)).await.unwrap();
+    tokio::time::sleep(secs(2)).await;
+    // the last one has not heard of the refresh
+    fleet.instances[2].link.slow("changes", secs(2));
+    tokio::time::sleep(secs(3)).await;
+    fleet.instances[0].demand(0, secs(60));
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(fleet.row(0).await.version, 2);
+    fleet.instances[2].link.slow("changes", secs(0));
+    fleet.store.come_back(&empty);
+    tokio::time::sleep(secs(20)).await;
+    fleet.assert_current(0).await;
+    assert_eq!(fleet.upstream.seen().len(), 1);
+}
