@@ -4,14 +4,14 @@
 //! `CTCT_PROXY_TEST_CHAOS_SECS` is how long, 60 if it is not set; `CTCT_PROXY_TEST_SEED` repeats a
 //! run as far as real time allows.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rand::rngs::SmallRng;
-use rand::{RngExt as _, SeedableRng as _};
+use ctct_proxy::clock::Clock;
 
 use crate::fleet::{CALLS, Fleet, WINDOW};
 use crate::line::{Line, Mode};
 use crate::redis::RedisServer;
+use crate::support::{Dice, Watch};
 use crate::world::most_in_a_window;
 
 /// Calls go on so soon after the server is back.
@@ -20,6 +20,18 @@ const RECOVERY: Duration = Duration::from_secs(2);
 #[expect(clippy::disallowed_methods, reason = "a longer run is asked for by the environment")]
 pub(crate) fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
+/// Dice, and the seed that throws them again.
+pub(crate) fn dice() -> (u64, Dice) {
+    let chance = Clock::system().now().unix.since_epoch().subsec_nanos();
+    let seed = number("CTCT_PROXY_TEST_SEED", chance.into());
+    (seed, Dice::new(seed))
+}
+
+/// One of so many.
+pub(crate) fn index(dice: &mut Dice, len: usize) -> usize {
+    usize::try_from(dice.below(len as u64)).expect("small")
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -45,9 +57,9 @@ const TROUBLES: [Trouble; 8] = [
     Trouble::Broken,
 ];
 
-async fn strike(trouble: Trouble, server: &mut RedisServer, lines: &[Line], dice: &mut SmallRng) {
-    let span = Duration::from_millis(dice.random_range(200..5_500));
-    let line = &lines[dice.random_range(0..lines.len())];
+async fn strike(trouble: Trouble, server: &mut RedisServer, lines: &[Line], dice: &mut Dice) {
+    let span = Duration::from_millis(200 + dice.below(5_300));
+    let line = &lines[index(dice, lines.len())];
     match trouble {
         Trouble::Killed => {
             server.kill();
@@ -86,8 +98,7 @@ async fn strike(trouble: Trouble, server: &mut RedisServer, lines: &[Line], dice
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_trouble_with_the_server_lets_a_call_too_many_leave() {
-    let seed = number("CTCT_PROXY_TEST_SEED", rand::random());
-    let mut dice = SmallRng::seed_from_u64(seed);
+    let (seed, mut dice) = dice();
     let mut server = RedisServer::start_with(&["--enable-debug-command", "yes"]);
     let mut lines = Vec::new();
     for _ in 0..3 {
@@ -95,14 +106,14 @@ async fn no_trouble_with_the_server_lets_a_call_too_many_leave() {
     }
     let fleet = Fleet::start(&lines.iter().map(Line::url).collect::<Vec<_>>()).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let (started, span) = (Instant::now(), number("CTCT_PROXY_TEST_CHAOS_SECS", 60));
+    let (started, span) = (Watch::start(), number("CTCT_PROXY_TEST_CHAOS_SECS", 60));
     let mut troubles = TROUBLES.iter().copied().cycle();
     while started.elapsed() < Duration::from_secs(span) {
         let trouble = troubles.next().expect("without end");
         strike(trouble, &mut server, &lines, &mut dice).await;
         let after = fleet.arrivals(RECOVERY).await;
         assert!(!after.is_empty(), "seed {seed}: nothing left within {RECOVERY:?} of {trouble:?}");
-        tokio::time::sleep(Duration::from_millis(dice.random_range(0..1_000))).await;
+        tokio::time::sleep(Duration::from_millis(dice.below(1_000))).await;
         let all = fleet.upstream.all();
         let most = most_in_a_window(&all, WINDOW);
         assert!(most <= CALLS, "seed {seed}: {most} calls in a second, {trouble:?} was the last");

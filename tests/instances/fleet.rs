@@ -1,12 +1,12 @@
 //! Gates under load without end.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
 use ctct_proxy::engine::Class;
 
-use crate::world::{Instance, Upstream, limits, most_in_a_window};
+use crate::world::{Arrived, Instance, Upstream, limits, most_in_a_window};
 
 pub(crate) const WINDOW: Duration = Duration::from_secs(1);
 const RATE: &str = "20";
@@ -22,8 +22,7 @@ pub(crate) struct Fleet {
 
 impl Fleet {
     pub(crate) async fn start(urls: &[String]) -> Self {
-        let mut fleet =
-            Self { upstream: Upstream::default(), gates: Vec::new(), callers: Vec::new() };
+        let mut fleet = Self { upstream: Upstream::new(), gates: Vec::new(), callers: Vec::new() };
         for (number, url) in urls.iter().enumerate() {
             fleet.join(url, &format!("i{number}")).await;
         }
@@ -39,10 +38,10 @@ impl Fleet {
     }
 
     /// What arrives within a while.
-    pub(crate) async fn arrivals(&self, span: Duration) -> Vec<(Instant, String, String)> {
-        let from = Instant::now();
+    pub(crate) async fn arrivals(&self, span: Duration) -> Vec<Arrived> {
+        let from = self.upstream.now();
         tokio::time::sleep(span).await;
-        self.upstream.arrivals(from, Instant::now())
+        self.upstream.arrivals(from, self.upstream.now())
     }
 
     pub(crate) fn most_ever(&self) -> usize {

@@ -3,16 +3,14 @@
 //!
 //! `CTCT_PROXY_TEST_CHAOS_SECS` is how long, 60 if it is not set.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::Method;
-use rand::rngs::SmallRng;
-use rand::{RngExt as _, SeedableRng as _};
 
-use crate::chaos::number;
+use crate::chaos::{dice, index, number};
 use crate::processes::{PATH, World};
 use crate::redis::RedisServer;
-use crate::support::judge;
+use crate::support::{Dice, Watch, judge};
 
 const TENANTS: usize = 6;
 /// Longest time until all are served when the trouble is over.
@@ -35,9 +33,9 @@ const STRIKES: [Strike; 5] = [
     Strike::EmptyServer,
 ];
 
-async fn strike(world: &mut World, strike: Strike, dice: &mut SmallRng) {
-    let span = Duration::from_millis(dice.random_range(100..4_000));
-    let at = dice.random_range(0..world.processes.len());
+async fn strike(world: &mut World, strike: Strike, dice: &mut Dice) {
+    let span = Duration::from_millis(100 + dice.below(3_900));
+    let at = index(dice, world.processes.len());
     match strike {
         Strike::KillProgram => {
             world.processes[at].kill().await;
@@ -66,9 +64,7 @@ async fn strike(world: &mut World, strike: Strike, dice: &mut SmallRng) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_grant_is_lost_whatever_is_killed_and_no_call_too_many_arrives() {
-    let seed = number("CTCT_PROXY_TEST_SEED", rand::random());
-    println!("seed {seed}");
-    let mut dice = SmallRng::seed_from_u64(seed);
+    let (seed, mut dice) = dice();
     let mut world = World::start(3, |options| {
         options.access_token_life = Duration::from_secs(40);
         options.token_interval = Duration::from_millis(200);
@@ -78,7 +74,7 @@ async fn no_grant_is_lost_whatever_is_killed_and_no_call_too_many_arrives() {
     for tenant in &tenants {
         world.connect(tenant).await;
     }
-    let (started, span) = (Instant::now(), number("CTCT_PROXY_TEST_CHAOS_SECS", 60));
+    let (started, span) = (Watch::start(), number("CTCT_PROXY_TEST_CHAOS_SECS", 60));
     let mut callers = Vec::new();
     let mut strikes = STRIKES.iter().copied().cycle();
     while started.elapsed() < Duration::from_secs(span) {
@@ -89,7 +85,7 @@ async fn no_grant_is_lost_whatever_is_killed_and_no_call_too_many_arrives() {
         }
         let next = strikes.next().expect("without end");
         strike(&mut world, next, &mut dice).await;
-        tokio::time::sleep(Duration::from_millis(dice.random_range(500..3_500))).await;
+        tokio::time::sleep(Duration::from_millis(500 + dice.below(3_000))).await;
         callers.drain(..).for_each(|caller| caller.abort());
         let over =
             judge::api_calls(&world.sandbox).iter().filter(|call| call.status == 429).count();
@@ -102,11 +98,11 @@ async fn no_grant_is_lost_whatever_is_killed_and_no_call_too_many_arrives() {
                 process.http.try_send(call)
             };
             let served = async || call().await.is_ok_and(|reply| reply.status == 200);
-            let deadline = Instant::now() + PATIENCE;
+            let watch = Watch::start();
             while !served().await {
                 let reply = call().await;
                 assert!(
-                    Instant::now() < deadline,
+                    watch.elapsed() < PATIENCE,
                     "seed {seed}: {tenant} is not served: {reply:?}\n{}",
                     process.log()
                 );

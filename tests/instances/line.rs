@@ -10,6 +10,11 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use ctct_proxy::clock::Clock;
+use ctct_proxy::engine::Mono;
+
+use crate::world::spawn;
+
 /// What the line does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
@@ -37,10 +42,10 @@ impl Line {
         let address = listener.local_addr().expect("an address");
         let (mode, modes) = watch::channel(Mode::Whole);
         let (breaking, breaks) = watch::channel(0);
-        tokio::spawn(async move {
+        spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
                 let (modes, breaks) = (modes.clone(), breaks.clone());
-                tokio::spawn(async move {
+                spawn(async move {
                     // one that cannot be made now is refused by being closed
                     let Ok(far) = TcpStream::connect(("127.0.0.1", port)).await else { return };
                     let (near_read, near_write) = near.into_split();
@@ -74,11 +79,13 @@ impl Line {
 }
 
 async fn carry(mut from: OwnedReadHalf, to: OwnedWriteHalf, modes: watch::Receiver<Mode>) {
-    let (late, mut due) = tokio::sync::mpsc::unbounded_channel::<(tokio::time::Instant, Vec<u8>)>();
+    let (late, mut due) = tokio::sync::mpsc::unbounded_channel::<(Mono, Vec<u8>)>();
+    let clock = Clock::system();
+    let timer = clock.clone();
     let mut to = to;
-    let delivery = tokio::spawn(async move {
+    let delivery = spawn(async move {
         while let Some((at, bytes)) = due.recv().await {
-            tokio::time::sleep_until(at).await;
+            timer.sleep_until(at).await;
             if to.write_all(&bytes).await.is_err() {
                 return;
             }
@@ -94,7 +101,7 @@ async fn carry(mut from: OwnedReadHalf, to: OwnedWriteHalf, modes: watch::Receiv
             Mode::Cut => break,
         };
         let part = buffer.get(..len).expect("read").to_vec();
-        if late.send((tokio::time::Instant::now() + wait, part)).is_err() {
+        if late.send((clock.mono().plus(wait), part)).is_err() {
             return;
         }
     }

@@ -11,7 +11,8 @@ use ctct_proxy::clock::Clock;
 use ctct_proxy::sandbox::{Options, Sandbox, Window};
 
 use crate::redis::RedisServer;
-use crate::support::{Http, Process, Program, judge, until};
+use crate::support::{Call, Http, Process, Program, judge, until};
+use crate::world::spawn;
 
 pub(crate) const PATH: &str = "/v3/contacts?limit=1";
 
@@ -82,10 +83,10 @@ impl World {
             let http = Http::h1();
             let url = format!("http://{}{PATH}", self.processes[at].data());
             let (tenant, key) = (tenant.to_owned(), self.client_key.clone());
-            tokio::spawn(async move {
+            spawn(async move {
                 let mut failures = Vec::new();
                 for _ in 0.. {
-                    let call = crate::support::Call::get(&url).bearer(&key);
+                    let call = Call::get(&url).bearer(&key);
                     let call = call.header("ctct-tenant", &*tenant);
                     match http.try_send(call).await {
                         Ok(reply) if reply.status == 200 => {}

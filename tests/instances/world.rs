@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -14,10 +14,17 @@ use ctct_proxy::config::{RedisUrl, StoreUrl};
 use ctct_proxy::engine::outcome::{Health, Outcome};
 use ctct_proxy::engine::scheduler::{Arrival, Entry, Limits, Readiness};
 use ctct_proxy::engine::turnstile::OnLoss;
-use ctct_proxy::engine::{ApiKeyName, Class, DayReset, Guard, Reserve, TenantName};
+use ctct_proxy::engine::{ApiKeyName, Class, DayReset, Guard, Mono, Reserve, TenantName};
 use ctct_proxy::gate::{Gate, KeyGate, Parts, Sharing};
 use ctct_proxy::store::{InstanceInfo, MemoryStore, RedisTurnstile};
 use ctct_proxy::telemetry::{Events, Metrics};
+
+/// Runs on its own.
+pub(crate) fn spawn<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> JoinHandle<T> {
+    TaskTracker::new().spawn(work)
+}
 
 pub(crate) fn redis_url(url: &str) -> RedisUrl {
     match ctct_proxy::config::store_url(url) {
@@ -98,7 +105,7 @@ impl Instance {
             let (key, clock) = (self.key.clone(), self.clock.clone());
             let (tenant, instance) = (tenant(name), self.name.clone());
             let upstream = upstream.clone();
-            tokio::spawn(async move {
+            spawn(async move {
                 loop {
                     let deadline = clock.now().mono.plus(Duration::from_secs(600));
                     let arrival =
@@ -125,22 +132,35 @@ impl Instance {
 }
 
 /// Where calls arrive.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Upstream {
+    clock: Clock,
     log: Arc<Mutex<Log>>,
 }
 
+/// When a call arrived, of which instance and tenant.
+pub(crate) type Arrived = (Mono, String, String);
+
 #[derive(Default)]
 struct Log {
-    arrivals: Vec<(Instant, String, String)>,
+    arrivals: Vec<Arrived>,
     refused: Vec<String>,
 }
 
 impl Upstream {
+    pub(crate) fn new() -> Self {
+        Self { clock: Clock::system(), log: Arc::default() }
+    }
+
+    pub(crate) fn now(&self) -> Mono {
+        self.clock.mono()
+    }
+
     async fn call(&self, instance: &str, tenant: &str) {
-        let jitter = Duration::from_millis(rand::random_range(0..8));
-        tokio::time::sleep(jitter).await;
-        let arrival = (Instant::now(), instance.to_owned(), tenant.to_owned());
+        // a jitter of up to 8 ms, by what the clock shows
+        let now = self.now().since_start();
+        tokio::time::sleep(Duration::from_nanos(u64::from(now.subsec_nanos()) % 8_000_000)).await;
+        let arrival = (self.now(), instance.to_owned(), tenant.to_owned());
         self.log.lock().expect("whole").arrivals.push(arrival);
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -153,14 +173,14 @@ impl Upstream {
         self.log.lock().expect("whole").refused.clone()
     }
 
-    pub(crate) fn all(&self) -> Vec<(Instant, String, String)> {
+    pub(crate) fn all(&self) -> Vec<Arrived> {
         let mut all = self.log.lock().expect("whole").arrivals.clone();
         all.sort();
         all
     }
 
     /// Arrivals between two moments.
-    pub(crate) fn arrivals(&self, from: Instant, to: Instant) -> Vec<(Instant, String, String)> {
+    pub(crate) fn arrivals(&self, from: Mono, to: Mono) -> Vec<Arrived> {
         let log = self.log.lock().expect("whole");
         let mut arrivals: Vec<_> =
             log.arrivals.iter().filter(|(at, ..)| *at >= from && *at < to).cloned().collect();
@@ -170,9 +190,9 @@ impl Upstream {
 }
 
 /// Most arrivals in any window.
-pub(crate) fn most_in_a_window(arrivals: &[(Instant, String, String)], window: Duration) -> usize {
+pub(crate) fn most_in_a_window(arrivals: &[Arrived], window: Duration) -> usize {
     let most = arrivals.iter().enumerate().map(|(first, (at, ..))| {
-        arrivals.iter().skip(first).take_while(|(later, ..)| *later - *at < window).count()
+        arrivals.iter().skip(first).take_while(|(later, ..)| later.since(*at) < window).count()
     });
     most.max().unwrap_or(0)
 }
