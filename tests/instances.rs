@@ -1,7 +1,7 @@
 //! Several instances over one real Redis server: one limit, equal shares, nothing lost.
 //!
 //! `gates` and `chaos` run the gates of many instances in this process, whose calls are judged by
-//! when they arrive.
+//! when they arrive; `processes` and `kills` run the program.
 
 #[path = "instances/chaos.rs"]
 mod chaos;
@@ -9,10 +9,17 @@ mod chaos;
 mod fleet;
 #[path = "instances/gates.rs"]
 mod gates;
+#[path = "instances/kills.rs"]
+mod kills;
 #[path = "instances/line.rs"]
 mod line;
+#[path = "instances/processes.rs"]
+mod processes;
 #[path = "support/redis.rs"]
 #[expect(dead_code, reason = "other tests use other parts of it")]
 mod redis;
+#[path = "main/support.rs"]
+#[expect(dead_code, unused_imports, reason = "other tests use other parts of it")]
+mod support;
 #[path = "instances/world.rs"]
 mod world;

@@ -30,8 +30,10 @@ use roll::Standing;
 /// A slot is used at least this soon after it was asked for, or given back; longer where the store
 /// answers slowly.
 const LIFE_MIN: Duration = Duration::from_millis(50);
-/// A store that answers this slowly is as good as lost.
-const LIFE_MAX: Duration = Duration::from_secs(1);
+/// The longest life: a store that answers more slowly gives no slots that can be used.
+const LIFE_MAX: Duration = Duration::from_millis(450);
+/// So many of the last questions tell what one takes.
+const TRIPS: usize = 8;
 /// The least time that an instance may be late for its turn: a busy machine's timers.
 const GRACE_MIN: Duration = Duration::from_millis(30);
 /// Without word of a turn, those who wait ask this often: word may have been lost.
@@ -41,7 +43,7 @@ const POLL_IDLE: Duration = Duration::from_secs(5);
 /// First and longest wait after the store failed to answer. Short: when it is back, calls go on
 /// within a second and the window that must pass.
 const RETRY_MIN: Duration = Duration::from_millis(50);
-const RETRY_MAX: Duration = Duration::from_millis(250);
+const RETRY_MAX: Duration = Duration::from_millis(100);
 /// Reports that are told at once.
 const REPORTS_MAX: usize = 500;
 
@@ -60,8 +62,10 @@ pub struct Turnstile {
     in_hand: Option<(Ticket, Class, TenantName)>,
     /// The life that was promised with the question under way.
     life: Duration,
-    /// What a question takes, exponentially weighted with 1/8 (RFC 6298).
-    trip: Duration,
+    /// What the last questions took. The least counts: a server that stood still for a moment is
+    /// not far away.
+    trips: [Duration; TRIPS],
+    trip_next: usize,
     memory: Memory,
     refused: u64,
     widened: Duration,
@@ -90,7 +94,8 @@ impl Turnstile {
             poll_at: now,
             in_hand: None,
             life: LIFE_MIN,
-            trip: Duration::ZERO,
+            trips: [Duration::ZERO; TRIPS],
+            trip_next: 0,
             memory: Memory::default(),
             refused: 0,
             widened: Duration::ZERO,
@@ -121,7 +126,7 @@ impl Turnstile {
         let rest = self.reports.split_off(self.reports.len().min(REPORTS_MAX));
         let reports = std::mem::replace(&mut self.reports, rest);
         let (line, anew) = self.line.tell();
-        self.life = self.trip.saturating_mul(4).clamp(LIFE_MIN, LIFE_MAX);
+        self.life = LIFE_MIN.saturating_add(self.trip().saturating_mul(2)).min(LIFE_MAX);
         self.asked = Some((now, reports.clone()));
         self.turn_at = Mono::NEVER;
         Some(Ask {
@@ -151,7 +156,7 @@ impl Turnstile {
 
     /// How late another instance may be before its turn is taken.
     fn grace(&self) -> Duration {
-        self.trip.saturating_mul(2).saturating_add(GRACE_MIN)
+        self.trip().saturating_mul(2).saturating_add(GRACE_MIN)
     }
 
     /// The answer came.
@@ -200,7 +205,7 @@ impl Turnstile {
 
     fn set_turn(&mut self, turn: Turn, now: Mono) {
         // it takes as long to ask as it took to hear
-        let due = now.plus(turn.due.saturating_sub(self.trip.saturating_sub(GRACE_MIN)));
+        let due = now.plus(turn.due.saturating_sub(self.trip().saturating_sub(GRACE_MIN)));
         match turn.whose {
             Whose::Mine => self.turn_at = due,
             Whose::Another => self.turn_at = due.plus(self.grace()),
@@ -331,13 +336,18 @@ impl Turnstile {
         self.heard_at.map_or(Stamp::NEVER, |(heard_at, stamp)| stamp.plus(at.since(heard_at)))
     }
 
+    fn trip(&self) -> Duration {
+        self.trips.into_iter().min().unwrap_or_default()
+    }
+
     fn learn_trip(&mut self, took: Duration) {
         if self.heard_at.is_none() {
-            self.trip = took;
-            return;
+            self.trips = [took; TRIPS];
         }
-        let eighth = |span: Duration| span.checked_div(8).unwrap_or_default();
-        self.trip = self.trip.saturating_sub(eighth(self.trip)).saturating_add(eighth(took));
+        if let Some(trip) = self.trips.get_mut(self.trip_next) {
+            *trip = took;
+        }
+        self.trip_next = self.trip_next.saturating_add(1).checked_rem(TRIPS).unwrap_or_default();
     }
 }
 

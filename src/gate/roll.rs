@@ -1,6 +1,7 @@
 //! The task that keeps this instance on the roll of all, and tells the gates what the roll says.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
@@ -9,6 +10,10 @@ use super::actor::Message;
 use super::{Gate, Sharing};
 use crate::engine::Mono;
 use crate::engine::turnstile::{ALONE_AFTER, ALONE_FOR, BEAT_EVERY, Beat, OnLoss, Roll};
+
+/// A store that is lost is asked this often: when it is back, calls go on within a window and a
+/// little.
+const LOST_BEAT_EVERY: Duration = Duration::from_millis(100);
 
 /// Asks the task to take this instance off the roll.
 pub(super) type Leave = oneshot::Sender<()>;
@@ -47,7 +52,7 @@ impl Keeper {
             self.beat.was_alone =
                 self.beat.goes_alone && quiet.is_some_and(|span| span >= ALONE_AFTER);
             let roll = self.sharing.turnstile.beat(&self.beat).await;
-            let next = if roll.is_ok() { next } else { clock.mono().plus(BEAT_EVERY / 2) };
+            let next = if roll.is_ok() { next } else { clock.mono().plus(LOST_BEAT_EVERY) };
             match roll {
                 Ok(roll) => self.read(roll),
                 Err(error) => {

@@ -18,7 +18,7 @@ use crate::world::most_in_a_window;
 const RECOVERY: Duration = Duration::from_secs(2);
 
 #[expect(clippy::disallowed_methods, reason = "a longer run is asked for by the environment")]
-fn number(name: &str, default: u64) -> u64 {
+pub(crate) fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
 }
 

@@ -49,7 +49,8 @@ pub(crate) fn tenant(name: &str) -> TenantName {
 
 /// One instance's gate.
 pub(crate) struct Instance {
-    pub(crate) gate: Gate,
+    /// Its tasks end with it.
+    _gate: Gate,
     pub(crate) key: KeyGate,
     pub(crate) clock: Clock,
     pub(crate) name: String,
@@ -82,7 +83,7 @@ impl Instance {
             gate.set_tenant(&main_key(), &tenant(name), Some(Readiness::Ready), false, 1);
         }
         let key = gate.api_key(&main_key()).expect("it is there");
-        Self { gate, key, clock, name: name.to_owned(), _demands: demanded }
+        Self { _gate: gate, key, clock, name: name.to_owned(), _demands: demanded }
     }
 
     /// Callers of a tenant, of whom `waiting` wait at a time, until the task is aborted.
@@ -111,7 +112,6 @@ impl Instance {
                         }
                     };
                     if permit.is_stale() {
-                        upstream.stale();
                         continue;
                     }
                     let spent = permit.spend();
@@ -133,7 +133,6 @@ pub(crate) struct Upstream {
 #[derive(Default)]
 struct Log {
     arrivals: Vec<(Instant, String, String)>,
-    stale: usize,
     refused: Vec<String>,
 }
 
@@ -146,16 +145,8 @@ impl Upstream {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 
-    fn stale(&self) {
-        self.log.lock().expect("whole").stale += 1;
-    }
-
     fn refused(&self, why: &str) {
         self.log.lock().expect("whole").refused.push(why.to_owned());
-    }
-
-    pub(crate) fn stale_count(&self) -> usize {
-        self.log.lock().expect("whole").stale
     }
 
     pub(crate) fn refusals(&self) -> Vec<String> {

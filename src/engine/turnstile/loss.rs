@@ -18,8 +18,8 @@ pub const BEAT_EVERY: Duration = Duration::from_millis(500);
 /// a second and a busy machine are within it.
 pub const SILENT_AFTER: Duration = Duration::from_millis(2_500);
 /// What one that was by itself has sent is over so long after it is back: a window, the greatest
-/// lateness, and what an answer takes.
-pub const BACK_FOR: Duration = Duration::from_millis(1_500);
+/// lateness, and a little for the answer that said so.
+pub const BACK_FOR: Duration = Duration::from_millis(1_450);
 /// Nobody goes on by itself sooner after it last heard the store: others must have heard that it is
 /// away, and their slots of before be over, whose window is a second or longer.
 pub const ALONE_AFTER: Duration =
@@ -31,7 +31,7 @@ pub const ALONE_FOR: Duration = Duration::from_mins(10);
 const ROLL_FRESH: Duration = Duration::from_secs(1);
 /// The slots of before are free so long after others have heard that this instance is away: the
 /// greatest lateness and life of a slot, beside its window.
-const SLOTS_OVER: Duration = Duration::from_millis(600);
+const SLOTS_OVER: Duration = Duration::from_millis(900);
 /// No window is shorter.
 const WINDOW_MIN: Duration = Duration::from_secs(1);
 /// An instance stops by itself so long before it is taken for dead.

@@ -117,15 +117,29 @@ fn a_slow_store_is_asked_earlier_and_its_slots_live_longer() {
     assert_eq!(world.asks_in(), ms(500) - (ms(200) - GRACE_MIN));
     world.now = world.now.plus(ms(330));
     let ask = world.turnstile.poll_ask(true, terms(), world.now).unwrap();
-    assert_eq!(ask.life, ms(800));
-    assert_eq!(ask.wanted_until, Some(Stamp(1_000_000 + 330_000 + 800_000)));
+    assert_eq!(ask.life, ms(450));
+    assert_eq!(ask.wanted_until, Some(Stamp(1_000_000 + 330_000 + 450_000)));
 }
 
 #[test]
-fn a_store_that_does_not_answer_is_asked_again_within_a_quarter_of_a_second() {
+fn a_server_that_stood_still_for_a_moment_is_not_taken_for_a_slow_one() {
+    let mut world = World::waiting(None, ms(1));
+    world.turnstile.set_waiting(Class::Normal, &tenant(), 1, 2);
+    world.now = world.now.plus(POLL_WAITING);
+    world.read_roll();
+    world.turnstile.poll_ask(true, terms(), world.now).unwrap();
+    world.now = world.now.plus(ms(900));
+    world.turnstile.told(told(None), world.pacer.lateness(), world.now);
+    world.now = world.now.plus(POLL_WAITING);
+    let ask = world.turnstile.poll_ask(true, terms(), world.now).unwrap();
+    assert_eq!(ask.life, LIFE_MIN + ms(2));
+}
+
+#[test]
+fn a_store_that_does_not_answer_is_asked_again_within_a_tenth_of_a_second() {
     let mut world = World::waiting(None, ms(1));
     world.turnstile.report(Report::Closed { span: ms(10) });
-    for wait in [50, 100, 200, 250, 250] {
+    for wait in [50, 100, 100] {
         assert!(world.turnstile.poll_ask(true, terms(), world.now).is_some());
         assert_eq!(world.turnstile.ask_at(true), None, "one at a time");
         world.turnstile.failed(world.now);

@@ -137,7 +137,7 @@ fn a_slot_for_a_tenant_that_left_serves_another_of_its_class_or_goes_back() {
 fn a_slot_that_comes_late_goes_back() {
     let mut world = World::sharing(&["a"]);
     world.call("a", 30_000).unwrap();
-    world.pass(ms(51));
+    world.pass(ms(60));
     world.answer_with_slot("a");
     assert!(world.granted.is_empty());
     let back = Report::Returned { ticket: 7, day: Day::new(20_000) };

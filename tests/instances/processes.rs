@@ -1,0 +1,174 @@
+//! The program as several processes over one server: one limit, one refresh, nothing lost when
+//! they come and go. The sandbox's log is the judge.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use http::Method;
+use tokio::task::JoinHandle;
+
+use ctct_proxy::clock::Clock;
+use ctct_proxy::sandbox::{Options, Sandbox, Window};
+
+use crate::redis::RedisServer;
+use crate::support::{Http, Process, Program, judge, until};
+
+pub(crate) const PATH: &str = "/v3/contacts?limit=1";
+
+/// A server, an upstream that allows 20 calls in any second, and programs before it.
+pub(crate) struct World {
+    pub(crate) server: RedisServer,
+    pub(crate) sandbox: Sandbox,
+    key_file: tempfile::NamedTempFile,
+    pub(crate) processes: Vec<Process>,
+    pub(crate) client_key: String,
+}
+
+impl World {
+    pub(crate) async fn start(instances: usize, change: impl FnOnce(&mut Options)) -> Self {
+        let mut options = Options {
+            listen: ([127, 0, 0, 1], 0).into(),
+            per_second: 20,
+            per_day: 1_000_000,
+            window: Window::Sliding,
+            latency: Duration::from_millis(20),
+            jitter: Duration::from_millis(5),
+            contacts: 5,
+            seed: Some(1),
+            ..Options::default()
+        };
+        change(&mut options);
+        let sandbox = Sandbox::start(options, Clock::system()).await.expect("a sandbox");
+        let key_file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(key_file.path(), "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n")
+            .expect("written");
+        let server = RedisServer::start();
+        let mut world =
+            Self { server, sandbox, key_file, processes: Vec::new(), client_key: String::new() };
+        for _ in 0..instances {
+            world.join().await;
+        }
+        world.client_key = world.processes[0].add_client("all").await;
+        world
+    }
+
+    fn program(&self) -> Program {
+        Program::new(&self.sandbox)
+            .flag("store", self.server.url())
+            .flag("encryption-key-file", self.key_file.path().to_str().expect("a path"))
+            .flag("per-second", "20")
+            .flag("per-day", "1000000")
+            .flag("refresh-interval", "1s")
+            .flag("refresh-margin", "10s")
+    }
+
+    pub(crate) async fn join(&mut self) {
+        self.processes.push(self.program().start().await);
+    }
+
+    pub(crate) async fn connect(&self, tenant: &str) {
+        let grant = self.sandbox.connect_tenant("app", tenant);
+        self.processes[0].put_tenant(tenant, &grant).await;
+    }
+
+    /// Callers of a tenant at one process, each of whom calls again and again.
+    pub(crate) fn callers(
+        &self,
+        at: usize,
+        tenant: &str,
+        count: usize,
+    ) -> Vec<JoinHandle<Vec<String>>> {
+        let caller = || {
+            let http = Http::h1();
+            let url = format!("http://{}{PATH}", self.processes[at].data());
+            let (tenant, key) = (tenant.to_owned(), self.client_key.clone());
+            tokio::spawn(async move {
+                let mut failures = Vec::new();
+                for _ in 0.. {
+                    let call = crate::support::Call::get(&url).bearer(&key);
+                    let call = call.header("ctct-tenant", &*tenant);
+                    match http.try_send(call).await {
+                        Ok(reply) if reply.status == 200 => {}
+                        Ok(reply) if reply.reason() == "shutting_down" => return failures,
+                        Ok(reply) => failures.push(format!("{reply:?}")),
+                        // the process has ended
+                        Err(_) => return failures,
+                    }
+                }
+                failures
+            })
+        };
+        (0..count).map(|_| caller()).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_processes_share_rate_tenants_clients_and_one_refresh() {
+    let world = World::start(3, |_| {}).await;
+    for tenant in ["a", "b"] {
+        world.connect(tenant).await;
+    }
+    // no access token: its first calls need a refresh, and come at all three at once
+    let grant = world.sandbox.connect_tenant("app", "fresh");
+    let body = serde_json::json!({ "api_key": "default", "refresh_token": grant.refresh_token });
+    let put = world.processes[0].admin(Method::PUT, "/v1/tenants/fresh", &body).await;
+    assert_eq!(put.status, 201, "{put:?}");
+    let first = join_all(world.processes.iter().map(async |process| {
+        let call = process.call(Method::GET, &world.client_key, "fresh", PATH);
+        process.http.send(call).await.status
+    }));
+    assert_eq!(first.await, [200, 200, 200]);
+    assert_eq!(judge::token_requests(&world.sandbox).len(), 1, "one refresh for all");
+
+    let mut callers = Vec::new();
+    for at in 0..3 {
+        for tenant in ["a", "b", "fresh"] {
+            callers.extend(world.callers(at, tenant, 4));
+        }
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let before = judge::api_calls(&world.sandbox).len();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let served = judge::api_calls(&world.sandbox).len() - before;
+    callers.iter().for_each(JoinHandle::abort);
+    judge::assert_no_429(&world.sandbox);
+    assert!(served >= 180, "{served} of 200");
+    let day = world.processes[2].admin(Method::GET, "/v1/api-keys/default", &().into()).await;
+    let used = day.json()["day"]["used"].as_u64().expect("a count");
+    let sent = judge::api_calls(&world.sandbox).len() as u64;
+    assert!(used.abs_diff(sent) <= 20, "{used} counted, {sent} sent");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_under_load_fails_no_call() {
+    let mut world = World::start(3, |_| {}).await;
+    world.connect("a").await;
+    until("all know the tenant", async || {
+        let known = join_all(world.processes.iter().map(async |process| {
+            process.admin(Method::GET, "/v1/tenants/a", &().into()).await.status == 200
+        }));
+        known.await.iter().all(|known| *known)
+    })
+    .await;
+    let mut callers = Vec::new();
+    for at in 0..3 {
+        callers.extend(world.callers(at, "a", 4));
+    }
+    for at in 0..3 {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        world.join().await;
+        let new = world.processes.len() - 1;
+        callers.extend(world.callers(new, "a", 4));
+        world.processes[at].signal("TERM").await;
+        let status = world.processes[at].end().await;
+        assert!(status.success(), "{status:?}:\n{}", world.processes[at].log());
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    for process in &mut world.processes[3..] {
+        process.kill().await;
+    }
+    for caller in callers {
+        assert_eq!(caller.await.expect("it ends"), Vec::<String>::new());
+    }
+    judge::assert_no_429(&world.sandbox);
+}
