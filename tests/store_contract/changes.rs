@@ -9,12 +9,10 @@ use tokio::time::timeout;
 
 use ctct_proxy::engine::ClientName;
 use ctct_proxy::secret::ClientKey;
-use ctct_proxy::store::{
-    Changed, Changes, Client, ClientKeys, MemoryStore, Revision, Store, TenantScope,
-};
+use ctct_proxy::store::{Changed, Changes, Client, ClientKeys, Revision, Store, TenantScope};
 
 use crate::redis_process::RedisServer;
-use crate::support::{SharedPlace, api_key, new_grant, secs, tenant, tokens};
+use crate::support::{Place, SharedPlace, api_key, new_grant, secs, tenant, tokens};
 
 /// Far more than a message takes, far less than a look every now and then.
 const SOON: Duration = Duration::from_millis(400);
@@ -180,7 +178,8 @@ async fn a_change_of_another_instance_is_heard_at_once() {
     one.pause_tenant(&tenant("acme"), true).await.expect("paused");
     one.pause_tenant(&tenant("acme"), false).await.expect("released");
     timeout(SOON, other.changed()).await.expect("heard, although nobody waited then");
-    let alone: Any = Arc::new(MemoryStore::default());
+    let place = Place::new();
+    let alone = place.open();
     assert!(timeout(SOON, alone.changed()).await.is_err());
     assert_eq!(since(&alone, Some(Revision(7))).await.changed, Some(vec![]));
 }
