@@ -1,7 +1,8 @@
 //! Several instances over one real Redis server: one limit, equal shares, nothing lost.
 //!
 //! `gates` and `chaos` run the gates of many instances in this process, whose calls are judged by
-//! when they arrive; `processes` and `kills` run the program.
+//! when they arrive; `processes`, `kills` and `namespaces` run
+//! the program.
 
 #[path = "instances/chaos.rs"]
 mod chaos;
@@ -13,6 +14,8 @@ mod gates;
 mod kills;
 #[path = "instances/line.rs"]
 mod line;
+#[path = "instances/namespaces.rs"]
+mod namespaces;
 #[path = "instances/processes.rs"]
 mod processes;
 #[path = "support/redis.rs"]

@@ -7,9 +7,12 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use super::actor::Message;
+use super::birth::Birth;
 use super::{Gate, Sharing};
 use crate::engine::Mono;
-use crate::engine::turnstile::{ALONE_AFTER, ALONE_FOR, BEAT_EVERY, Beat, OnLoss, Roll};
+use crate::engine::turnstile::{
+    ALONE_AFTER, ALONE_FOR, Away, BEAT_EVERY, Beat, Member, OnLoss, Roll,
+};
 
 /// A store that is lost is asked this often: when it is back, calls go on within a window and a
 /// little.
@@ -25,6 +28,7 @@ pub(super) fn spawn(gate: &Gate, sharing: &Sharing) -> mpsc::UnboundedSender<Lea
         gate: gate.clone(),
         sharing: sharing.clone(),
         beat: Beat { goes_alone: sharing.on_loss == OnLoss::GoOn, ..Beat::default() },
+        own: Birth::own(),
         heard_at: None,
         is_lost: false,
     };
@@ -37,6 +41,7 @@ struct Keeper {
     sharing: Sharing,
     /// What is said next.
     beat: Beat,
+    own: Option<Birth>,
     heard_at: Option<Mono>,
     is_lost: bool,
 }
@@ -96,9 +101,28 @@ impl Keeper {
         self.beat.part = roll.part;
         self.beat.epoch.clone_from(&roll.epoch);
         self.beat.remembered.clone_from(&roll.members);
+        self.beat.ended = roll
+            .members
+            .iter()
+            .filter(|member| self.has_ended(member))
+            .map(|member| member.id.clone())
+            .collect();
         let roll = Arc::new(roll);
         self.gate.instances.roll.store(Some(roll.clone()));
         self.tell(Some(&roll));
+    }
+
+    /// Whether a silent instance ran on this machine and does not any more.
+    fn has_ended(&self, member: &Member) -> bool {
+        #[derive(serde::Deserialize)]
+        struct Details {
+            birth: Birth,
+        }
+        member.away == Some(Away::Silent)
+            && self.own.as_ref().is_some_and(|own| {
+                let details = serde_json::from_str::<Details>(&member.details);
+                details.is_ok_and(|details| own.has_seen_the_end_of(&details.birth))
+            })
     }
 
     fn tell(&self, roll: Option<&Arc<Roll>>) {

@@ -62,6 +62,8 @@ pub struct Beat {
     pub epoch: String,
     /// Whom it knows, should the store have forgotten them.
     pub remembered: Vec<Member>,
+    /// Ids of instances whose processes have surely ended.
+    pub ended: Vec<String>,
 }
 
 /// What an instance asks.

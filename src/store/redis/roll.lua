@@ -16,6 +16,8 @@ local takes_part, was_alone, leaving = ARGV[7] == '1', ARGV[8] == '1', ARGV[9] =
 local silent_after, back_hold, gone_after =
   tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
 local epoch, remembered = ARGV[13], tonumber(ARGV[14])
+local ended = {}
+for i = 15 + 2 * remembered, #ARGV do ended[ARGV[i]] = true end
 local KEPT, WHOLE = 172800, 4294967296
 
 local clock = redis.call('TIME')
@@ -67,8 +69,8 @@ mine.name, mine.details = name, details
 mine.parts[1] = {from, to}
 
 for id, e in pairs(all) do
-  if e.name == name and id ~= me and is_silent(e) then
-    -- another process has its address: it is dead, and its last calls were a moment ago at most
+  if id ~= me and is_silent(e) and (e.name == name or ended[id]) then
+    -- another process has its address, or has seen its end: its last calls were a moment ago
     e.seen = math.min(e.seen, now - gone_after + back_hold)
     write(id, e)
   end

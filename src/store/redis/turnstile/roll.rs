@@ -32,6 +32,9 @@ impl RedisTurnstile {
             call.arg(&member.id);
             call.arg(format!("{numbers}\t{}\t{}", member.name, member.details));
         }
+        for id in &beat.ended {
+            call.arg(id);
+        }
         call
     }
 }
