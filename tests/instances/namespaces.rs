@@ -18,6 +18,8 @@ use crate::support::{Process, Program, judge};
 /// way to one can be lost without the other.
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 231, 1, 1);
 const API: Ipv4Addr = Ipv4Addr::new(10, 231, 2, 1);
+/// Where callers are.
+const CALLERS: Ipv4Addr = Ipv4Addr::new(10, 231, 3, 1);
 const HOSTS: u8 = 3;
 
 fn ip(words: &str) -> bool {
@@ -27,6 +29,12 @@ fn ip(words: &str) -> bool {
 
 fn must_ip(words: &str) {
     assert!(ip(words), "ip {words}");
+}
+
+/// The address in the network of a test: several may run side by side.
+fn own(address: Ipv4Addr, number: u8) -> Ipv4Addr {
+    let [a, b, c, d] = address.octets();
+    Ipv4Addr::new(a, b + number, c, d)
 }
 
 /// The hosts; gone when dropped.
@@ -44,9 +52,9 @@ impl Network {
         let network = Self { name };
         let bridge = network.bridge();
         must_ip(&format!("link add {bridge} type bridge"));
-        for address in [SERVER, API] {
-            // two tests may run side by side: the third number of an address tells them apart
-            let address = network.own(address, number);
+        // the first is where this side's connections come from
+        for address in [CALLERS, SERVER, API] {
+            let address = own(address, number);
             must_ip(&format!("address add {address}/16 dev {bridge}"));
         }
         must_ip(&format!("link set {bridge} up"));
@@ -59,18 +67,12 @@ impl Network {
             must_ip(&format!("link add {near} type veth peer name {far}"));
             must_ip(&format!("link set {near} master {bridge} up"));
             must_ip(&format!("link set {far} netns {space}"));
-            let own = network.own(Ipv4Addr::new(10, 231, 0, 10 + host), number);
-            must_ip(&format!("-n {space} address add {own}/16 dev {far}"));
+            let at = own(Ipv4Addr::new(10, 231, 0, 10 + host), number);
+            must_ip(&format!("-n {space} address add {at}/16 dev {far}"));
             must_ip(&format!("-n {space} link set {far} up"));
             must_ip(&format!("-n {space} link set lo up"));
         }
         Some(network)
-    }
-
-    fn own(&self, address: Ipv4Addr, number: u8) -> Ipv4Addr {
-        let [a, b, c, d] = address.octets();
-        debug_assert!(self.name.starts_with("ctct"));
-        Ipv4Addr::new(a, b + number, c, d)
     }
 
     fn bridge(&self) -> String {
@@ -109,7 +111,7 @@ impl Fleet {
             println!("no network namespaces here: nothing is tested");
         }
         let network = network?;
-        let (server_at, api) = (network.own(SERVER, number), network.own(API, number));
+        let (server_at, api) = (own(SERVER, number), own(API, number));
         let bind = server_at.to_string();
         let server =
             RedisServer::start_with(&["--bind", "127.0.0.1", &bind, "--protected-mode", "no"]);
@@ -134,10 +136,10 @@ impl Fleet {
         let url = format!("redis://{server_at}:{}", server.port());
         let mut hosts = Vec::new();
         for host in 1..=HOSTS {
-            let own = network.own(Ipv4Addr::new(10, 231, 0, 10 + host), number);
+            let at = own(Ipv4Addr::new(10, 231, 0, 10 + host), number);
             let space = network.host(host);
             let program = program(url.clone())
-                .flag("listen", format!("{own}:8080"))
+                .flag("listen", format!("{at}:8080"))
                 .run_by(&["ip", "netns", "exec", &space]);
             hosts.push(program.start().await);
         }

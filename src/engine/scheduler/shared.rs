@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::advance::DAY_TURN_PAUSE;
 use super::calls::{CallId, Held, Stage};
-use super::{Command, Now, Scheduler};
+use super::{Command, News, Now, Scheduler};
 use crate::engine::budget::Stock;
 use crate::engine::rate::Class;
 use crate::engine::time::{Day, Mono};
@@ -61,8 +61,12 @@ impl Scheduler {
         let (slots, window) = (self.limits.rate.calls(), self.limits.rate.window());
         let remaining = self.budget.remaining(now.mono);
         let Some(turnstile) = &mut self.turnstile else { return };
+        let was_alone = turnstile.alone().is_some();
         let own = turnstile.go_alone(slots, window, remaining, now.mono);
         self.pacer.restrict(own);
+        if own.is_some() != was_alone {
+            self.commands.push_back(Command::Tell(News::Alone { slots: own }));
+        }
         let day = self.limits.day_reset.day_of(now.unix);
         if let Some(own) = own
             && turnstile.turn_day_alone(day, self.limits.per_day, own, slots)
