@@ -36,7 +36,7 @@ impl Birth {
     }
 }
 
-/// When the process of this number began; `None` when there is none that runs: proc_pid_stat(5).
+/// When the process of this number began; `None` when none runs; see `proc_pid_stat(5)`.
 fn began(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // the name may hold anything, the rest does not hold a bracket
