@@ -4,6 +4,7 @@
 //! without a disk. The lock is never held across an await, and no method waits for anything else.
 //! One of the second kind stands for a store that several instances share.
 
+mod authorizations;
 mod shared;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -16,9 +17,9 @@ use crate::clock::Clock;
 use crate::engine::{ApiKeyName, ClientName, Day, TenantName, Unix};
 use crate::secret::{StateDigest, TokenDigest};
 use crate::store::{
-    AUTHORIZATIONS_KEPT, AUTHORIZATIONS_KEPT_PER_TENANT, Authorization, Changed, Changes, Client,
-    ClientKeys, DAYS_KEPT, DayCount, Grant, GrantState, LaneLease, LaneTurn, NewGrant, OpenRefresh,
-    Put, Revision, Store, StoreError, Tokens, is_followed,
+    Authorization, Changed, Changes, Client, ClientKeys, DAYS_KEPT, DayCount, Grant, GrantState,
+    LaneLease, LaneTurn, NewGrant, OpenRefresh, Put, Revision, Store, StoreError, Tokens,
+    is_followed,
 };
 use shared::{History, Shared};
 
@@ -54,7 +55,7 @@ impl MemoryStore {
     /// Remembers what was changed, for the other instances of a shared store.
     fn note(&self, state: &mut State, changed: Changed) {
         if let Some(shared) = &self.shared {
-            state.history.note(changed);
+            state.history.note(changed, shared.run());
             shared.tell();
         }
     }
@@ -273,6 +274,20 @@ impl Store for MemoryStore {
         Ok(self.state("read what was changed")?.history.after(since, self.is_shared()))
     }
 
+    async fn tells_of(&self, thing: &Changed) -> Result<bool, StoreError> {
+        Ok(self.state("read what was changed")?.history.tells_of(thing))
+    }
+
+    async fn restore_grant(&self, grant: &Grant) -> Result<bool, StoreError> {
+        let mut state = self.state("restore a grant")?;
+        if state.grants.get(&grant.tenant).is_some_and(|there| there.version > grant.version) {
+            return Ok(false);
+        }
+        state.grants.insert(grant.tenant.clone(), grant.clone());
+        self.note(&mut state, Changed::Tenant(grant.tenant.clone()));
+        Ok(true)
+    }
+
     async fn changed(&self) {
         let Some(shared) = &self.shared else { return std::future::pending().await };
         shared.told().await;
@@ -363,19 +378,7 @@ impl Store for MemoryStore {
     }
 
     async fn begin_authorization(&self, new: Authorization, now: Unix) -> Result<(), StoreError> {
-        let mut state = self.state("remember an authorization")?;
-        let begun = &mut state.authorizations;
-        begun.retain(|begun| begun.expires_at > now && begun.state != new.state);
-        let of_tenant = |begun: &&Authorization| begun.tenant == new.tenant;
-        if begun.iter().filter(of_tenant).count() >= AUTHORIZATIONS_KEPT_PER_TENANT
-            && let Some(oldest) = begun.iter().position(|begun| begun.tenant == new.tenant)
-        {
-            begun.remove(oldest);
-        }
-        begun.push_back(new);
-        while begun.len() > AUTHORIZATIONS_KEPT {
-            begun.pop_front();
-        }
+        self.state("remember an authorization")?.begin_authorization(new, now);
         Ok(())
     }
 
@@ -383,9 +386,7 @@ impl Store for MemoryStore {
         &self,
         state: &StateDigest,
     ) -> Result<Option<Authorization>, StoreError> {
-        let begun = &mut self.state("take an authorization")?.authorizations;
-        let at = begun.iter().position(|begun| begun.state == *state);
-        Ok(at.and_then(|at| begun.remove(at)))
+        Ok(self.state("take an authorization")?.take_authorization(state))
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

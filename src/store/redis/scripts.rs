@@ -20,6 +20,7 @@ macro_rules! silent {
 
 pub(super) static BEGIN_HISTORY: LazyLock<Script> = telling!("begin_history.lua");
 pub(super) static PUT_GRANT: LazyLock<Script> = telling!("put_grant.lua");
+pub(super) static RESTORE_GRANT: LazyLock<Script> = telling!("restore_grant.lua");
 pub(super) static CHANGE_GRANT: LazyLock<Script> = telling!("change_grant.lua");
 pub(super) static REMOVE_GRANT: LazyLock<Script> = telling!("remove_grant.lua");
 pub(super) static PAUSE_GRANT: LazyLock<Script> = telling!("pause_grant.lua");
@@ -33,4 +34,4 @@ pub(super) static TAKE_AUTHORIZATION: LazyLock<Script> = silent!("take_authoriza
 pub(super) static RESERVE: LazyLock<Script> = silent!("reserve.lua");
 pub(super) static RELEASE: LazyLock<Script> = silent!("release.lua");
 pub(super) static LANE: LazyLock<Script> = silent!("lane.lua");
-pub(super) static CHANGES: LazyLock<Script> = silent!("changes.lua");
+pub(super) static CHANGES: LazyLock<Script> = telling!("changes.lua");
