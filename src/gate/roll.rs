@@ -16,7 +16,7 @@ use crate::engine::turnstile::{
 
 /// A store that is lost is asked this often: when it is back, calls go on within a window and a
 /// little.
-const LOST_BEAT_EVERY: Duration = Duration::from_millis(100);
+const LOST_BEAT_EVERY: Duration = Duration::from_millis(50);
 
 /// No answer comes later than this after its question.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
