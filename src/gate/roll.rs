@@ -1,6 +1,7 @@
 //! The task that keeps this instance on the roll of all, and tells the gates what the roll says.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -26,10 +27,18 @@ pub(super) fn spawn(gate: &Gate, sharing: &Sharing) -> mpsc::UnboundedSender<Lea
         sharing: sharing.clone(),
         beat: Beat { goes_alone: sharing.on_loss == OnLoss::GoOn, ..Beat::default() },
         heard_at: None,
-        is_lost: false,
     };
     gate.parts.tracker.clone().spawn(keeper.run(leaving));
     leave
+}
+
+impl Gate {
+    /// Whether the store that instances share is lost: calls are refused, or this instance goes on
+    /// by itself.
+    #[must_use]
+    pub fn has_lost_store(&self) -> bool {
+        self.instances.is_lost.load(Ordering::Relaxed)
+    }
 }
 
 struct Keeper {
@@ -38,7 +47,6 @@ struct Keeper {
     /// What is said next.
     beat: Beat,
     heard_at: Option<Mono>,
-    is_lost: bool,
 }
 
 impl Keeper {
@@ -56,7 +64,7 @@ impl Keeper {
             match roll {
                 Ok(roll) => self.read(roll),
                 Err(error) => {
-                    if !std::mem::replace(&mut self.is_lost, true) {
+                    if !self.set_lost(true) {
                         warn!(%error, "the store that instances share is lost");
                     }
                     self.tell(None);
@@ -77,7 +85,7 @@ impl Keeper {
     }
 
     fn read(&mut self, roll: Roll) {
-        if std::mem::take(&mut self.is_lost) {
+        if self.set_lost(false) {
             info!("the store that instances share is back");
         }
         let away = roll.members.iter().filter(|member| member.away.is_some()).count();
@@ -99,6 +107,11 @@ impl Keeper {
         let roll = Arc::new(roll);
         self.gate.instances.roll.store(Some(roll.clone()));
         self.tell(Some(&roll));
+    }
+
+    /// Whether the store is lost; answers whether it was.
+    fn set_lost(&self, is_lost: bool) -> bool {
+        self.gate.instances.is_lost.swap(is_lost, Ordering::Relaxed)
     }
 
     fn tell(&self, roll: Option<&Arc<Roll>>) {

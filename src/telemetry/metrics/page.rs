@@ -52,7 +52,11 @@ impl Series {
         let mut seconds = page.seconds("store", "Time of one operation of the store.")?;
         self.store.try_each(|op, store| seconds.put([("op", op)], &store.seconds))?;
         let mut errors = page.counter("store_errors", "Operations of the store that failed.")?;
-        self.store.try_each(|op, store| errors.put([("op", op)], &store.errors))
+        self.store.try_each(|op, store| errors.put([("op", op)], &store.errors))?;
+        let help = "1 while the store that instances share does not answer.";
+        page.gauge("store_lost", help)?.put([], &self.store_lost)?;
+        let mut instances = page.gauge("instances", "Instances that share the store.")?;
+        self.instances.try_each(|state, gauge| instances.put([("state", state)], gauge))
     }
 
     fn put_certificates(&self, page: &mut Page<'_, '_>) -> fmt::Result {
