@@ -305,7 +305,7 @@ fn check_ends_with_0_or_with_2_and_all_mistakes() {
     let bad = program(&["check", "--max-wait", "soon", "--store", "redis://h"]);
     assert_eq!((bad.status.code(), bad.stdout.len()), (Some(2), 0));
     let text = String::from_utf8(bad.stderr).unwrap();
-    for part in ["queue.max_wait (--max-wait)", "not available in this version", "api_keys"] {
+    for part in ["queue.max_wait (--max-wait)", "store.encryption_key_file (--store)", "api_keys"] {
         assert!(text.contains(part), "{part}: {text}");
     }
     let missing = program(&["serve", "--config", "/nowhere/proxy.toml"]);
