@@ -1,8 +1,8 @@
 //! What one Redis server carries: many API keys, several instances, every slot taken.
 //!
-//! `cargo bench --bench turnstile -- --keys 300 --instances 3 --secs 20` starts a server and, in this
-//! process, the gates of so many instances, each with all the API keys at 10 calls a second and
-//! callers that never stop. It prints what the server did for that: questions a second, its
+//! `cargo bench --bench turnstile -- --keys 300 --instances 3 --secs 20` starts a server and, in
+//! this process, the gates of so many instances, each with all the API keys at 10 calls a second
+//! and callers that never stop. It prints what the server did for that: questions a second, its
 //! processor time for each, what of the rate was used, and its memory.
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
 

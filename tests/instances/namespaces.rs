@@ -3,6 +3,7 @@
 //!
 //! Needs root and `ip` of iproute2, as CI has. Elsewhere it says that it did nothing.
 
+use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
 use std::time::Duration;
@@ -99,8 +100,8 @@ struct Fleet {
     sandbox: Sandbox,
     hosts: Vec<Process>,
     key: String,
-    _server: RedisServer,
-    _key_file: tempfile::NamedTempFile,
+    /// Server and key file go with the rest.
+    _held: (RedisServer, tempfile::NamedTempFile),
 }
 
 impl Fleet {
@@ -108,7 +109,7 @@ impl Fleet {
         let network = Network::new(number);
         if network.is_none() {
             assert!(!is_set("CI"), "CI makes network namespaces: run as root with iproute2");
-            println!("no network namespaces here: nothing is tested");
+            drop(writeln!(std::io::stderr(), "no network namespaces here: nothing is tested"));
         }
         let network = network?;
         let (server_at, api) = (own(SERVER, number), own(API, number));
@@ -143,8 +144,8 @@ impl Fleet {
                 .run_by(&["ip", "netns", "exec", &space]);
             hosts.push(program.start().await);
         }
-        let (_server, _key_file) = (server, key_file);
-        Some(Self { network, server: server_at, sandbox, hosts, key, _server, _key_file })
+        let held = (server, key_file);
+        Some(Self { network, server: server_at, sandbox, hosts, key, _held: held })
     }
 
     fn load(&self) -> Vec<tokio::task::JoinHandle<Vec<String>>> {

@@ -184,7 +184,6 @@ impl Scheduler {
     /// Tells the turnstile where calls wait now, and asks it what is to be asked.
     pub(super) fn ask(&mut self, now: Now) {
         let want = self.may_send();
-        let terms = self.terms();
         let Some(turnstile) = &mut self.turnstile else { return };
         for (ix, class) in self.queue.take_changed() {
             let Some(tenant) = self.tenants.find(ix) else { continue };
@@ -192,7 +191,12 @@ impl Scheduler {
             let count = u32::try_from(count).unwrap_or(u32::MAX);
             turnstile.set_waiting(class, &tenant.name, self.queue.weight(ix), count);
         }
-        if let Some(ask) = turnstile.poll_ask(want, terms, now.mono) {
+        if turnstile.ask_at(want).is_none_or(|at| at > now.mono) {
+            return;
+        }
+        let terms = self.terms();
+        let turnstile = self.turnstile.as_mut();
+        if let Some(ask) = turnstile.and_then(|at| at.poll_ask(want, terms, now.mono)) {
             self.commands.push_back(Command::Ask(Box::new(ask)));
         }
     }
