@@ -69,6 +69,8 @@ pub struct Turnstile {
     trips: [Duration; TRIPS],
     trip_next: usize,
     memory: Memory,
+    /// Since when the store knows who waits.
+    begun: Option<Stamp>,
     refused: u64,
     widened: Duration,
     sharers: u32,
@@ -99,6 +101,7 @@ impl Turnstile {
             trips: [Duration::ZERO; TRIPS],
             trip_next: 0,
             memory: Memory::default(),
+            begun: None,
             refused: 0,
             widened: Duration::ZERO,
             sharers: 1,
@@ -173,7 +176,8 @@ impl Turnstile {
         self.widened = told.widened;
         self.sharers = told.sharers.max(1);
         self.memory = Memory { ticket: told.ticket, day: told.day, used: told.used };
-        if told.forgotten {
+        let begun = self.begun.replace(told.begun);
+        if told.forgotten || begun.is_some_and(|begun| begun != told.begun) {
             self.line.forget();
         }
         if let Some((class, tenant)) = told.granted {
@@ -195,9 +199,15 @@ impl Turnstile {
         }
         let poll = if self.line.is_empty() { POLL_IDLE } else { POLL_WAITING };
         self.poll_at = now.plus(poll);
-        if let Some(next) = told.next {
-            self.set_turn(next, now);
+        match told.next {
+            Some(next) => self.set_turn(next, now),
+            // nobody's turn is known: it may be when what is closed opens
+            None if !told.closed.is_zero() => self.turn_at = now.plus(told.closed),
+            None => {}
         }
+        // what is left to others is free then
+        let end = self.standing.next_end().filter(|end| *end > now);
+        self.turn_at = end.map_or(self.turn_at, |end| end.min(self.turn_at));
     }
 
     /// Word came from the store of whose turn it is.

@@ -105,6 +105,23 @@ async fn an_instance_that_is_cut_off_keeps_to_its_part_and_the_others_leave_it()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_waited_when_the_server_was_emptied_are_served() {
+    let server = RedisServer::start();
+    let upstream = Upstream::new();
+    let gate = Instance::start(&server.url(), "i0", limits("1"), &TENANTS).await;
+    let callers: Vec<_> =
+        TENANTS.iter().flat_map(|name| gate.callers(name, Class::Normal, 1, &upstream)).collect();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    // all three wait or are in flight; nobody else comes
+    server.cmd(&["FLUSHALL"]);
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    callers.iter().for_each(JoinHandle::abort);
+    let by_tenant = shares(upstream.all().iter().map(|(.., tenant)| tenant));
+    assert_eq!(by_tenant.len(), 3, "{by_tenant:?}");
+    assert!(upstream.all().len() >= 5, "{by_tenant:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_day_is_counted_once_for_all_and_goes_on_from_what_they_remember() {
     let server = RedisServer::start();
     let (upstream, limits) = (Upstream::new(), Limits { per_day: 90, ..limits(RATE) });

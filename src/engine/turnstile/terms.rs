@@ -195,6 +195,9 @@ pub struct Ticket {
 pub struct Told {
     /// The store's clock.
     pub at: Stamp,
+    /// Since when the store knows who waits: another moment than before means that it has
+    /// forgotten.
+    pub begun: Stamp,
     /// The number of the last ticket, which is the asker's when one was granted.
     pub ticket: u64,
     /// Whose call the granted slot is for.

@@ -35,6 +35,7 @@ fn terms() -> Terms {
 fn told(next: Option<Turn>) -> Told {
     Told {
         at: Stamp(1_000_000),
+        begun: Stamp(5),
         ticket: 1,
         granted: None,
         day: Day::new(20_000),
@@ -168,4 +169,28 @@ fn a_refusal_that_another_instance_met_counts_here_too() {
         world.turnstile.told(told, world.pacer.lateness(), world.now);
     }
     assert!(world.pacer.lateness().unanswered() > whole, "the whole guard is back");
+}
+
+#[test]
+fn a_store_that_has_forgotten_is_told_of_everybody_who_waits() {
+    let mut world = World::waiting(None, ms(1));
+    world.now = world.now.plus(POLL_WAITING);
+    world.read_roll();
+    let ask = world.turnstile.poll_ask(true, terms(), world.now).unwrap();
+    assert!(ask.line.is_empty(), "it knows");
+    let anew = Told { begun: Stamp(9), ..told(None) };
+    world.turnstile.told(anew, world.pacer.lateness(), world.now);
+    let ask = world.turnstile.poll_ask(true, terms(), world.now).unwrap();
+    assert_eq!((ask.line.len(), ask.anew), (1, true));
+}
+
+#[test]
+fn it_asks_when_what_is_closed_opens_though_nobodys_turn_is_known() {
+    let mut world = World::waiting(None, ms(1));
+    world.now = world.now.plus(POLL_WAITING);
+    world.read_roll();
+    world.turnstile.poll_ask(true, terms(), world.now).unwrap();
+    let closed = Told { closed: ms(120), ..told(None) };
+    world.turnstile.told(closed, world.pacer.lateness(), world.now);
+    assert_eq!(world.asks_in(), ms(120));
 }

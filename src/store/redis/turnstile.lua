@@ -46,7 +46,7 @@ local want = now <= wanted_until
 local fields = {
   'server', 'ticket', 'spaced', 'closed', 'widened', 'clean', 'refused', 'day', 'used', 'spent_at',
   'probe_at', 'level', 'level_at', 'credit1', 'credit2', 'credit3', 'virtual1', 'virtual2',
-  'virtual3', 'turn', 'turn_at', 'renewed',
+  'virtual3', 'turn', 'turn_at', 'renewed', 'begun',
 }
 local s = {}
 for i, value in ipairs(redis.call('HMGET', state, unpack(fields))) do
@@ -59,7 +59,7 @@ s.ticket = math.max(s.ticket or 0, seen_ticket)
 if s.server ~= server then
   -- empty, or another process than the one that wrote this: what left last is not known here
   s.server, s.closed = server, math.max(s.closed or 0, now + window + forget_after)
-  s.spaced, s.turn = math.max(s.spaced or 0, now), nil
+  s.spaced, s.turn, s.begun = math.max(s.spaced or 0, now), nil, now
   call_all = true
 end
 s.widened, s.clean, s.refused = s.widened or 0, s.clean or 0, s.refused or 0
@@ -385,7 +385,7 @@ if renews then
 end
 
 return {
-  {now, s.ticket, granted and granted.class or 0, granted and granted.tenant or ''},
+  {now, s.begun, s.ticket, granted and granted.class or 0, granted and granted.tenant or ''},
   {
     s.day,
     s.used,

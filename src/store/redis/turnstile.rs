@@ -171,10 +171,10 @@ impl SharedTurnstile for RedisTurnstile {
 }
 
 /// What the script answers, in its order.
-type Answer = ((u64, u64, u8, String), (u32, u64, u8, i64, u64, u64, u64), (u8, i64, u8, u32));
+type Answer = ((u64, u64, u64, u8, String), (u32, u64, u8, i64, u64, u64, u64), (u8, i64, u8, u32));
 
 fn told(answer: Answer) -> Option<Told> {
-    let ((at, ticket, class, tenant), day, turn) = answer;
+    let ((at, begun, ticket, class, tenant), day, turn) = answer;
     let (day, used, is_spent, probe_in, closed, widened, refused) = day;
     let (whose, due, forgotten, sharers) = turn;
     let granted = match class_of(class) {
@@ -189,6 +189,7 @@ fn told(answer: Answer) -> Option<Told> {
     let due = u64::try_from(due).ok().map(Duration::from_micros);
     Some(Told {
         at: Stamp(at),
+        begun: Stamp(begun),
         ticket,
         granted,
         day: Day::new(day),

@@ -42,6 +42,7 @@ impl World {
         let at = u64::try_from(self.now.mono.since_start().as_micros()).unwrap();
         let mut told = Told {
             at: Stamp(START + at),
+            begun: Stamp(START),
             ticket: 7,
             granted: None,
             day: Day::new(20_000),
