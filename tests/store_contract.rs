@@ -3,7 +3,8 @@
 //! `contract` is the suite that all stores pass; `sqlite`, `journal` and `process` add what only a
 //! store on a disk promises: files, keys, locks, steps of refreshes, a killed process, a full disk.
 //! `redis…`, `lanes` and `changes` add what only a shared server does: it hangs, comes back older,
-//! forgets. A new store joins by one more module of `every_store!`.
+//! forgets. `whole` and `copies` are about taking everything elsewhere. A new store joins by one
+//! more module of `every_store!`.
 
 #[path = "store_contract/authorizations.rs"]
 mod authorizations;
@@ -13,6 +14,8 @@ mod changes;
 mod clients;
 #[path = "store_contract/contract.rs"]
 mod contract;
+#[path = "store_contract/copies.rs"]
+mod copies;
 #[path = "store_contract/journal.rs"]
 mod journal;
 #[path = "store_contract/keys.rs"]
@@ -33,6 +36,8 @@ mod redis_server;
 mod sqlite_files;
 #[path = "store_contract/support.rs"]
 mod support;
+#[path = "store_contract/whole.rs"]
+mod whole;
 
 macro_rules! every_store {
     ($suite:ident, $memory:ident, $sqlite:ident, $redis:ident: $($sentence:ident),* $(,)?) => {
@@ -109,4 +114,13 @@ every_store![
     a_late_authorization_is_told_from_none_and_then_forgotten,
     a_removed_tenant_takes_its_authorizations_with_it,
     authorizations_are_bounded,
+];
+
+every_store![
+    whole, memory_whole, sqlite_whole, redis_whole:
+    a_grant_is_restored_as_it_is,
+    a_restored_grant_has_a_version_above_all_before,
+    a_grant_is_restored_over_nothing_but_what_is_named,
+    a_client_is_restored_over_nothing_but_what_is_named,
+    days_are_raised_and_never_go_down,
 ];

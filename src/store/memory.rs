@@ -4,7 +4,9 @@
 //! without a disk. The lock is never held across an await, and no method waits for anything else.
 //! One of the second kind stands for a store that several instances share.
 
+mod authorizations;
 mod shared;
+mod whole;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,9 +18,9 @@ use crate::clock::Clock;
 use crate::engine::{ApiKeyName, ClientName, Day, TenantName, Unix};
 use crate::secret::{StateDigest, TokenDigest};
 use crate::store::{
-    AUTHORIZATIONS_KEPT, AUTHORIZATIONS_KEPT_PER_TENANT, Authorization, Changed, Changes, Client,
-    ClientKeys, DAYS_KEPT, DayCount, Grant, GrantState, LaneLease, LaneTurn, NewGrant, OpenRefresh,
-    Put, Revision, Store, StoreError, Tokens, is_followed,
+    Authorization, Changed, Changes, Client, ClientKeys, DAYS_KEPT, DayCount, Grant, GrantState,
+    LaneLease, LaneTurn, NewGrant, OpenRefresh, Put, Revision, Store, StoreError, Tokens,
+    WholeStore, is_followed,
 };
 use shared::{History, Shared};
 
@@ -282,6 +284,10 @@ impl Store for MemoryStore {
         self.shared.is_some()
     }
 
+    fn whole(&self) -> Option<&dyn WholeStore> {
+        Some(self)
+    }
+
     async fn record_use(&self, used: &[(TenantName, Unix)]) -> Result<(), StoreError> {
         let mut state = self.state("record the use of tenants")?;
         for (tenant, at) in used {
@@ -364,18 +370,7 @@ impl Store for MemoryStore {
 
     async fn begin_authorization(&self, new: Authorization, now: Unix) -> Result<(), StoreError> {
         let mut state = self.state("remember an authorization")?;
-        let begun = &mut state.authorizations;
-        begun.retain(|begun| begun.expires_at > now && begun.state != new.state);
-        let of_tenant = |begun: &&Authorization| begun.tenant == new.tenant;
-        if begun.iter().filter(of_tenant).count() >= AUTHORIZATIONS_KEPT_PER_TENANT
-            && let Some(oldest) = begun.iter().position(|begun| begun.tenant == new.tenant)
-        {
-            begun.remove(oldest);
-        }
-        begun.push_back(new);
-        while begun.len() > AUTHORIZATIONS_KEPT {
-            begun.pop_front();
-        }
+        authorizations::begin(&mut state.authorizations, new, now);
         Ok(())
     }
 

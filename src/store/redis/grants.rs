@@ -261,6 +261,23 @@ fn read(
     }))
 }
 
+/// All fields of a grant but its version.
+pub(super) fn fields(server: &Server, grant: &Grant) -> Vec<(&'static str, Vec<u8>)> {
+    let moment = |at| number(millis(at));
+    let mut fields = token_fields(server, &grant.tenant, &grant.tokens);
+    fields.push(("api_key", grant.api_key.as_str().as_bytes().to_vec()));
+    fields.push(("weight", number(grant.weight.into())));
+    fields.push(("paused", number(grant.paused.into())));
+    fields.extend(grant.handed_in.map(|digest| ("handed_in", digest.as_bytes().to_vec())));
+    if let GrantState::NeedsAuthorization { reason } = &grant.state {
+        fields.push(("dead", reason.as_bytes().to_vec()));
+    }
+    fields.extend(grant.refresh_begun_at.map(|at| ("begun", moment(at))));
+    fields.extend(grant.last_refreshed_at.map(|at| ("refreshed", moment(at))));
+    fields.extend(grant.last_used_at.map(|at| ("used", moment(at))));
+    fields
+}
+
 fn token_fields(
     server: &Server,
     tenant: &TenantName,
