@@ -10,7 +10,7 @@ use ctct_proxy::secret::KeyRing;
 use ctct_proxy::store::{Grant, Store};
 
 use crate::redis_process::RedisServer;
-use crate::support::{Place, SharedPlace, api_key, new_grant, secs, tenant, tokens};
+use crate::support::{ClusterPlace, Place, SharedPlace, api_key, new_grant, secs, tenant, tokens};
 use crate::whole::{client, grant, text_of};
 
 /// Tenants of a copy that takes long enough to be killed in.
@@ -307,4 +307,30 @@ async fn tokens_that_only_the_journal_of_a_killed_instance_has_are_copied_from_i
 fn idle(place: &SharedPlace) {
     let channel = format!("{}changes", place.prefix());
     while !place.server.cmd(&["PUBSUB", "NUMSUB", &channel]).ends_with(":0") {}
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_is_copied_to_and_from_and_not_while_it_is_used() {
+    let (from, back, cluster) = (Place::new(), Place::new(), ClusterPlace::new());
+    fill(&from).await;
+    let key = cluster.settings.encryption_key_file.as_ref().expect("is named");
+    let key = key.to_str().expect("a text");
+    let url = format!("{}?prefix={}", cluster.cluster.url(), cluster.prefix());
+    let (code, text) = copy(&[&sqlite(&from), &url, "--to-key-file", key]);
+    assert_eq!((code, row(&text, "tenants")), (0, [6, 0, 0]), "{text}");
+    let instance = cluster.open("refreshes").await;
+    let users = || {
+        let channel = format!("{}changes", cluster.prefix());
+        let of = |node: &RedisServer| node.cmd(&["PUBSUB", "NUMSUB", &channel]).ends_with(":1");
+        cluster.cluster.nodes().iter().filter(|node| of(node)).count()
+    };
+    while users() != 1 {}
+    let args = [url.as_str(), &sqlite(&back), "--from-key-file", key].map(str::to_owned);
+    let args = args.each_ref().map(String::as_str);
+    let (code, text) = copy(&args);
+    assert!(code == 1 && text.contains("used by 1 running instances"), "{text}");
+    instance.close().await.expect("closes");
+    while users() != 0 {}
+    let (code, text) = copy(&args);
+    assert_eq!((code, row(&text, "tenants")), (1, [5, 0, 1]), "{text}");
 }

@@ -13,7 +13,6 @@ use tokio::sync::Notify;
 use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 
-use super::durability::info;
 use super::names::read_mark;
 use super::{Server, scripts};
 use crate::store::{Changed, Changes, Revision, StoreError};
@@ -36,18 +35,15 @@ impl News {
         server: &Server,
         since: Option<Revision>,
     ) -> Result<Changes, StoreError> {
-        const ATTEMPT: &str = "read the changes";
         let names = &server.names;
         let mut call = scripts::CHANGES.prepare_invoke();
         call.key(names.revision()).key(names.changes());
         call.arg(since.map_or_else(String::new, |since| since.0.to_string()));
-        let (revision, known, marks): (u64, bool, Vec<String>) =
-            server.link.run(ATTEMPT, &call).await?;
-        // asked last: a server that was changed meanwhile shows as another
-        let run = info(&server.link, ATTEMPT, "server").await?.remove("run_id");
+        let (revision, known, marks, run): (u64, bool, Vec<String>, String) =
+            server.link.run("read the changes", &call).await?;
         let mut last = self.run.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_same = *last == run;
-        *last = run;
+        let is_same = last.as_deref() == Some(run.as_str());
+        *last = Some(run);
         let changed: Option<Vec<Changed>> = marks.iter().map(|mark| read_mark(mark)).collect();
         let changed = changed.filter(|_| known && is_same);
         Ok(Changes { revision: Revision(revision), changed })

@@ -83,9 +83,10 @@ impl RedisStore {
 async fn refuse_if_used(server: &Server, place: &str) -> Result<(), StoreError> {
     let mut ask = redis::cmd("PUBSUB");
     ask.arg("NUMSUB").arg(server.names.channel());
-    let count: Result<HashMap<String, u64>, _> = server.link.ask(opening::ATTEMPT, &ask).await;
     // a server that may not be asked tells nothing
-    let users: u64 = count.map(|count| count.values().sum()).unwrap_or_default();
+    let counts: Vec<HashMap<String, u64>> =
+        server.link.ask_each(opening::ATTEMPT, &ask).await.unwrap_or_default();
+    let users: u64 = counts.iter().flat_map(HashMap::values).sum();
     if users == 0 {
         return Ok(());
     }
