@@ -4,9 +4,10 @@
 //! it is in the table. A key is known here only by its digest. While a client changes its key the
 //! old one works a while longer. When clients last called is remembered here and written now and
 //! then. Where other instances change clients too, the table is brought to the store's now and
-//! then.
+//! then, and what that has lost is written again.
 
-use std::collections::BTreeMap;
+mod follow;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,7 +18,7 @@ use tracing::warn;
 use crate::clock::Clock;
 use crate::engine::{ClientName, Unix};
 use crate::secret::{ClientKey, ClientKeyDigest};
-use crate::store::{Client, ClientKeys, PreviousKey, Store, StoreError, TenantScope};
+use crate::store::{Client, ClientKeys, Missing, PreviousKey, Store, StoreError, TenantScope};
 
 /// The clients; clones share the table.
 #[derive(Clone)]
@@ -115,7 +116,7 @@ impl Clients {
     ) -> Result<Option<(ClientKey, Arc<Client>)>, StoreError> {
         if self.store.is_shared() {
             // its key may have been changed elsewhere a moment ago
-            self.reread().await?;
+            self.reread(|_| Missing::AsTold).await?;
         }
         let Some(held) = self.by_name.get(name).map(|held| held.clone()) else { return Ok(None) };
         let (key, now) = (ClientKey::generate(), self.clock.now().unix);
@@ -143,37 +144,6 @@ impl Clients {
         self.by_name.remove(name);
         self.by_key.retain(|_, held| held.client.name != *name);
         Ok(removed)
-    }
-
-    /// Reads the clients again, since another instance has changed some. What is changed here
-    /// meanwhile stays as it is: that change is told of too.
-    ///
-    /// # Errors
-    /// [`StoreError`] when they cannot be read.
-    pub async fn reread(&self) -> Result<(), StoreError> {
-        let name = |held: &Held| (held.client.name.clone(), held.client.clone());
-        let mut before: BTreeMap<_, _> = self.by_name.iter().map(|held| name(&held)).collect();
-        for there in self.store.clients().await? {
-            let ours = before.remove(&there.name);
-            let held = self.by_name.get(&there.name).map(|held| held.clone());
-            match (ours, held) {
-                (Some(ours), _) if ours.is_same_as(&there) => {}
-                (None, None) => drop(self.hold(there)),
-                (Some(ours), Some(held)) if Arc::ptr_eq(&ours, &held.client) => {
-                    let last_used_at = there.last_used_at.max(held.uses.last());
-                    self.hold(Client { last_used_at, ..there });
-                }
-                // changed here meanwhile
-                (Some(_), Some(_) | None) | (None, Some(_)) => {}
-            }
-        }
-        for (name, gone) in before {
-            let is_gone = |_: &ClientName, held: &Held| Arc::ptr_eq(&held.client, &gone);
-            if self.by_name.remove_if(&name, is_gone).is_some() {
-                self.by_key.retain(|_, held| !Arc::ptr_eq(&held.client, &gone));
-            }
-        }
-        Ok(())
     }
 
     /// All clients, by name.
@@ -218,15 +188,6 @@ impl Clients {
         });
         self.by_name.insert(client.name.clone(), held);
         client
-    }
-}
-
-impl Client {
-    fn is_same_as(&self, other: &Self) -> bool {
-        self.name == other.name
-            && self.tenants == other.tenants
-            && self.created_at == other.created_at
-            && self.keys == other.keys
     }
 }
 

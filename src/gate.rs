@@ -7,6 +7,8 @@
 //! [`Gate::set_tenant`], and what waits for one goes out as a demand.
 
 mod actor;
+mod birth;
+mod board;
 mod permit;
 mod refusal;
 mod roll;
@@ -28,12 +30,15 @@ use crate::engine::scheduler::{
     Arrival, CallId, CallTable, Hold, Limits, Readiness, Scheduler, Snapshot, TenantSnapshot,
 };
 use crate::engine::turnstile::{OnLoss, Roll};
-use crate::engine::{ApiKeyName, Class, Mono, Rate, TenantName, Unix};
+use crate::engine::{ApiKeyName, Class, Mono, TenantName};
 use crate::store::{SharedTurnstile, Store};
 use crate::telemetry::{Events, KeyMetrics, Metrics};
 
 pub use actor::Waited;
 use actor::{Actor, Message};
+pub use birth::Birth;
+use board::Board;
+pub use board::Quota;
 pub use permit::{Permit, Spent, Ticket};
 
 /// A call waits for its tenant's token.
@@ -108,31 +113,6 @@ struct Shared {
     mailbox: mpsc::UnboundedSender<Message>,
     call_next: AtomicU64,
     board: Arc<Board>,
-}
-
-/// What the owning task writes up for everybody to read.
-#[derive(Debug, Default)]
-struct Board {
-    day_left: AtomicU64,
-    day_resets_at: AtomicU64,
-    window: AtomicU64,
-    calls: AtomicU64,
-    day_limit: AtomicU64,
-}
-
-/// What an API key's callers are told of its limits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Quota {
-    /// Calls per window.
-    pub calls: u64,
-    /// The window, in whole seconds, rounded up.
-    pub window_secs: u64,
-    /// Calls per day.
-    pub day_limit: u64,
-    /// Calls left in the day.
-    pub day_left: u64,
-    /// Seconds until the day turns.
-    pub day_resets_secs: u64,
 }
 
 impl Gate {
@@ -354,16 +334,7 @@ impl KeyGate {
     /// What callers are told of the limits.
     #[must_use]
     pub fn quota(&self) -> Quota {
-        let board = &self.shared.board;
-        let resets_at = Unix::from_secs(board.day_resets_at.load(Ordering::Relaxed));
-        let until = resets_at.since(self.shared.clock.now().unix);
-        Quota {
-            calls: board.calls.load(Ordering::Relaxed),
-            window_secs: board.window.load(Ordering::Relaxed),
-            day_limit: board.day_limit.load(Ordering::Relaxed),
-            day_left: board.day_left.load(Ordering::Relaxed),
-            day_resets_secs: until.as_secs() + u64::from(until.subsec_nanos() > 0),
-        }
+        self.shared.board.quota(self.shared.clock.now().unix)
     }
 
     fn publish(&self, snapshot: &Snapshot) {
@@ -399,21 +370,6 @@ pub const fn hold_reason(hold: Hold) -> &'static str {
             "the API refused a bulk call for a limit of the account, such as its 1,000 queued \
              activities; only bulk calls are held"
         }
-    }
-}
-
-impl Board {
-    fn set_limits(&self, rate: Rate, per_day: u64) {
-        let window = rate.window();
-        let secs = window.as_secs() + u64::from(window.subsec_nanos() > 0);
-        self.calls.store(u64::from(rate.calls()), Ordering::Relaxed);
-        self.window.store(secs, Ordering::Relaxed);
-        self.day_limit.store(per_day, Ordering::Relaxed);
-    }
-
-    fn set_day(&self, left: u64, resets_at: Unix) {
-        self.day_left.store(left, Ordering::Relaxed);
-        self.day_resets_at.store(resets_at.as_secs(), Ordering::Relaxed);
     }
 }
 

@@ -44,7 +44,7 @@ use async_trait::async_trait;
 use crate::engine::{ApiKeyName, ClientName, Day, TenantName, Unix};
 use crate::secret::{KeyId, Secret, StateDigest};
 
-pub use changes::{Changed, Changes, Revision};
+pub use changes::{Changed, Changes, Missing, Revision, Since};
 pub use client::{Client, ClientKeys, PreviousKey, TenantScope};
 pub use copying::{CopyError, CopyOrder, Existing, Gone, LeftAlone, Place, Report, Tally, copy};
 pub use grant::{Grant, GrantState, NewGrant, OpenRefresh, Put, RefreshStep, Tokens};
@@ -293,7 +293,19 @@ pub trait Store: Send + Sync + 'static {
     /// What was changed after `since`; `None` for somebody who is about to read everything. A store
     /// of one instance has no changes to tell.
     async fn changes(&self, since: Option<Revision>) -> Result<Changes, StoreError> {
-        Ok(Changes { revision: since.unwrap_or_default(), changed: Some(Vec::new()) })
+        Ok(Changes { revision: since.unwrap_or_default(), since: Since::Changed(Vec::new()) })
+    }
+
+    /// Whether the history tells of a change of this thing. One that is missing and was known has
+    /// been removed then; otherwise the store has lost it.
+    async fn tells_of(&self, _thing: &Changed) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+
+    /// Writes a grant as it was, version and all, which a shared store has lost. `false` when there
+    /// is one of a later version.
+    async fn restore_grant(&self, _grant: &Grant) -> Result<bool, StoreError> {
+        Ok(false)
     }
 
     /// The turnstile that this instance shares with others; `None` for a store of one instance,

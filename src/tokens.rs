@@ -41,7 +41,6 @@ use table::Table;
 pub use endpoint::{KeyAuth, MayLeave, Received, RefreshAnswer, TokenEndpoint};
 pub use errand::{Errand, NoTurn};
 pub use hand_in::{HandedIn, OnConflict, Terms};
-pub use look::Missing;
 pub use oauth::HttpTokenEndpoint;
 pub use take_out::{Afterwards, TakeOutError};
 

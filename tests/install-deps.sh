@@ -8,6 +8,7 @@ needs=(
     "command -v cc                          => gcc libc6-dev"
     "command -v c++                         => g++"
     "python3 -c 'import ensurepip, venv'    => python3-venv"
+    "command -v ip                          => iproute2"
     "command -v redis-server                => redis-server"
 )
 

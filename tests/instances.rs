@@ -1,7 +1,8 @@
 //! Several instances over one real Redis server: one limit, equal shares, nothing lost.
 //!
 //! `gates` and `chaos` run the gates of many instances in this process, whose calls are judged by
-//! when they arrive; `processes` and `kills` run the program.
+//! when they arrive; `script` asks the server directly; `processes`, `kills` and `namespaces` run
+//! the program.
 
 #[path = "instances/chaos.rs"]
 mod chaos;
@@ -13,11 +14,15 @@ mod gates;
 mod kills;
 #[path = "instances/line.rs"]
 mod line;
+#[path = "instances/namespaces.rs"]
+mod namespaces;
 #[path = "instances/processes.rs"]
 mod processes;
 #[path = "support/redis.rs"]
 #[expect(dead_code, reason = "other tests use other parts of it")]
 mod redis;
+#[path = "instances/script.rs"]
+mod script;
 #[path = "main/support.rs"]
 #[expect(dead_code, unused_imports, reason = "other tests use other parts of it")]
 mod support;

@@ -136,9 +136,9 @@ every_store![
 
 every_store![
     whole, memory_whole, sqlite_whole, redis_whole, cluster_whole:
-    a_grant_is_restored_as_it_is,
-    a_restored_grant_has_a_version_above_all_before,
-    a_grant_is_restored_over_nothing_but_what_is_named,
-    a_client_is_restored_over_nothing_but_what_is_named,
+    a_grant_is_written_as_it_is,
+    a_written_grant_has_a_version_above_all_before,
+    a_grant_is_written_over_nothing_but_what_is_named,
+    a_client_is_written_over_nothing_but_what_is_named,
     days_are_raised_and_never_go_down,
 ];

@@ -3,7 +3,8 @@
 //! It knows up to which revision everything is known here and asks for what came after: each
 //! second, when the store says that there is something, and when somebody is about to be refused as
 //! unknown. What could not be read is asked for again. A store that does not know any more what was
-//! changed, or came back older than it was, is read as a whole.
+//! changed is read as a whole. So is one that has lost what it knew, and that gets it again: what
+//! it was told since counts, and of everything else what is known here.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,10 +17,10 @@ use tracing::{debug, warn};
 
 use crate::clients::Clients;
 use crate::clock::Clock;
-use crate::engine::ApiKeyName;
+use crate::engine::{ApiKeyName, ClientName, TenantName};
 use crate::gate::Gate;
-use crate::store::{Changed, News, NewsAsked, Revision, Store, StoreError};
-use crate::tokens::{Missing, Tokens};
+use crate::store::{Changed, Missing, News, NewsAsked, Revision, Since, Store, StoreError};
+use crate::tokens::Tokens;
 
 /// How often the store is asked in any case; with a store that says when there is something, what
 /// counts only after its word was lost.
@@ -111,54 +112,83 @@ impl Follower {
     /// Tells the shells what has been changed since the last look.
     async fn look(&mut self, shells: &Shells) -> Result<(), StoreError> {
         let changes = self.store.changes(Some(self.since)).await?;
-        let Some(things) = changes.changed else {
-            let is_older = changes.revision < self.since;
-            self.read_everything(shells, is_older).await?;
-            self.since = changes.revision;
-            return Ok(());
-        };
-        let (mut tenants, mut api_keys, mut clients) = (Vec::new(), BTreeSet::new(), false);
-        for thing in things {
-            match thing {
-                Changed::Tenant(tenant) => tenants.push(tenant),
-                Changed::ApiKey(api_key) => drop(api_keys.insert(api_key)),
-                Changed::Client(_) => clients = true,
+        match changes.since {
+            Since::Changed(things) => self.read(shells, Told::of(things)).await?,
+            Since::Forgotten => {
+                self.read_everything(shells, Missing::IsGone, &Told::default()).await?;
             }
-        }
-        if clients {
-            shells.clients.reread().await?;
-        }
-        if !api_keys.is_empty() {
-            self.read_pauses(shells, |name| api_keys.contains(name)).await?;
-        }
-        if !tenants.is_empty() {
-            shells.tokens.look(tenants).await;
+            Since::Lost(things) => {
+                warn!("the store has lost what it had; what is known here is restored");
+                self.read_everything(shells, Missing::IsLost, &Told::of(things)).await?;
+            }
         }
         self.since = changes.revision;
         Ok(())
     }
 
-    async fn read_everything(&self, shells: &Shells, is_older: bool) -> Result<(), StoreError> {
-        if is_older {
-            warn!("the store has come back older than it was; what it has lost is restored");
+    async fn read(&self, shells: &Shells, told: Told) -> Result<(), StoreError> {
+        if !told.clients.is_empty() {
+            shells.clients.reread(|_| Missing::AsTold).await?;
         }
-        shells.clients.reread().await?;
-        self.read_pauses(shells, |_| true).await?;
-        let missing = if is_older { Missing::IsLost } else { Missing::IsGone };
-        shells.tokens.compare(self.store.grants().await?, missing).await;
+        if !told.api_keys.is_empty() {
+            let paused = self.store.paused_api_keys().await?;
+            for gate in &shells.gate.api_keys() {
+                if told.api_keys.contains(gate.name()) {
+                    gate.pause(paused.contains(gate.name()));
+                }
+            }
+        }
+        if !told.tenants.is_empty() {
+            shells.tokens.look(told.tenants.into_iter().collect()).await;
+        }
         Ok(())
     }
 
-    async fn read_pauses(
+    /// Reads everything; what it means when it is not as it is known here is `missing`, but for
+    /// what the history tells of.
+    async fn read_everything(
         &self,
         shells: &Shells,
-        is_meant: impl Fn(&ApiKeyName) -> bool,
+        missing: Missing,
+        told: &Told,
     ) -> Result<(), StoreError> {
+        let meaning = |is_told| if is_told { Missing::AsTold } else { missing };
+        shells.clients.reread(|name| meaning(told.clients.contains(name))).await?;
         let paused = self.store.paused_api_keys().await?;
-        for gate in shells.gate.api_keys().iter().filter(|gate| is_meant(gate.name())) {
-            gate.pause(paused.contains(gate.name()));
+        for gate in &shells.gate.api_keys() {
+            let (name, there) = (gate.name(), paused.contains(gate.name()));
+            let is_lost = meaning(told.api_keys.contains(name)) == Missing::IsLost;
+            let ours = gate.snapshot().await.filter(|_| is_lost).map(|ours| ours.paused);
+            match ours.filter(|ours| *ours != there) {
+                Some(ours) => self.store.pause_api_key(name, ours).await?,
+                None => gate.pause(there),
+            }
         }
+        let grants = self.store.grants().await?;
+        shells.tokens.compare(grants, missing, told.tenants.clone()).await;
         Ok(())
+    }
+}
+
+/// What was changed, by its kind.
+#[derive(Default)]
+struct Told {
+    tenants: BTreeSet<TenantName>,
+    api_keys: BTreeSet<ApiKeyName>,
+    clients: BTreeSet<ClientName>,
+}
+
+impl Told {
+    fn of(things: Vec<Changed>) -> Self {
+        let mut told = Self::default();
+        for thing in things {
+            match thing {
+                Changed::Tenant(name) => drop(told.tenants.insert(name)),
+                Changed::ApiKey(name) => drop(told.api_keys.insert(name)),
+                Changed::Client(name) => drop(told.clients.insert(name)),
+            }
+        }
+        told
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::VERSION;
 use crate::clock::Clock;
+use crate::gate::Birth;
 use crate::store::InstanceInfo;
 use crate::telemetry::events::rfc3339;
 
@@ -22,6 +23,7 @@ pub(super) fn info(data: SocketAddr, admin: SocketAddr, clock: &Clock) -> Instan
         "admin_listen": admin.to_string(),
         "version": VERSION,
         "started_at": rfc3339(clock.now().unix),
+        "birth": Birth::own(),
     });
     InstanceInfo {
         id: format!("{:016x}", super::parts::seed()),

@@ -197,6 +197,11 @@ pub enum News {
         /// When it is used up; `None` when it lasts.
         exhausted_at: Option<Unix>,
     },
+    /// This instance goes on by itself with so many slots of a window, or with others again.
+    Alone {
+        /// How many; `None` when it shares again, or refuses.
+        slots: Option<u32>,
+    },
     /// Somebody else seems to use the API key, or does not seem to any more.
     ForeignUse(ForeignUse),
 }

@@ -19,9 +19,11 @@ use super::pacer::Lateness;
 use super::rate::Class;
 use super::time::{Day, Mono};
 
-pub use loss::{ALONE_AFTER, ALONE_FOR, BACK_FOR, BEAT_EVERY, OnLoss, SILENT_AFTER};
+pub use loss::{ALONE_AFTER, ALONE_FOR, ALONE_LIFE, BACK_FOR, BEAT_EVERY, OnLoss, SILENT_AFTER};
 pub use roll::{Away, Member, Part, Roll};
-pub use terms::{Ask, Beat, Memory, Place, Report, Stamp, Terms, Ticket, Told, Turn, Whose};
+pub use terms::{
+    Ask, Beat, ByItself, Memory, Place, Report, Stamp, Terms, Ticket, Told, Turn, Whose,
+};
 
 use alone::Allowance;
 use line::Line;

@@ -330,6 +330,13 @@ impl Actor {
                 warn!(%tenant, %api_key, secs, "calls of a tenant are held: {reason}");
                 self.events.publish(Event::TenantHeld { tenant, api_key, reason, secs });
             }
+            News::Alone { slots: Some(slots) } => warn!(
+                %api_key, slots,
+                "the shared store is lost: going on with this instance's part of the limits"
+            ),
+            News::Alone { slots: None } => {
+                info!(%api_key, "no longer going on with this instance's part of the limits");
+            }
             News::Forecast { exhausted_at } => self.tell_forecast(exhausted_at),
             News::ForeignUse(ForeignUse { since, calls_today }) => {
                 let suspected = since.is_some();

@@ -7,13 +7,19 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use super::actor::Message;
+use super::birth::Birth;
 use super::{Gate, Sharing};
 use crate::engine::Mono;
-use crate::engine::turnstile::{ALONE_AFTER, ALONE_FOR, BEAT_EVERY, Beat, OnLoss, Roll};
+use crate::engine::turnstile::{
+    ALONE_AFTER, ALONE_FOR, ALONE_LIFE, Away, BEAT_EVERY, Beat, ByItself, Member, OnLoss, Roll,
+};
 
 /// A store that is lost is asked this often: when it is back, calls go on within a window and a
 /// little.
 const LOST_BEAT_EVERY: Duration = Duration::from_millis(100);
+
+/// No answer comes later than this after its question.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
 
 /// Asks the task to take this instance off the roll.
 pub(super) type Leave = oneshot::Sender<()>;
@@ -25,7 +31,9 @@ pub(super) fn spawn(gate: &Gate, sharing: &Sharing) -> mpsc::UnboundedSender<Lea
         gate: gate.clone(),
         sharing: sharing.clone(),
         beat: Beat { goes_alone: sharing.on_loss == OnLoss::GoOn, ..Beat::default() },
+        own: Birth::own(),
         heard_at: None,
+        stopped_from: None,
         is_lost: false,
     };
     gate.parts.tracker.clone().spawn(keeper.run(leaving));
@@ -37,7 +45,10 @@ struct Keeper {
     sharing: Sharing,
     /// What is said next.
     beat: Beat,
+    own: Option<Birth>,
     heard_at: Option<Mono>,
+    /// It was by itself, has heard the store, and its last call has left by then.
+    stopped_from: Option<Mono>,
     is_lost: bool,
 }
 
@@ -47,21 +58,22 @@ impl Keeper {
         let stopped = self.gate.parts.stopped.clone();
         loop {
             let now = clock.mono();
-            let next = now.plus(BEAT_EVERY);
-            let quiet = self.heard_at.map(|at| now.since(at));
-            self.beat.was_alone =
-                self.beat.goes_alone && quiet.is_some_and(|span| span >= ALONE_AFTER);
-            let roll = self.sharing.turnstile.beat(&self.beat).await;
-            let next = if roll.is_ok() { next } else { clock.mono().plus(LOST_BEAT_EVERY) };
-            match roll {
-                Ok(roll) => self.read(roll),
+            self.beat.by_itself = self.by_itself(now);
+            let next = match self.sharing.turnstile.beat(&self.beat).await {
+                Ok(roll) => {
+                    self.read(roll);
+                    let stops = self.beat.by_itself == ByItself::Perhaps;
+                    self.stopped_from = stops.then(|| clock.mono().plus(ALONE_LIFE));
+                    self.stopped_from.unwrap_or(now.plus(BEAT_EVERY))
+                }
                 Err(error) => {
                     if !std::mem::replace(&mut self.is_lost, true) {
                         warn!(%error, "the store that instances share is lost");
                     }
                     self.tell(None);
+                    clock.mono().plus(LOST_BEAT_EVERY)
                 }
-            }
+            };
             tokio::select! {
                 () = clock.sleep_until(next) => {}
                 Some(done) = leaving.recv() => {
@@ -73,6 +85,19 @@ impl Keeper {
                 }
                 () = stopped.cancelled() => return,
             }
+        }
+    }
+
+    /// What is said of whether this instance goes on by itself: it may before the answer comes, if
+    /// that can take as long as it may.
+    fn by_itself(&self, now: Mono) -> ByItself {
+        let quiet = self.heard_at.map_or(Duration::ZERO, |at| now.since(at));
+        if self.beat.goes_alone && quiet.saturating_add(ANSWER_MAX) >= ALONE_AFTER {
+            ByItself::Perhaps
+        } else if self.stopped_from.is_some() {
+            ByItself::NoMore
+        } else {
+            ByItself::No
         }
     }
 
@@ -96,9 +121,28 @@ impl Keeper {
         self.beat.part = roll.part;
         self.beat.epoch.clone_from(&roll.epoch);
         self.beat.remembered.clone_from(&roll.members);
+        self.beat.ended = roll
+            .members
+            .iter()
+            .filter(|member| self.has_ended(member))
+            .map(|member| member.id.clone())
+            .collect();
         let roll = Arc::new(roll);
         self.gate.instances.roll.store(Some(roll.clone()));
         self.tell(Some(&roll));
+    }
+
+    /// Whether a silent instance ran on this machine and does not any more.
+    fn has_ended(&self, member: &Member) -> bool {
+        #[derive(serde::Deserialize)]
+        struct Details {
+            birth: Birth,
+        }
+        member.away == Some(Away::Silent)
+            && self.own.as_ref().is_some_and(|own| {
+                let details = serde_json::from_str::<Details>(&member.details);
+                details.is_ok_and(|details| own.has_seen_the_end_of(&details.birth))
+            })
     }
 
     fn tell(&self, roll: Option<&Arc<Roll>>) {

@@ -1,8 +1,8 @@
 //! Word from the store that several instances share, carried to the gates that it is about.
 
-use super::actor::Message;
 use tokio::sync::mpsc;
 
+use super::actor::Message;
 use super::{Gate, Sharing};
 
 /// Starts the task; it ends with the gates.

@@ -3,6 +3,11 @@
 //! Every change of a grant, a client or a pause gets the next revision, in the same step as the
 //! change itself. An instance remembers up to which revision it knows everything and asks for what
 //! came after. Use, which is written all the time, is no change.
+//!
+//! A store can lose its newest changes, or all it has: it was emptied, or another server stands in
+//! its place. Its history shows that: the revisions it goes on with are others than those it lost.
+//! Then what the store has been told since the loss counts, and of everything else what instances
+//! know. Without a loss what is missing has been removed, which the history tells as well.
 
 use crate::engine::{ApiKeyName, ClientName, TenantName};
 
@@ -24,9 +29,31 @@ pub enum Changed {
 /// What came after a revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Changes {
-    /// Up to here everything is known once `changed` has been read again.
+    /// Up to here everything is known once what follows has been read again.
     pub revision: Revision,
-    /// Each thing once; `None` when the store does not know any more, or came back older than the
-    /// revision that was asked for: everything must be read again.
-    pub changed: Option<Vec<Changed>>,
+    /// What was changed.
+    pub since: Since,
+}
+
+/// What was changed since a revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// These things, each once.
+    Changed(Vec<Changed>),
+    /// The store does not know any more: everything must be read again.
+    Forgotten,
+    /// The store has lost what it knew at that revision. These things were changed since the loss,
+    /// each once; everything else counts as it was known before.
+    Lost(Vec<Changed>),
+}
+
+/// What it means that the store has not, or has in another way, what is known here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Missing {
+    /// The history says whether it has been removed ([`super::Store::tells_of`]).
+    AsTold,
+    /// It has been removed or changed.
+    IsGone,
+    /// The store has lost it.
+    IsLost,
 }

@@ -8,9 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    Authorization, Changes, Client, ClientKeys, DayCount, Grant, InstanceInfo, KeyRotation,
-    LaneLease, LaneTurn, NewGrant, OpenRefresh, Put, Revision, RotateError, SharedTurnstile, Store,
-    StoreError, Tokens,
+    Authorization, Changed, Changes, Client, ClientKeys, DayCount, Grant, InstanceInfo,
+    KeyRotation, LaneLease, LaneTurn, NewGrant, OpenRefresh, Put, Revision, RotateError,
+    SharedTurnstile, Store, StoreError, Tokens,
 };
 use crate::clock::Clock;
 use crate::engine::{ApiKeyName, ClientName, Day, Mono, TenantName, Unix};
@@ -93,6 +93,10 @@ impl Store for Measured {
 
     async fn put_grant(&self, grant: NewGrant) -> Result<(Put, Grant), StoreError> {
         measured!(self, put_grant(grant))
+    }
+
+    async fn restore_grant(&self, grant: &Grant) -> Result<bool, StoreError> {
+        measured!(self, restore_grant(grant))
     }
 
     async fn remove_grant(&self, tenant: &TenantName) -> Result<bool, StoreError> {
@@ -182,6 +186,10 @@ impl Store for Measured {
 
     async fn changes(&self, since: Option<Revision>) -> Result<Changes, StoreError> {
         measured!(self, changes(since))
+    }
+
+    async fn tells_of(&self, thing: &Changed) -> Result<bool, StoreError> {
+        measured!(self, tells_of(thing))
     }
 
     fn turnstile(&self, instance: &InstanceInfo) -> Option<Arc<dyn SharedTurnstile>> {

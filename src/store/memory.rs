@@ -5,6 +5,7 @@
 //! One of the second kind stands for a store that several instances share.
 
 mod authorizations;
+mod days;
 mod shared;
 mod whole;
 
@@ -18,9 +19,8 @@ use crate::clock::Clock;
 use crate::engine::{ApiKeyName, ClientName, Day, TenantName, Unix};
 use crate::secret::{StateDigest, TokenDigest};
 use crate::store::{
-    Authorization, Changed, Changes, Client, ClientKeys, DAYS_KEPT, DayCount, Grant, GrantState,
-    LaneLease, LaneTurn, NewGrant, OpenRefresh, Put, Revision, Store, StoreError, Tokens,
-    WholeStore, is_followed,
+    Authorization, Changed, Changes, Client, ClientKeys, DayCount, Grant, GrantState, LaneLease,
+    LaneTurn, NewGrant, OpenRefresh, Put, Revision, Store, StoreError, Tokens, WholeStore,
 };
 use shared::{History, Shared};
 
@@ -56,7 +56,7 @@ impl MemoryStore {
     /// Remembers what was changed, for the other instances of a shared store.
     fn note(&self, state: &mut State, changed: Changed) {
         if let Some(shared) = &self.shared {
-            state.history.note(changed);
+            state.history.note(changed, shared.run());
             shared.tell();
         }
     }
@@ -93,23 +93,7 @@ impl Store for MemoryStore {
     ) -> Result<DayCount, StoreError> {
         let mut state = self.state("reserve calls of the day")?;
         let days = state.days.entry(api_key.clone()).or_default();
-        let asked = day;
-        let (near, far): (Vec<_>, Vec<_>) =
-            days.range(asked..).partition(|(stored, _)| is_followed(**stored, asked));
-        let (day, taken) = near.last().map_or((asked, 0), |(day, total)| (**day, **total));
-        let taken = far.iter().fold(taken, |taken, (_, total)| taken.saturating_add(**total));
-        let left = limit.saturating_sub(taken);
-        let granted = u32::try_from(left).map_or(want, |left| want.min(left));
-        let total = taken + u64::from(granted);
-        if granted > 0 {
-            // those that are too far ahead are a part of `total`
-            days.retain(|kept, _| *kept <= day);
-            days.insert(day, total);
-            while days.len() > DAYS_KEPT {
-                days.pop_first();
-            }
-        }
-        Ok(DayCount { day, granted, total })
+        Ok(days::reserve(days, day, want, limit))
     }
 
     async fn release(&self, api_key: &ApiKeyName, day: Day, count: u32) -> Result<(), StoreError> {
@@ -275,6 +259,20 @@ impl Store for MemoryStore {
         Ok(self.state("read what was changed")?.history.after(since, self.is_shared()))
     }
 
+    async fn tells_of(&self, thing: &Changed) -> Result<bool, StoreError> {
+        Ok(self.state("read what was changed")?.history.tells_of(thing))
+    }
+
+    async fn restore_grant(&self, grant: &Grant) -> Result<bool, StoreError> {
+        let mut state = self.state("restore a grant")?;
+        if state.grants.get(&grant.tenant).is_some_and(|there| there.version > grant.version) {
+            return Ok(false);
+        }
+        state.grants.insert(grant.tenant.clone(), grant.clone());
+        self.note(&mut state, Changed::Tenant(grant.tenant.clone()));
+        Ok(true)
+    }
+
     async fn changed(&self) {
         let Some(shared) = &self.shared else { return std::future::pending().await };
         shared.told().await;
@@ -369,8 +367,7 @@ impl Store for MemoryStore {
     }
 
     async fn begin_authorization(&self, new: Authorization, now: Unix) -> Result<(), StoreError> {
-        let mut state = self.state("remember an authorization")?;
-        authorizations::begin(&mut state.authorizations, new, now);
+        self.state("remember an authorization")?.begin_authorization(new, now);
         Ok(())
     }
 
@@ -378,9 +375,7 @@ impl Store for MemoryStore {
         &self,
         state: &StateDigest,
     ) -> Result<Option<Authorization>, StoreError> {
-        let begun = &mut self.state("take an authorization")?.authorizations;
-        let at = begun.iter().position(|begun| begun.state == *state);
-        Ok(at.and_then(|at| begun.remove(at)))
+        Ok(self.state("take an authorization")?.take_authorization(state))
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -43,9 +43,9 @@ use crate::engine::{ApiKeyName, ClientName, Day, TenantName, Unix};
 use crate::secret::{KeyId, KeyRing, StateDigest};
 use crate::store::journal::Journal;
 use crate::store::{
-    Authorization, Changes, Client, ClientKeys, DayCount, Grant, InstanceInfo, KeyRotation,
-    LaneLease, LaneTurn, NewGrant, OpenRefresh, Put, Revision, RotateError, SharedTurnstile, Store,
-    StoreError, Tokens, WholeStore,
+    Authorization, Changed, Changes, Client, ClientKeys, DayCount, Grant, InstanceInfo,
+    KeyRotation, LaneLease, LaneTurn, NewGrant, OpenRefresh, Put, Revision, RotateError,
+    SharedTurnstile, Store, StoreError, Tokens, WholeStore,
 };
 
 pub use turnstile::RedisTurnstile;
@@ -194,6 +194,10 @@ impl Store for RedisStore {
         Ok(put)
     }
 
+    async fn restore_grant(&self, grant: &Grant) -> Result<bool, StoreError> {
+        grants::restore(self.server("restore a grant")?, grant).await
+    }
+
     async fn remove_grant(&self, tenant: &TenantName) -> Result<bool, StoreError> {
         let removed = grants::remove(self.server("remove a grant")?, tenant).await?;
         self.journal.ended(tenant).await;
@@ -299,7 +303,11 @@ impl Store for RedisStore {
     }
 
     async fn changes(&self, since: Option<Revision>) -> Result<Changes, StoreError> {
-        self.news.since(self.server("read the changes")?, since).await
+        changes::since(self.server("read the changes")?, since).await
+    }
+
+    async fn tells_of(&self, thing: &Changed) -> Result<bool, StoreError> {
+        changes::tells_of(self.server("read the changes")?, thing).await
     }
 
     async fn changed(&self) {

@@ -9,7 +9,7 @@ mod follow;
 mod obey;
 mod settle;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,13 +23,13 @@ use super::record::Record;
 use super::table::Table;
 use super::work::{Bench, Done};
 use super::{
-    ChangeError, Missing, Observer, Parts, PutError, RefreshError, TakeOutError, TenantChange,
-    TenantState, TenantStatus,
+    ChangeError, Observer, Parts, PutError, RefreshError, TakeOutError, TenantChange, TenantState,
+    TenantStatus,
 };
 use crate::clock::Clock;
 use crate::engine::token::{LaneOutlook, Readiness, Settings, TokenKeeper};
 use crate::engine::{ApiKeyName, Mono, Now, TenantName};
-use crate::store::{Grant, OpenRefresh};
+use crate::store::{Grant, Missing, OpenRefresh};
 
 /// A question of a handle.
 pub(super) enum Request {
@@ -54,6 +54,7 @@ pub(super) enum Request {
     Compare {
         grants: Vec<Grant>,
         missing: Missing,
+        told: BTreeSet<TenantName>,
         waiting: mpsc::Sender<()>,
     },
     Reload {
@@ -237,10 +238,11 @@ impl Actor {
                 let _ = reply.send(self.keys.keys().map(lane).collect());
             }
             Request::Look { tenants, waiting } => {
-                self.look_at(tenants, Missing::IsGone, &waiting);
+                let look = tenants.into_iter().map(|tenant| (tenant, Missing::AsTold));
+                self.look_at(look, &waiting);
             }
-            Request::Compare { grants, missing, waiting } => {
-                self.compare(&grants, missing, &waiting);
+            Request::Compare { grants, missing, told, waiting } => {
+                self.compare(&grants, missing, &told, &waiting);
             }
             Request::Reload { keys, settings, reply } => {
                 self.rest = settings.refresh_interval;

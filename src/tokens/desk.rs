@@ -177,9 +177,8 @@ fn start(tenant: TenantName, job: Job, ours: Option<&Grant>, bench: &Bench) {
         }),
         Job::Look(wanted) => {
             let ours = ours.cloned();
-            let lane = bench.wait_for_lane(ours.as_ref().map(|ours| &ours.api_key));
             bench.spawn(async move {
-                let work = look(&store, &tenant, ours.as_ref(), wanted.missing, lane);
+                let work = look(&store, &tenant, ours.as_ref(), wanted.missing);
                 let result = guarded("read a grant", work).await;
                 Done::Job(tenant, Finished::Look { look: wanted, result })
             });

@@ -1,11 +1,12 @@
 //! A look at a grant in a store that other instances change too, and what follows from it.
 //!
-//! The store is the truth, with one exception: it can come back older than it was, when a machine
-//! of it failed. Then this instance may be the only place that still has a refresh token, so a
-//! grant that is older than ours is not taken over but written again. Each write names the version
-//! that it replaces; when several instances write the same, one does and the others find it done.
+//! The store is the truth, with one exception: it can come back older than it was, or empty, when a
+//! machine of it failed. Then this instance may be the only place that still has a refresh token,
+//! so a grant that is older than ours is not taken over but written again, and so is one that is
+//! missing though nobody has removed it. What is written again keeps its version and never takes
+//! the place of a later one: of several instances the one that knows the newest has the last word.
 
-use std::future::Future;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -13,21 +14,8 @@ use tracing::warn;
 
 use super::Tokens;
 use super::actor::Request;
-use super::lane::HeldLane;
 use crate::engine::TenantName;
-use crate::store::{Grant, GrantState, NewGrant, Store, StoreError};
-
-/// Versions that a store can have lost at a time; more are not of one failure.
-const LOST_MAX: u32 = 64;
-
-/// What it means that the store has no grant of a tenant that is known here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Missing {
-    /// Somebody has removed it.
-    IsGone,
-    /// The store has come back older: it has lost it.
-    IsLost,
-}
+use crate::store::{Changed, Grant, GrantState, Missing, Store, StoreError};
 
 /// A look that somebody wants.
 #[derive(Debug)]
@@ -53,9 +41,10 @@ impl Tokens {
     }
 
     /// These are all grants of the store: each that is not as it is known here is looked at.
+    /// `missing` says what that means, but not for those of `told`, of which the history tells.
     /// Returns when those that were not known here are.
-    pub async fn compare(&self, grants: Vec<Grant>, missing: Missing) {
-        self.look_and_wait(|waiting| Request::Compare { grants, missing, waiting }).await;
+    pub async fn compare(&self, grants: Vec<Grant>, missing: Missing, told: BTreeSet<TenantName>) {
+        self.look_and_wait(|waiting| Request::Compare { grants, missing, told, waiting }).await;
     }
 
     /// A tenant that was made elsewhere a moment ago may not be known here yet.
@@ -74,27 +63,20 @@ impl Tokens {
     }
 }
 
-/// What the store has, after what it has lost was written again. `ours` is what is known here. A
-/// grant that must be put names no version that it replaces: that is done with the `lane`, so that
-/// instances that all notice the same loss do it one after the other.
+/// What the store has, after what it has lost was written again. `ours` is what is known here.
 pub(super) async fn look(
     store: &Arc<dyn Store>,
     tenant: &TenantName,
     ours: Option<&Grant>,
     missing: Missing,
-    lane: impl Future<Output = Option<HeldLane>> + Send,
 ) -> Result<Option<Box<Grant>>, StoreError> {
     let mut there = store.grant(tenant).await?;
-    let mut _lane = None;
-    let lost = ours.filter(|ours| has_lost(ours, there.as_ref(), missing));
-    if lost.is_some_and(|ours| !is_older_of(ours, there.as_ref())) {
-        _lane = lane.await;
-        there = store.grant(tenant).await?;
-    }
-    if let Some(ours) = lost.filter(|ours| has_lost(ours, there.as_ref(), missing)) {
+    if let Some(ours) = ours
+        && has_lost(store, ours, there.as_ref(), missing).await?
+    {
         let version = ours.version;
         warn!(%tenant, version, "the store has lost the newest of a grant; it is restored");
-        restore(store, ours, there).await?;
+        restore(store, ours, there, missing).await?;
         there = store.grant(tenant).await?;
     }
     Ok(there.map(|mut grant| {
@@ -105,16 +87,23 @@ pub(super) async fn look(
 }
 
 /// Whether the store has lost what was written last.
-fn has_lost(ours: &Grant, there: Option<&Grant>, missing: Missing) -> bool {
-    let Some(there) = there else { return missing == Missing::IsLost };
-    let verdict_lost = || there.state == GrantState::Ready && ours.state != GrantState::Ready;
-    there.version < ours.version || (is_same(ours, there) && verdict_lost())
-}
-
-/// Whether what is there was refreshed to what we have: then the same can be written again.
-fn is_older_of(ours: &Grant, there: Option<&Grant>) -> bool {
-    let same_key = there.is_some_and(|there| there.api_key == ours.api_key);
-    same_key && ours.last_refreshed_at.is_some()
+async fn has_lost(
+    store: &Arc<dyn Store>,
+    ours: &Grant,
+    there: Option<&Grant>,
+    missing: Missing,
+) -> Result<bool, StoreError> {
+    let Some(there) = there else {
+        return match missing {
+            Missing::IsLost => Ok(true),
+            Missing::IsGone => Ok(false),
+            Missing::AsTold => Ok(!store.tells_of(&Changed::Tenant(ours.tenant.clone())).await?),
+        };
+    };
+    let verdict_lost = there.state == GrantState::Ready && ours.state != GrantState::Ready;
+    let pause_lost = missing == Missing::IsLost && there.paused != ours.paused;
+    let is_older = there.version < ours.version;
+    Ok(is_older || (is_same(ours, there) && (verdict_lost || pause_lost)))
 }
 
 /// Whether both have the same tokens of the same API key.
@@ -124,37 +113,29 @@ pub(super) fn is_same(ours: &Grant, there: &Grant) -> bool {
         && there.tokens.refresh == ours.tokens.refresh
 }
 
-/// Writes our grant over an older one, version by version, so that every other instance sees that
-/// it is newer.
+/// Writes our grant over an older one, or what is missing of the same.
 async fn restore(
     store: &Arc<dyn Store>,
     ours: &Grant,
     there: Option<Grant>,
+    missing: Missing,
 ) -> Result<(), StoreError> {
-    let Grant { tenant, tokens, .. } = ours;
-    let version = |grant: &Grant| (grant.api_key == ours.api_key).then_some(grant.version);
-    let mut version = there.as_ref().and_then(version);
-    for _ in 0..LOST_MAX {
-        version = match (version, ours.last_refreshed_at) {
-            (Some(version), _) if version >= ours.version => break,
-            (Some(version), Some(at)) => {
-                Some(store.finish_refresh(tenant, version, tokens, at).await?)
-            }
-            (None, _) | (Some(_), None) => {
-                let (tenant, api_key) = (tenant.clone(), ours.api_key.clone());
-                let (tokens, weight) = (tokens.clone(), Some(ours.weight));
-                let new = NewGrant { tenant, api_key, tokens, weight };
-                Some(store.put_grant(new).await?.1.version)
-            }
-        };
+    let is_told = missing != Missing::IsLost;
+    // a hold is no part of a version: one that was told since counts
+    let paused = there.as_ref().filter(|_| is_told).map_or(ours.paused, |there| there.paused);
+    let Some(there) = there.filter(|there| is_same(ours, there)) else {
+        return store
+            .restore_grant(&Grant { paused, refresh_begun_at: None, ..ours.clone() })
+            .await
+            .map(drop);
+    };
+    if there.paused != paused {
+        store.pause_tenant(&ours.tenant, paused).await?;
     }
-    if there.is_none() && ours.paused {
-        store.pause_tenant(tenant, true).await?;
-    }
-    match (&ours.state, version) {
-        (GrantState::NeedsAuthorization { reason }, Some(version)) => {
-            store.fail_grant(tenant, version, reason).await
+    match &ours.state {
+        GrantState::NeedsAuthorization { reason } if there.state == GrantState::Ready => {
+            store.fail_grant(&ours.tenant, ours.version, reason).await
         }
-        (GrantState::NeedsAuthorization { .. }, None) | (GrantState::Ready, _) => Ok(()),
+        GrantState::NeedsAuthorization { .. } | GrantState::Ready => Ok(()),
     }
 }

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::lane::{self, HeldLane, Turn};
-use super::look::{Look, Missing, is_same, look};
+use super::look::{Look, is_same, look};
 use super::work::{About, Begun, Bench, Done, guarded};
 use crate::engine::{ApiKeyName, TenantName, Unix};
-use crate::store::{Grant, Store, StoreError};
+use crate::store::{Grant, Missing, Store, StoreError};
 
 /// A grant that could not be read is looked at again after so long.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -55,9 +55,7 @@ impl Bench {
     pub(super) fn reread_shared(&self, about: About, ours: Option<Grant>) {
         let store = Arc::clone(&self.store);
         self.spawn(async move {
-            // whoever rereads may hold the lane already
-            let lane = std::future::ready(None);
-            let work = look(&store, &about.tenant, ours.as_ref(), Missing::IsGone, lane);
+            let work = look(&store, &about.tenant, ours.as_ref(), Missing::AsTold);
             let result = guarded("read a grant", work).await;
             Done::Reread(about, result)
         });

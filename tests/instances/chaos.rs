@@ -22,6 +22,11 @@ pub(crate) fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
 }
 
+#[expect(clippy::disallowed_methods, reason = "CI must not pass over what it can test")]
+pub(crate) fn is_set(name: &str) -> bool {
+    std::env::var_os(name).is_some()
+}
+
 /// Dice, and the seed that throws them again.
 pub(crate) fn dice() -> (u64, Dice) {
     let chance = Clock::system().now().unix.since_epoch().subsec_nanos();

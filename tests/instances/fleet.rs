@@ -9,7 +9,7 @@ use ctct_proxy::engine::Class;
 use crate::world::{Arrived, Instance, Upstream, limits, most_in_a_window};
 
 pub(crate) const WINDOW: Duration = Duration::from_secs(1);
-const RATE: &str = "20";
+pub(crate) const RATE: &str = "20";
 pub(crate) const CALLS: usize = 20;
 pub(crate) const TENANTS: [&str; 3] = ["a", "b", "c"];
 

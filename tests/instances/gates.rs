@@ -2,10 +2,15 @@
 
 use std::time::Duration;
 
-use crate::fleet::{CALLS, Fleet, TENANTS, WINDOW};
+use tokio::task::JoinHandle;
+
+use ctct_proxy::engine::Class;
+use ctct_proxy::engine::scheduler::Limits;
+
+use crate::fleet::{CALLS, Fleet, RATE, TENANTS, WINDOW};
 use crate::line::{Line, Mode};
 use crate::redis::RedisServer;
-use crate::world::{most_in_a_window, shares};
+use crate::world::{Instance, Upstream, limits, most_in_a_window, shares};
 
 fn scripts(server: &RedisServer) -> u64 {
     let stats = server.cmd(&["INFO", "commandstats"]);
@@ -97,4 +102,32 @@ async fn an_instance_that_is_cut_off_keeps_to_its_part_and_the_others_leave_it()
     let by_instance = shares(together.iter().map(|(_, instance, _)| instance));
     assert!(are_equal(&by_instance, 3), "{by_instance:?}");
     assert!(fleet.most_ever() <= CALLS, "{} in a second", fleet.most_ever());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_day_is_counted_once_for_all_and_goes_on_from_what_they_remember() {
+    let server = RedisServer::start();
+    let (upstream, limits) = (Upstream::new(), Limits { per_day: 90, ..limits(RATE) });
+    let mut gates = Vec::new();
+    let mut callers = Vec::new();
+    for name in ["i0", "i1", "i2"] {
+        let gate = Instance::start(&server.url(), name, limits, &TENANTS).await;
+        callers.extend(gate.callers("a", Class::Interactive, 5, &upstream));
+        gates.push(gate);
+    }
+    let arrived = async |count| {
+        let (watch, patience) = (upstream.now(), Duration::from_secs(20));
+        while upstream.all().len() < count && upstream.now().since(watch) < patience {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    arrived(30).await;
+    server.cmd(&["FLUSHALL"]);
+    arrived(88).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    callers.iter().for_each(JoinHandle::abort);
+    // one that was on its way when the server was emptied may stay counted
+    let count = upstream.all().len();
+    assert!((88..=90).contains(&count), "{count} of 90");
+    assert!(upstream.refusals().iter().all(|why| why.contains("day")), "{:?}", upstream.refusals());
 }

@@ -1,6 +1,7 @@
 //! The program as several processes over one server: one limit, one refresh, nothing lost when
 //! they come and go. The sandbox's log is the judge.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -27,22 +28,8 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn start(instances: usize, change: impl FnOnce(&mut Options)) -> Self {
-        let mut options = Options {
-            listen: ([127, 0, 0, 1], 0).into(),
-            per_second: 20,
-            per_day: 1_000_000,
-            window: Window::Sliding,
-            latency: Duration::from_millis(20),
-            jitter: Duration::from_millis(5),
-            contacts: 5,
-            seed: Some(1),
-            ..Options::default()
-        };
-        change(&mut options);
-        let sandbox = Sandbox::start(options, Clock::system()).await.expect("a sandbox");
-        let key_file = tempfile::NamedTempFile::new().expect("a file");
-        std::fs::write(key_file.path(), "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n")
-            .expect("written");
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let (sandbox, key_file) = (sandbox_at(loopback, change).await, programs_key());
         let server = RedisServer::start();
         let mut world =
             Self { server, sandbox, key_file, processes: Vec::new(), client_key: String::new() };
@@ -79,28 +66,62 @@ impl World {
         tenant: &str,
         count: usize,
     ) -> Vec<JoinHandle<Vec<String>>> {
+        Self::callers_of(&self.processes[at], &self.client_key, tenant, count)
+    }
+
+    pub(crate) fn callers_of(
+        process: &Process,
+        key: &str,
+        tenant: &str,
+        count: usize,
+    ) -> Vec<JoinHandle<Vec<String>>> {
         let caller = || {
             let http = Http::h1();
-            let url = format!("http://{}{PATH}", self.processes[at].data());
-            let (tenant, key) = (tenant.to_owned(), self.client_key.clone());
+            let url = format!("http://{}{PATH}", process.data());
+            let (tenant, key) = (tenant.to_owned(), key.to_owned());
             spawn(async move {
                 let mut failures = Vec::new();
-                for _ in 0.. {
-                    let call = Call::get(&url).bearer(&key);
-                    let call = call.header("ctct-tenant", &*tenant);
+                loop {
+                    let call = Call::get(&url).bearer(&key).header("ctct-tenant", &*tenant);
                     match http.try_send(call).await {
                         Ok(reply) if reply.status == 200 => {}
                         Ok(reply) if reply.reason() == "shutting_down" => return failures,
-                        Ok(reply) => failures.push(format!("{reply:?}")),
+                        Ok(reply) => {
+                            failures.push(format!("{reply:?}"));
+                            tokio::time::sleep(Duration::from_millis(50)).await;
+                        }
                         // the process has ended
                         Err(_) => return failures,
                     }
                 }
-                failures
             })
         };
         (0..count).map(|_| caller()).collect()
     }
+}
+
+/// An upstream that allows 20 calls in any second.
+pub(crate) async fn sandbox_at(address: IpAddr, change: impl FnOnce(&mut Options)) -> Sandbox {
+    let mut options = Options {
+        listen: (address, 0).into(),
+        per_second: 20,
+        per_day: 1_000_000,
+        window: Window::Sliding,
+        latency: Duration::from_millis(20),
+        jitter: Duration::from_millis(5),
+        contacts: 5,
+        seed: Some(1),
+        ..Options::default()
+    };
+    change(&mut options);
+    Sandbox::start(options, Clock::system()).await.expect("a sandbox")
+}
+
+/// The encryption key of all programs.
+pub(crate) fn programs_key() -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n").expect("written");
+    file
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -172,4 +193,21 @@ async fn a_rolling_restart_under_load_fails_no_call() {
         assert_eq!(caller.await.expect("it ends"), Vec::<String>::new());
     }
     judge::assert_no_429(&world.sandbox);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_process_takes_nothing_of_the_rate_with_it() {
+    let mut world = World::start(3, |_| {}).await;
+    world.connect("a").await;
+    let callers: Vec<_> = (1..3).flat_map(|at| world.callers(at, "a", 6)).collect();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    world.processes[0].kill().await;
+    // until it is silent, and those on its machine have seen its end
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let before = judge::api_calls(&world.sandbox).len();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let served = judge::api_calls(&world.sandbox).len() - before;
+    callers.iter().for_each(JoinHandle::abort);
+    judge::assert_no_429(&world.sandbox);
+    assert!(served >= 90, "{served} of 100:\n{}", world.processes[1].log());
 }

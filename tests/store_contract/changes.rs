@@ -9,7 +9,9 @@ use tokio::time::timeout;
 
 use ctct_proxy::engine::ClientName;
 use ctct_proxy::secret::ClientKey;
-use ctct_proxy::store::{Changed, Changes, Client, ClientKeys, Revision, Store, TenantScope};
+use ctct_proxy::store::{
+    Changed, Changes, Client, ClientKeys, NewGrant, Revision, Since, Store, TenantScope,
+};
 
 use crate::redis_process::RedisServer;
 use crate::support::{Place, SharedPlace, api_key, new_grant, secs, tenant, tokens};
@@ -25,8 +27,8 @@ async fn since(store: &Any, revision: Option<Revision>) -> Changes {
 
 /// Everything is known up to the revision that is returned.
 async fn caught_up(store: &Any) -> Revision {
-    let Changes { revision, changed } = since(store, None).await;
-    assert_eq!(changed, None, "whoever knows nothing reads everything");
+    let Changes { revision, since } = since(store, None).await;
+    assert_eq!(since, Since::Forgotten, "whoever knows nothing reads everything");
     revision
 }
 
@@ -34,7 +36,15 @@ async fn caught_up(store: &Any) -> Revision {
 async fn news(store: &Any, revision: &mut Revision) -> Option<BTreeSet<Changed>> {
     let changes = since(store, Some(*revision)).await;
     *revision = changes.revision;
-    changes.changed.map(|all| all.into_iter().collect())
+    changed(changes).map(|all| all.into_iter().collect())
+}
+
+/// What was changed, of a store that has lost nothing.
+fn changed(changes: Changes) -> Option<Vec<Changed>> {
+    match changes.since {
+        Since::Changed(things) => Some(things),
+        Since::Forgotten | Since::Lost(_) => None,
+    }
 }
 
 fn of<const N: usize>(all: [Changed; N]) -> BTreeSet<Changed> {
@@ -103,21 +113,21 @@ async fn what_changed_often_is_told_once_and_the_newest_come_after_any_revision(
     }
     store.put_grant(new_grant("bolt", tokens("1"))).await.expect("stored");
     let changes = since(&store, Some(known)).await;
-    assert_eq!(changes.changed, Some(vec![acme(), Changed::Tenant(tenant("bolt"))]));
     assert!(changes.revision > known);
+    assert_eq!(changed(changes), Some(vec![acme(), Changed::Tenant(tenant("bolt"))]));
     assert_eq!(news(&store, &mut known).await.expect("known").len(), 2);
     assert_eq!(news(&store, &mut known).await, Some(of([])));
 }
 
 #[tokio::test]
-async fn a_revision_that_is_not_of_this_history_has_everything_read_again() {
+async fn a_revision_that_is_not_of_this_history_is_one_that_was_lost() {
     let place = SharedPlace::new();
     let store = place.open().await;
     store.put_grant(new_grant("acme", tokens("1"))).await.expect("stored");
     let now = caught_up(&store).await;
-    for strange in [Revision(now.0 + 1), Revision(0), Revision(u64::MAX)] {
-        let changes = since(&store, Some(strange)).await;
-        assert_eq!((changes.changed, changes.revision), (None, now), "{strange:?}");
+    for (strange, told) in [(now.0 + 1, vec![]), (u64::MAX, vec![]), (0, vec![acme()])] {
+        let changes = since(&store, Some(Revision(strange))).await;
+        assert_eq!((changes.since, changes.revision), (Since::Lost(told), now), "{strange}");
     }
 }
 
@@ -140,30 +150,86 @@ async fn the_newest_ten_thousand_are_kept() {
         });
     }
     tasks.join_all().await;
-    let told = since(&store, Some(first)).await.changed.expect("all are kept");
+    let told = changed(since(&store, Some(first)).await).expect("all are kept");
     assert_eq!(told.len(), 10_000);
     store.pause_api_key(&api_key("one-more"), true).await.expect("paused");
-    assert_eq!(since(&store, Some(first)).await.changed, None, "the oldest is forgotten");
+    let oldest = since(&store, Some(first)).await;
+    assert_eq!(oldest.since, Since::Forgotten, "the oldest is forgotten");
     let after = Revision(first.0 + 1);
-    assert_eq!(since(&store, Some(after)).await.changed.expect("is known").len(), 10_000);
+    assert_eq!(changed(since(&store, Some(after)).await).expect("is known").len(), 10_000);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_came_back_empty_or_was_started_again_has_everything_read_again() {
-    let mut place = SharedPlace::on(Arc::new(RedisServer::start()));
-    let store = place.open().await;
+async fn a_server_that_was_emptied_says_so_until_it_is_known_and_what_it_was_told_since() {
+    let place = SharedPlace::on(Arc::new(RedisServer::start()));
+    let (store, other) = (place.open().await, place.open_another("other").await);
     let mut known = caught_up(&store).await;
     store.put_grant(new_grant("acme", tokens("1"))).await.expect("stored");
     assert!(news(&store, &mut known).await.is_some());
     place.server.cmd(&["FLUSHALL"]);
-    assert_eq!(since(&store, Some(known)).await.changed, None);
+    let others = known;
+    let changes = since(&store, Some(known)).await;
+    assert_eq!(changes.since, Since::Lost(vec![]));
+    assert!(!store.tells_of(&acme()).await.expect("answered"));
     store.put_grant(new_grant("bolt", tokens("1"))).await.expect("stored");
-    assert_eq!(news(&store, &mut known).await, None, "also once there is a history again");
-    assert_eq!(news(&store, &mut known).await, Some(of([])));
-    Arc::get_mut(&mut place.server).expect("nobody else has it").restart();
+    let bolt = Changed::Tenant(tenant("bolt"));
+    known = changes.revision;
+    assert_eq!(news(&store, &mut known).await, Some(of([bolt.clone()])));
+    assert_eq!(since(&other, Some(others)).await.since, Since::Lost(vec![bolt.clone()]));
+    store.remove_grant(&tenant("bolt")).await.expect("removed");
+    assert!(other.tells_of(&bolt).await.expect("answered"), "it is gone, not lost");
+}
+
+#[tokio::test]
+async fn a_grant_that_was_lost_is_written_as_it_was_but_not_over_a_later_one() {
+    let (place, another) = (SharedPlace::new(), SharedPlace::new());
+    let (store, emptied) = (place.open().await, another.open().await);
+    let acme_name = tenant("acme");
+    let new = NewGrant { weight: Some(7), ..new_grant("acme", tokens("1")) };
+    let version = store.put_grant(new).await.expect("stored").1.version;
+    let read = async |store: &Any| store.grant(&acme_name).await.expect("answered");
+    let first = read(&store).await.expect("is there");
+    store.finish_refresh(&acme_name, version, &tokens("2"), secs(2)).await.expect("finished");
+    store.pause_tenant(&acme_name, true).await.expect("paused");
+    store.record_use(&[(acme_name.clone(), secs(5))]).await.expect("recorded");
+    store.fail_grant(&acme_name, version + 1, "dead").await.expect("failed");
+    let second = read(&store).await.expect("is there");
+    let mut known = caught_up(&emptied).await;
+    assert!(emptied.restore_grant(&first).await.expect("answered"));
+    assert!(emptied.restore_grant(&second).await.expect("answered"), "it is of a later version");
+    assert!(!emptied.restore_grant(&first).await.expect("answered"));
+    assert_eq!(news(&emptied, &mut known).await, Some(of([acme()])));
+    let restored = read(&emptied).await.expect("is there");
+    assert_eq!(format!("{restored:?}"), format!("{second:?}"));
+    assert_eq!(restored.tokens.refresh, tokens("2").refresh);
+    assert_eq!(restored.tokens.access, tokens("2").access);
+    assert_eq!(emptied.grants().await.expect("answered").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_was_started_again_has_lost_nothing_but_what_it_did_not_write() {
+    let mut place =
+        SharedPlace::on(Arc::new(RedisServer::start_with(&["--appendfsync", "always"])));
+    let store = place.open().await;
+    let mut known = caught_up(&store).await;
+    store.put_grant(new_grant("acme", tokens("1"))).await.expect("stored");
+    let before = known;
+    let server = |place: &mut SharedPlace| {
+        Arc::get_mut(&mut place.server).expect("nobody else has it").restart();
+    };
+    server(&mut place);
     while store.ping().await.is_err() {}
-    assert_eq!(news(&store, &mut known).await, None, "it may have forgotten the last ones");
-    assert_eq!(news(&store, &mut known).await, Some(of([])));
+    assert_eq!(news(&store, &mut known).await, Some(of([acme()])), "it has written that");
+    // the same without the newest change, as another server has it that was not told in time
+    let lost = Revision(known.0 + 1);
+    server(&mut place);
+    while store.ping().await.is_err() {}
+    store.put_grant(new_grant("bolt", tokens("1"))).await.expect("stored");
+    let bolt = Changed::Tenant(tenant("bolt"));
+    assert_eq!(since(&store, Some(lost)).await.since, Since::Lost(vec![bolt.clone()]));
+    assert_eq!(news(&store, &mut known).await, Some(of([bolt.clone()])), "of this nothing is lost");
+    let all = changed(since(&store, Some(before)).await).expect("known");
+    assert_eq!(all, [acme(), bolt]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -181,5 +247,5 @@ async fn a_change_of_another_instance_is_heard_at_once() {
     let place = Place::new();
     let alone = place.open();
     assert!(timeout(SOON, alone.changed()).await.is_err());
-    assert_eq!(since(&alone, Some(Revision(7))).await.changed, Some(vec![]));
+    assert_eq!(changed(since(&alone, Some(Revision(7))).await), Some(vec![]));
 }

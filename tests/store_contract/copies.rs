@@ -68,16 +68,16 @@ async fn texts(store: &Arc<dyn Store>) -> Vec<String> {
     store.grants().await.expect("read").iter().map(text_of).collect()
 }
 
-async fn restore(store: &Arc<dyn Store>, grant: &Grant) {
+async fn write(store: &Arc<dyn Store>, grant: &Grant) {
     let whole = store.whole().expect("it can be copied");
-    whole.restore_grant(grant, None).await.expect("restored");
+    whole.write_grant(grant, None).await.expect("written");
 }
 
 /// Some of everything, with refreshes that did not end.
 async fn fill(place: &Place) {
     let store = place.open();
     for name in ["acme", "bolt"] {
-        restore(&store, &grant(name, name)).await;
+        write(&store, &grant(name, name)).await;
     }
     for name in ["begun", "came", "posted"] {
         let version =
@@ -94,8 +94,8 @@ async fn fill(place: &Place) {
     let dead = store.put_grant(new_grant("dead", tokens("dead"))).await.expect("stored").1;
     store.fail_grant(&tenant("dead"), dead.version, "revoked").await.expect("failed");
     let whole = store.whole().expect("it can be copied");
-    whole.restore_client(&client("crm"), None).await.expect("restored");
-    whole.restore_client(&client("shop"), None).await.expect("restored");
+    whole.write_client(&client("crm"), None).await.expect("written");
+    whole.write_client(&client("shop"), None).await.expect("written");
     store.pause_api_key(&api_key("held"), true).await.expect("paused");
     for (name, calls) in [("main", 5), ("held", 6), ("lonely", 7)] {
         store.reserve(&api_key(name), Day::new(20_000), calls, 10).await.expect("reserved");
@@ -166,8 +166,8 @@ async fn a_copy_that_was_killed_is_finished_by_another_one() {
     let grants: Vec<Grant> =
         (0..MANY).map(|n| grant(&format!("t{n:04}"), &format!("of-{n}"))).collect();
     let whole = store.whole().expect("it can be copied");
-    let restoring = grants.iter().map(|grant| whole.restore_grant(grant, None));
-    futures_util::future::try_join_all(restoring).await.expect("restored");
+    let writing = grants.iter().map(|grant| whole.write_grant(grant, None));
+    futures_util::future::try_join_all(writing).await.expect("written");
     let expected = texts(&store).await;
     store.close().await.expect("closes");
     let (url, key) = (redis(&to), key_of(&to));
@@ -247,14 +247,14 @@ async fn what_is_there_is_left_alone_or_overwritten_but_never_by_spent_tokens() 
     let (from, to) = (Place::new(), Place::new());
     let (here, there) = (from.open(), to.open());
     for name in ["acme", "bolt", "cone"] {
-        restore(&here, &grant(name, "here")).await;
+        write(&here, &grant(name, "here")).await;
     }
-    restore(&there, &Grant { handed_in: None, ..grant("acme", "there") }).await;
-    restore(&there, &Grant { last_refreshed_at: Some(secs(51)), ..grant("bolt", "later") }).await;
+    write(&there, &Grant { handed_in: None, ..grant("acme", "there") }).await;
+    write(&there, &Grant { last_refreshed_at: Some(secs(51)), ..grant("bolt", "later") }).await;
     let crm = client("crm");
-    here.whole().expect("whole").restore_client(&crm, None).await.expect("restored");
+    here.whole().expect("whole").write_client(&crm, None).await.expect("written");
     let till = ctct_proxy::store::Client { keys: crm.keys, ..client("till") };
-    there.whole().expect("whole").restore_client(&till, None).await.expect("restored");
+    there.whole().expect("whole").write_client(&till, None).await.expect("written");
     drop((here, there));
     let (one, two) = (sqlite(&from), sqlite(&to));
     let (code, text) = copy(&[&one, &two]);

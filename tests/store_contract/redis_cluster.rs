@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use ctct_proxy::config::StoreUrl;
 use ctct_proxy::engine::turnstile::{Ask, Beat, Memory, Place as InLine, Stamp, Terms};
 use ctct_proxy::engine::{Class, Day, DayReset, Rate};
-use ctct_proxy::store::{Changed, InstanceInfo, LaneTurn, RedisTurnstile, SharedTurnstile};
+use ctct_proxy::store::{Changed, InstanceInfo, LaneTurn, RedisTurnstile, SharedTurnstile, Since};
 
 use crate::cluster_process::RedisCluster;
 use crate::redis_server::{fill, put, refresh_token};
@@ -128,7 +128,7 @@ async fn instances_on_a_cluster_are_on_one_roll_and_hear_of_turns_and_changes() 
     put(&here, "acme", "1").await;
     timeout(HEARD_BY, there.changed()).await.expect("heard in time");
     let changes = there.changes(Some(before)).await.expect("answered");
-    assert_eq!(changes.changed, Some(vec![Changed::Tenant(tenant("acme"))]));
+    assert_eq!(changes.since, Since::Changed(vec![Changed::Tenant(tenant("acme"))]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -66,7 +66,7 @@ async fn read(store: &Any, name: &str) -> Grant {
     store.grant(&tenant(name)).await.expect("reads").expect("is there")
 }
 
-pub(crate) async fn a_grant_is_restored_as_it_is(store: Any) {
+pub(crate) async fn a_grant_is_written_as_it_is(store: Any) {
     let bare = Tokens { access: None, access_expires_at: None, ..tokens("bare") };
     let dead = GrantState::NeedsAuthorization { reason: "revoked".to_owned() };
     let grants = [
@@ -76,7 +76,7 @@ pub(crate) async fn a_grant_is_restored_as_it_is(store: Any) {
         Grant { tokens: bare, last_refreshed_at: None, last_used_at: None, ..grant("new", "4") },
     ];
     for grant in &grants {
-        let version = whole(&store).restore_grant(grant, None).await.expect("restored");
+        let version = whole(&store).write_grant(grant, None).await.expect("written");
         let read = read(&store, grant.tenant.as_str()).await;
         assert_eq!((text_of(&read), read.version), (text_of(grant), version));
         assert!(version >= grant.version, "{version}");
@@ -85,14 +85,14 @@ pub(crate) async fn a_grant_is_restored_as_it_is(store: Any) {
     // what was there is gone whole
     let over = read(&store, "dead").await.version;
     let plain = Grant { tokens: grants[3].tokens.clone(), ..grant("dead", "5") };
-    let version = whole(&store).restore_grant(&plain, Some(over)).await.expect("restored");
+    let version = whole(&store).write_grant(&plain, Some(over)).await.expect("written");
     let read = read(&store, "dead").await;
     assert_eq!((text_of(&read), read.version), (text_of(&plain), version));
     let next = store.finish_refresh(&tenant("dead"), version, &tokens("6"), secs(99)).await;
     assert_eq!(next.expect("it goes on from there"), version + 1);
 }
 
-pub(crate) async fn a_restored_grant_has_a_version_above_all_before(store: Any) {
+pub(crate) async fn a_written_grant_has_a_version_above_all_before(store: Any) {
     let acme = tenant("acme");
     let mut last = 0;
     for round in 0..3 {
@@ -101,35 +101,35 @@ pub(crate) async fn a_restored_grant_has_a_version_above_all_before(store: Any) 
         last = put.version;
         assert!(store.remove_grant(&acme).await.expect("removed"));
         let old = Grant { version: 1, ..grant("acme", "2") };
-        let version = whole(&store).restore_grant(&old, None).await.expect("restored");
+        let version = whole(&store).write_grant(&old, None).await.expect("written");
         assert!(version > last, "{round}: {version}");
-        let over = whole(&store).restore_grant(&old, Some(version)).await.expect("restored");
+        let over = whole(&store).write_grant(&old, Some(version)).await.expect("written");
         assert!(over > version, "{round}: {over}");
         let ahead = Grant { version: over + 1_000, ..old };
-        last = whole(&store).restore_grant(&ahead, Some(over)).await.expect("restored");
+        last = whole(&store).write_grant(&ahead, Some(over)).await.expect("written");
         assert_eq!(last, over + 1_000);
         assert!(store.remove_grant(&acme).await.expect("removed"));
     }
 }
 
-pub(crate) async fn a_grant_is_restored_over_nothing_but_what_is_named(store: Any) {
+pub(crate) async fn a_grant_is_written_over_nothing_but_what_is_named(store: Any) {
     let one = grant("acme", "1");
-    let version = whole(&store).restore_grant(&one, None).await.expect("restored");
+    let version = whole(&store).write_grant(&one, None).await.expect("written");
     let two = grant("acme", "2");
     for over in [None, Some(version + 1), Some(version - 1)] {
-        let refused = whole(&store).restore_grant(&two, over).await;
+        let refused = whole(&store).write_grant(&two, over).await;
         assert!(matches!(refused, Err(StoreError::Conflict { .. })), "{refused:?}");
     }
-    let nobody = whole(&store).restore_grant(&grant("nobody", "3"), Some(version)).await;
+    let nobody = whole(&store).write_grant(&grant("nobody", "3"), Some(version)).await;
     assert!(matches!(nobody, Err(StoreError::Conflict { .. })), "{nobody:?}");
     let read = read(&store, "acme").await;
     assert_eq!((text_of(&read), read.version), (text_of(&one), version));
     assert_eq!(store.grants().await.expect("read").len(), 1);
 }
 
-pub(crate) async fn a_client_is_restored_over_nothing_but_what_is_named(store: Any) {
+pub(crate) async fn a_client_is_written_over_nothing_but_what_is_named(store: Any) {
     let crm = client("crm");
-    whole(&store).restore_client(&crm, None).await.expect("restored");
+    whole(&store).write_client(&crm, None).await.expect("written");
     let read = async || format!("{:?}", store.clients().await.expect("read"));
     // digests are not in this text, so they are compared beside
     let same = async |client: &Client| {
@@ -140,16 +140,16 @@ pub(crate) async fn a_client_is_restored_over_nothing_but_what_is_named(store: A
     same(&crm).await;
     let other = Client { tenants: TenantScope::All, last_used_at: None, ..client("crm") };
     for over in [None, Some(other.keys.current)] {
-        let refused = whole(&store).restore_client(&other, over).await;
+        let refused = whole(&store).write_client(&other, over).await;
         assert!(matches!(refused, Err(StoreError::Conflict { .. })), "{refused:?}");
     }
     let till = Client { keys: crm.keys, ..client("till") };
-    let refused = whole(&store).restore_client(&till, None).await;
+    let refused = whole(&store).write_client(&till, None).await;
     assert!(matches!(refused, Err(StoreError::Exists { .. })), "{refused:?}");
     same(&crm).await;
-    whole(&store).restore_client(&other, Some(crm.keys.current)).await.expect("restored");
+    whole(&store).write_client(&other, Some(crm.keys.current)).await.expect("written");
     same(&other).await;
-    whole(&store).restore_client(&till, None).await.expect("the old key is free");
+    whole(&store).write_client(&till, None).await.expect("the old key is free");
     assert_eq!(read().await.matches("Client {").count(), 2);
 }
 
@@ -158,13 +158,13 @@ pub(crate) async fn days_are_raised_and_never_go_down(store: Any) {
     assert_eq!(whole(&store).days(&main).await.expect("read"), BTreeMap::new());
     store.reserve(&main, day(3), 5, 10).await.expect("reserved");
     let old = BTreeMap::from([(day(1), 7), (day(2), 8), (day(3), 4), (day(4), 9)]);
-    whole(&store).restore_days(&main, &old).await.expect("restored");
+    whole(&store).raise_days(&main, &old).await.expect("written");
     let all = BTreeMap::from([(day(1), 7), (day(2), 8), (day(3), 5), (day(4), 9)]);
     assert_eq!(whole(&store).days(&main).await.expect("read"), all);
     let count = store.reserve(&main, day(4), 9, 10).await.expect("reserved");
     assert_eq!((count.granted, count.total), (1, 10), "they count");
     let later = BTreeMap::from([(day(0), 99), (day(5), 1)]);
-    whole(&store).restore_days(&main, &later).await.expect("restored");
+    whole(&store).raise_days(&main, &later).await.expect("written");
     let newest = BTreeMap::from([(day(2), 8), (day(3), 5), (day(4), 10), (day(5), 1)]);
     assert_eq!(whole(&store).days(&main).await.expect("read"), newest, "the newest four are kept");
     assert_eq!(whole(&store).days(&api_key("other")).await.expect("read"), BTreeMap::new());

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::config::AuthStyle;
 use crate::engine::scheduler::Limits;
-use crate::engine::{ClientName, DayReset, Guard, Reserve, TenantName, Unix, token};
+use crate::engine::{DayReset, Guard, Reserve, Unix, token};
 use crate::secret::Secret;
 use crate::store::{MemoryStore, NewGrant, TenantScope};
 use crate::telemetry::{Events, Metrics};
@@ -115,6 +115,10 @@ fn new_grant() -> NewGrant {
     NewGrant { tenant: tenant(), api_key: api_key(), tokens, weight: None }
 }
 
+fn client_name(name: &str) -> ClientName {
+    ClientName::new(name).unwrap()
+}
+
 async fn is_paused(instance: &Instance) -> bool {
     instance.gate.api_key(&api_key()).unwrap().snapshot().await.unwrap().paused
 }
@@ -127,7 +131,7 @@ async fn soon() {
 async fn tenants_clients_and_pauses_are_told_to_the_shells() {
     let (one, other, store, _) = two().await;
     one.tokens.put(new_grant()).await.unwrap();
-    let name = ClientName::new("crm").unwrap();
+    let name = client_name("crm");
     let (key, _) = one.clients.add(name.clone(), TenantScope::All, None).await.unwrap();
     store.pause_api_key(&api_key(), true).await.unwrap();
     soon().await;
@@ -180,6 +184,83 @@ async fn a_store_that_came_back_older_is_read_as_a_whole_and_given_back_what_it_
     for instance in [&one, &other] {
         let status = instance.tokens.status(&tenant()).await.unwrap();
         assert_eq!(status.state, TenantState::Ready);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_emptied_store_is_given_back_tenants_clients_and_what_is_held() {
+    let (one, other, store, _) = two().await;
+    let empty = store.now();
+    let (crm, shop) = (client_name("crm"), client_name("shop"));
+    let (key, _) = one.clients.add(crm.clone(), TenantScope::All, None).await.unwrap();
+    one.tokens.put(NewGrant { weight: Some(3), ..new_grant() }).await.unwrap();
+    one.tokens.pause(&tenant(), true).await.unwrap();
+    one.gate.api_key(&api_key()).unwrap().pause(true);
+    store.pause_api_key(&api_key(), true).await.unwrap();
+    let before = store.grant(&tenant()).await.unwrap().unwrap();
+    soon().await;
+    store.come_back(&empty);
+    // an operator was faster than the loss was noticed
+    let (_, added) = other.clients.add(shop.clone(), TenantScope::All, None).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let after = store.grant(&tenant()).await.unwrap().expect("it is there again");
+    assert_eq!((after.version, after.paused, after.weight), (before.version, true, 3));
+    assert!(store.paused_api_keys().await.unwrap().contains(&api_key()));
+    let names: Vec<_> = store.clients().await.unwrap().into_iter().map(|it| it.name).collect();
+    assert_eq!(names, [crm, added.name.clone()]);
+    for instance in [&one, &other] {
+        assert!(instance.clients.holder(key.expose()).is_ok());
+        assert!(instance.clients.named("shop").is_some());
+        assert!(is_paused(instance).await);
+        let status = instance.tokens.status(&tenant()).await.unwrap();
+        assert_eq!(status.state, TenantState::Paused);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_older_store_gets_newer_keys_and_holds_again_and_older_ones_go() {
+    let (one, other, store, _) = two().await;
+    let crm = client_name("crm");
+    let (first, _) = one.clients.add(crm.clone(), TenantScope::All, None).await.unwrap();
+    store.pause_api_key(&api_key(), true).await.unwrap();
+    one.tokens.put(new_grant()).await.unwrap();
+    one.tokens.pause(&tenant(), true).await.unwrap();
+    let past = store.now();
+    let (second, _) = one.clients.rotate(&crm, Duration::ZERO, None).await.unwrap().unwrap();
+    store.pause_api_key(&api_key(), false).await.unwrap();
+    one.tokens.pause(&tenant(), false).await.unwrap();
+    soon().await;
+    store.come_back(&past);
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert!(store.paused_api_keys().await.unwrap().is_empty());
+    assert!(!store.grant(&tenant()).await.unwrap().unwrap().paused);
+    for instance in [&one, &other] {
+        assert!(instance.clients.holder(first.expose()).is_err());
+        assert!(instance.clients.holder(second.expose()).is_ok());
+        assert!(!is_paused(instance).await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_removed_stays_so_though_a_store_has_lost_other_things() {
+    let (one, other, store, _) = two().await;
+    let (crm, shop) = (client_name("crm"), client_name("shop"));
+    one.clients.add(crm.clone(), TenantScope::All, None).await.unwrap();
+    one.tokens.put(new_grant()).await.unwrap();
+    soon().await;
+    let past = store.now();
+    one.clients.add(shop.clone(), TenantScope::All, None).await.unwrap();
+    soon().await;
+    store.come_back(&past);
+    // before any instance has noticed
+    assert!(store.remove_client(&crm).await.unwrap());
+    assert!(store.remove_grant(&tenant()).await.unwrap());
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert!(store.grant(&tenant()).await.unwrap().is_none());
+    for instance in [&one, &other] {
+        assert!(instance.clients.named("crm").is_none());
+        assert!(instance.clients.named("shop").is_some());
+        assert!(instance.tokens.tenant("acme").is_none());
     }
 }
 

@@ -95,14 +95,6 @@ impl Held {
             Self::Ticket(ticket) => ticket.sent.unwrap_or_default(),
         }
     }
-
-    /// The call must have left by then.
-    pub(super) const fn until(self) -> Mono {
-        match self {
-            Self::Slot { .. } => Mono::NEVER,
-            Self::Ticket(ticket) => ticket.until,
-        }
-    }
 }
 
 #[derive(Clone, Copy, Debug)]

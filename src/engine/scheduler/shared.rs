@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use super::advance::DAY_TURN_PAUSE;
 use super::calls::{CallId, Held, Stage};
-use super::{Command, Now, Scheduler};
+use super::{Command, News, Now, Scheduler};
 use crate::engine::budget::Stock;
 use crate::engine::rate::Class;
 use crate::engine::time::{Day, Mono};
-use crate::engine::turnstile::{OnLoss, Report, Roll, Terms, Ticket, Told, Turn, Turnstile};
+use crate::engine::turnstile::{
+    ALONE_LIFE, OnLoss, Report, Roll, Terms, Ticket, Told, Turn, Turnstile,
+};
 
 impl Scheduler {
     /// The same for an instance among several, which share slots and counts in their store.
@@ -49,9 +51,9 @@ impl Scheduler {
 
     /// The roll was read; `None` when it could not be.
     pub fn read_roll(&mut self, roll: Option<&Roll>, now: Now) {
-        let (slots, remaining) = (self.limits.rate.calls(), self.budget.remaining(now.mono));
+        let (rate, remaining) = (self.limits.rate, self.budget.remaining(now.mono));
         if let (Some(turnstile), Some(roll)) = (&mut self.turnstile, roll) {
-            turnstile.read(roll, slots, remaining, now.mono);
+            turnstile.read(roll, rate, remaining, now.mono);
         }
         self.advance(now);
     }
@@ -61,8 +63,12 @@ impl Scheduler {
         let (slots, window) = (self.limits.rate.calls(), self.limits.rate.window());
         let remaining = self.budget.remaining(now.mono);
         let Some(turnstile) = &mut self.turnstile else { return };
+        let was_alone = turnstile.alone().is_some();
         let own = turnstile.go_alone(slots, window, remaining, now.mono);
         self.pacer.restrict(own);
+        if own.is_some() != was_alone {
+            self.commands.push_back(Command::Tell(News::Alone { slots: own }));
+        }
         let day = self.limits.day_reset.day_of(now.unix);
         if let Some(own) = own
             && turnstile.turn_day_alone(day, self.limits.per_day, own, slots)
@@ -162,7 +168,11 @@ impl Scheduler {
         let waited = now.mono.since(arrived);
         let ready_since = self.tenants.find(ix).map_or(Mono::default(), |t| t.ready_since);
         let for_token = ready_since.since(arrived).min(waited);
-        let until = held.until();
+        let until = match held {
+            Held::Slot { .. } if self.turnstile.is_some() => now.mono.plus(ALONE_LIFE),
+            Held::Slot { .. } => Mono::NEVER,
+            Held::Ticket(ticket) => ticket.until,
+        };
         self.commands.push_back(Command::Grant { call: id, waited, for_token, until });
     }
 
@@ -174,7 +184,6 @@ impl Scheduler {
     /// Tells the turnstile where calls wait now, and asks it what is to be asked.
     pub(super) fn ask(&mut self, now: Now) {
         let want = self.may_send();
-        let terms = self.terms();
         let Some(turnstile) = &mut self.turnstile else { return };
         for (ix, class) in self.queue.take_changed() {
             let Some(tenant) = self.tenants.find(ix) else { continue };
@@ -182,7 +191,12 @@ impl Scheduler {
             let count = u32::try_from(count).unwrap_or(u32::MAX);
             turnstile.set_waiting(class, &tenant.name, self.queue.weight(ix), count);
         }
-        if let Some(ask) = turnstile.poll_ask(want, terms, now.mono) {
+        if turnstile.ask_at(want).is_none_or(|at| at > now.mono) {
+            return;
+        }
+        let terms = self.terms();
+        let turnstile = self.turnstile.as_mut();
+        if let Some(ask) = turnstile.and_then(|at| at.poll_ask(want, terms, now.mono)) {
             self.commands.push_back(Command::Ask(Box::new(ask)));
         }
     }

@@ -10,15 +10,19 @@ use std::time::Duration;
 use super::roll::{Part, Roll, Standing, slots_in};
 use super::terms::{Report, Terms};
 use super::{Allowance, Turnstile};
+use crate::engine::rate::Rate;
 use crate::engine::time::{Day, Mono};
 
+/// A call that an instance lets go by itself leaves within this time or is held back: it must not
+/// leave when the others no longer reckon with it.
+pub const ALONE_LIFE: Duration = Duration::from_millis(50);
 /// How often instances say that they are there.
 pub const BEAT_EVERY: Duration = Duration::from_millis(500);
 /// One that was not heard of for so long leaves its part to itself: two beats, a round trip of half
 /// a second and a busy machine are within it.
 pub const SILENT_AFTER: Duration = Duration::from_millis(2_500);
-/// What one that was by itself has sent is over so long after it is back: a window, the greatest
-/// lateness, and a little for the answer that said so.
+/// What one that was by itself has sent is over so long after it says so: a window and the greatest
+/// lateness.
 pub const BACK_FOR: Duration = Duration::from_millis(1_450);
 /// Nobody goes on by itself sooner after it last heard the store: others must have heard that it is
 /// away, and their slots of before be over, whose window is a second or longer.
@@ -54,8 +58,9 @@ pub enum OnLoss {
 
 impl Turnstile {
     /// The roll was read.
-    pub fn read(&mut self, roll: &Roll, slots: u32, remaining: u64, now: Mono) {
-        self.standing = Standing::new(roll, now);
+    pub fn read(&mut self, roll: &Roll, rate: Rate, remaining: u64, now: Mono) {
+        let (slots, longer) = (rate.calls(), rate.window().saturating_sub(WINDOW_MIN));
+        self.standing = Standing::new(roll, longer, now);
         if let Some(end) = self.standing.next_end() {
             self.turn_at = self.turn_at.min(end);
         }
@@ -188,6 +193,10 @@ mod tests {
         Mono::new(Duration::from_secs(secs))
     }
 
+    fn rate() -> Rate {
+        "20".parse().unwrap()
+    }
+
     fn third(n: u64) -> Part {
         Part { from: n * WHOLE / 3, to: (n + 1) * WHOLE / 3 }
     }
@@ -206,7 +215,7 @@ mod tests {
 
     fn one_of_three(on_loss: OnLoss) -> Turnstile {
         let mut turnstile = Turnstile::new(on_loss, secs(100));
-        turnstile.read(&roll(None), 20, 9_000, secs(100));
+        turnstile.read(&roll(None), rate(), 9_000, secs(100));
         turnstile
     }
 
@@ -247,11 +256,11 @@ mod tests {
         let kept =
             |turnstile: &Turnstile| (turnstile.standing.left(20, secs(103)), turnstile.kept.0);
         assert_eq!(kept(&turnstile), (0, 0));
-        turnstile.read(&roll(Some(Away::Silent)), 20, 900, secs(103));
+        turnstile.read(&roll(Some(Away::Silent)), rate(), 900, secs(103));
         assert_eq!(kept(&turnstile), (7, 350), "of 900 and 5 windows");
-        turnstile.read(&roll(Some(Away::Silent)), 20, 500, secs(104));
+        turnstile.read(&roll(Some(Away::Silent)), rate(), 500, secs(104));
         assert_eq!(kept(&turnstile), (7, 350), "it knows nothing of what was used since");
-        turnstile.read(&roll(None), 20, 500, secs(105));
+        turnstile.read(&roll(None), rate(), 500, secs(105));
         assert_eq!(kept(&turnstile), (0, 0));
     }
 
@@ -262,7 +271,7 @@ mod tests {
         let day = turnstile.take_alone().unwrap();
         turnstile.take_alone().unwrap();
         turnstile.give_back_alone(day);
-        turnstile.read(&roll(None), 20, 9_000, secs(107));
+        turnstile.read(&roll(None), rate(), 9_000, secs(107));
         assert_eq!(turnstile.reports, [Report::Used { day, calls: 1 }]);
         assert_eq!(turnstile.alone(), None);
     }

@@ -95,11 +95,12 @@ pub(super) struct Standing {
 }
 
 impl Standing {
-    pub(super) fn new(roll: &Roll, now: Mono) -> Self {
+    /// `longer` is what the window exceeds the shortest by.
+    pub(super) fn new(roll: &Roll, longer: Duration, now: Mono) -> Self {
         let left = roll.members.iter().filter_map(|member| {
             let until = match member.away? {
                 Away::Silent => Mono::NEVER,
-                Away::Back(span) => now.plus(span),
+                Away::Back(span) => now.plus(span).plus(longer),
             };
             Some(member.parts.map(|part| (part, until)))
         });
@@ -160,7 +161,7 @@ mod tests {
             member("c", c, Some(back)),
         ];
         let roll = Roll { members, part: a, ..Roll::default() };
-        let standing = Standing::new(&roll, now);
+        let standing = Standing::new(&roll, Duration::ZERO, now);
         assert_eq!(standing.left(20, now), 13);
         assert_eq!(standing.left(20, now.plus(Duration::from_secs(1))), 6);
     }

@@ -45,6 +45,18 @@ pub struct Terms {
     pub withheld: u64,
 }
 
+/// Whether an instance goes on by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ByItself {
+    /// It does not and did not.
+    #[default]
+    No,
+    /// It may until it hears the answer.
+    Perhaps,
+    /// It did, and does not any more: its last call has left before it said so.
+    NoMore,
+}
+
 /// What an instance says to be on the roll.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Beat {
@@ -54,14 +66,16 @@ pub struct Beat {
     pub part: Part,
     /// Whether it would go on by itself.
     pub goes_alone: bool,
-    /// Whether it may have gone on by itself since it last heard the store.
-    pub was_alone: bool,
+    /// Whether it goes on by itself, or did.
+    pub by_itself: ByItself,
     /// It leaves for good.
     pub leaving: bool,
     /// The history that it knows.
     pub epoch: String,
     /// Whom it knows, should the store have forgotten them.
     pub remembered: Vec<Member>,
+    /// Ids of instances whose processes have surely ended.
+    pub ended: Vec<String>,
 }
 
 /// What an instance asks.

@@ -64,7 +64,8 @@ impl World {
     }
 
     fn read_roll(&mut self) {
-        self.turnstile.read(&Roll::default(), 4, 9_000, self.now);
+        let rate = "4".parse().unwrap();
+        self.turnstile.read(&Roll::default(), rate, 9_000, self.now);
     }
 
     /// How long until it asks.

@@ -141,12 +141,12 @@ impl<'a> Plan<'a> {
             to.pause_api_key(api_key, true).await?;
         }
         for (api_key, days) in &self.days {
-            to.restore_days(api_key, days).await?;
+            to.raise_days(api_key, days).await?;
         }
-        let grants = self.grants.iter().map(|(grant, over)| to.restore_grant(grant, *over));
+        let grants = self.grants.iter().map(|(grant, over)| to.write_grant(grant, *over));
         let writing = stream::iter(grants).buffer_unordered(AT_ONCE);
         writing.try_for_each(|_| ready(Ok(()))).await?;
-        let clients = self.clients.iter().map(|(client, over)| to.restore_client(client, *over));
+        let clients = self.clients.iter().map(|(client, over)| to.write_client(client, *over));
         let writing = stream::iter(clients).buffer_unordered(AT_ONCE);
         writing.try_for_each(|()| ready(Ok(()))).await
     }

@@ -5,6 +5,7 @@
 //! changed; it belongs to the state that it tells of, and goes back with it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,37 +13,56 @@ use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::engine::{ApiKeyName, Mono};
-use crate::store::{Changed, Changes, LaneLease, LaneTurn, Revision};
+use crate::store::{Changed, Changes, LaneLease, LaneTurn, Revision, Since};
 
+/// More than a store forgets at a time.
+const LEAP: u64 = 100_000;
 /// A lane that is held can be left at any moment, so it is worth asking for again after so long.
 const HELD_RETRY: Duration = Duration::from_millis(200);
 
-/// The last change of each thing.
+/// The last change of each thing, and what was lost.
 #[derive(Clone, Default)]
 pub(super) struct History {
     revision: u64,
     last: BTreeMap<Changed, u64>,
+    /// Which run of the store wrote last.
+    run: u64,
+    /// Between these revisions, both not in it, are those that were lost.
+    gaps: Vec<(u64, u64)>,
 }
 
 impl History {
-    pub(super) fn note(&mut self, changed: Changed) {
+    /// A run of the store that is not the one before goes on after a gap.
+    pub(super) fn note(&mut self, changed: Changed, run: u64) {
+        if self.run != run {
+            self.gaps.push((self.revision, self.revision + LEAP));
+            (self.revision, self.run) = (self.revision + LEAP, run);
+        }
         self.revision += 1;
         self.last.insert(changed, self.revision);
     }
 
-    /// What came after `since`; nothing is known when that has never been here. A store of one
-    /// instance has nothing to tell.
+    /// What came after `since`. A store of one instance has nothing to tell.
     pub(super) fn after(&self, since: Option<Revision>, is_shared: bool) -> Changes {
         if !is_shared {
-            return Changes { revision: since.unwrap_or_default(), changed: Some(Vec::new()) };
+            let since_then = Since::Changed(Vec::new());
+            return Changes { revision: since.unwrap_or_default(), since: since_then };
         }
         let revision = Revision(self.revision);
-        let since = since.filter(|since| *since <= revision);
-        let later = |Revision(since): Revision| {
-            let later = self.last.iter().filter(|(_, at)| **at > since);
-            later.map(|(changed, _)| changed.clone()).collect()
+        let Some(Revision(known)) = since else {
+            return Changes { revision, since: Since::Forgotten };
         };
-        Changes { revision, changed: since.map(later) }
+        let within = |(from, to): &&(u64, u64)| *from < known && known < *to;
+        let kept = self.gaps.iter().filter(within).map(|(from, _)| *from);
+        let kept = kept.fold(known.min(self.revision), u64::min);
+        let later = self.last.iter().filter(|(_, at)| **at > kept);
+        let later = later.map(|(changed, _)| changed.clone()).collect();
+        let since = if kept < known { Since::Lost(later) } else { Since::Changed(later) };
+        Changes { revision, since }
+    }
+
+    pub(super) fn tells_of(&self, thing: &Changed) -> bool {
+        self.last.contains_key(thing)
     }
 }
 
@@ -65,11 +85,17 @@ pub(super) struct Shared {
     clock: Clock,
     lanes: Mutex<BTreeMap<ApiKeyName, Held>>,
     told: Notify,
+    /// Counts how often the store came back.
+    run: AtomicU64,
 }
 
 impl Shared {
     pub(super) fn new(clock: Clock) -> Self {
-        Self { clock, lanes: Mutex::default(), told: Notify::new() }
+        Self { clock, lanes: Mutex::default(), told: Notify::new(), run: AtomicU64::new(0) }
+    }
+
+    pub(super) fn run(&self) -> u64 {
+        self.run.load(Ordering::Relaxed)
     }
 
     /// Wakes those who wait for a change.
@@ -122,6 +148,7 @@ mod past {
     //! A store that comes back older than it was, as after a fail-over that lost the last writes.
 
     use std::sync::PoisonError;
+    use std::sync::atomic::Ordering;
 
     use super::super::{MemoryStore, State};
 
@@ -135,6 +162,9 @@ mod past {
 
         pub(crate) fn come_back(&self, past: &Past) {
             *self.state.lock().unwrap_or_else(PoisonError::into_inner) = past.0.clone();
+            if let Some(shared) = &self.shared {
+                shared.run.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 }

@@ -16,12 +16,12 @@ impl WholeStore for MemoryStore {
         Ok(state.days.get(api_key).cloned().unwrap_or_default())
     }
 
-    async fn restore_days(
+    async fn raise_days(
         &self,
         api_key: &ApiKeyName,
         days: &BTreeMap<Day, u64>,
     ) -> Result<(), StoreError> {
-        let mut state = self.state("restore the counts of days")?;
+        let mut state = self.state("raise the counts of days")?;
         let there = state.days.entry(api_key.clone()).or_default();
         for (day, total) in days {
             let counted = there.entry(*day).or_default();
@@ -33,8 +33,8 @@ impl WholeStore for MemoryStore {
         Ok(())
     }
 
-    async fn restore_grant(&self, grant: &Grant, over: Option<u64>) -> Result<u64, StoreError> {
-        let mut state = self.state("restore a grant")?;
+    async fn write_grant(&self, grant: &Grant, over: Option<u64>) -> Result<u64, StoreError> {
+        let mut state = self.state("write a grant")?;
         let current = state.grants.get(&grant.tenant).map(|there| there.version);
         if current != over {
             return Err(StoreError::grant_conflict(&grant.tenant));
@@ -46,12 +46,12 @@ impl WholeStore for MemoryStore {
         Ok(version)
     }
 
-    async fn restore_client(
+    async fn write_client(
         &self,
         client: &Client,
         over: Option<ClientKeyDigest>,
     ) -> Result<(), StoreError> {
-        let mut state = self.state("restore a client")?;
+        let mut state = self.state("write a client")?;
         if state.clients.get(&client.name).map(|there| there.keys.current) != over {
             return Err(StoreError::client_conflict(&client.name));
         }

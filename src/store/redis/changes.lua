@@ -1,13 +1,27 @@
 -- What came after a revision.
 -- KEYS: revision, changes
 -- ARGV: the revision, or ''
--- Answers the newest revision, whether all that came after is known, and what that is; and which
--- run of the server this is.
+-- Answers the newest revision; 'changed', 'forgotten' or 'lost'; and the things that were changed
+-- since, or since the loss.
 
-local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') or ''
-local stored = redis.call('HMGET', KEYS[1], 'now', 'floor')
-local now, floor, since = stored[1] or '0', tonumber(stored[2] or '0'), tonumber(ARGV[1])
-if not since or since < floor or since > tonumber(now) then
-  return { now, 0, {}, run }
+begin(KEYS[1])
+local stored = redis.call('HMGET', KEYS[1], 'now', 'floor', 'begun', 'gaps')
+local now, since = stored[1], tonumber(ARGV[1])
+if not since then
+  return { now, 'forgotten', {} }
 end
-return { now, 1, redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. ARGV[1], '+inf'), run }
+-- up to here nothing is lost of what was known
+local kept = math.min(since, tonumber(now))
+for from, to in string.gmatch(stored[4] or '', '(%d+)-(%d+)') do
+  if since > tonumber(from) and since < tonumber(to) then
+    kept = math.min(kept, tonumber(from))
+  end
+end
+local begun = tonumber(stored[3] or '0')
+local is_lost = kept < since or since < begun
+kept = math.max(kept, begun)
+if kept < tonumber(stored[2]) then
+  return { now, 'forgotten', {} }
+end
+local things = redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. digits(kept), '+inf')
+return { now, is_lost and 'lost' or 'changed', things }

@@ -1,54 +1,57 @@
 //! What other instances have changed, and how an instance is told of it at once.
 //!
 //! Every change has a revision and is published with it. A message that is lost delays an instance
-//! to its next look, no more: what was changed is always read from the history. A server that was
-//! started again, or another one in its place, may have forgotten the last changes, which no
-//! revision shows; its run id does, and then everything is to be read again.
+//! to its next look, no more: what was changed is always read from the history. What a server has
+//! forgotten that was started again, or that stands in another's place, shows as a gap in it.
 
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 
-use super::names::read_mark;
+use super::names::{mark, read_mark};
 use super::{Server, scripts};
-use crate::store::{Changed, Changes, Revision, StoreError};
+use crate::store::{Changed, Changes, Revision, Since, StoreError};
 
+const ATTEMPT: &str = "read the changes";
 /// Pause before a connection that hears of changes is made again.
 const LISTEN_AGAIN: Duration = Duration::from_millis(500);
 
-/// What an instance knows of the history and hears of it.
+/// What came after `since`.
+pub(super) async fn since(server: &Server, since: Option<Revision>) -> Result<Changes, StoreError> {
+    let names = &server.names;
+    let mut call = scripts::CHANGES.prepare_invoke();
+    call.key(names.revision()).key(names.changes());
+    call.arg(since.map_or_else(String::new, |since| since.0.to_string()));
+    let (revision, what, marks): (u64, String, Vec<String>) =
+        server.link.run(ATTEMPT, &call).await?;
+    let things: Option<Vec<Changed>> = marks.iter().map(|mark| read_mark(mark)).collect();
+    let since = match (what.as_str(), things) {
+        ("changed", Some(things)) => Since::Changed(things),
+        ("lost", Some(things)) => Since::Lost(things),
+        _ => Since::Forgotten,
+    };
+    Ok(Changes { revision: Revision(revision), since })
+}
+
+/// Whether the history tells of a change of this thing.
+pub(super) async fn tells_of(server: &Server, thing: &Changed) -> Result<bool, StoreError> {
+    let mut score = redis::cmd("ZSCORE");
+    score.arg(server.names.changes()).arg(mark(thing));
+    let score: Option<String> = server.link.ask(ATTEMPT, &score).await?;
+    Ok(score.is_some())
+}
+
+/// What an instance hears of the history.
 #[derive(Default)]
 pub(super) struct News {
-    /// The run of the server that was asked last.
-    run: Mutex<Option<String>>,
     published: Notify,
 }
 
 impl News {
-    /// What came after `since`.
-    pub(super) async fn since(
-        &self,
-        server: &Server,
-        since: Option<Revision>,
-    ) -> Result<Changes, StoreError> {
-        let names = &server.names;
-        let mut call = scripts::CHANGES.prepare_invoke();
-        call.key(names.revision()).key(names.changes());
-        call.arg(since.map_or_else(String::new, |since| since.0.to_string()));
-        let (revision, known, marks, run): (u64, bool, Vec<String>, String) =
-            server.link.run("read the changes", &call).await?;
-        let mut last = self.run.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_same = last.as_deref() == Some(run.as_str());
-        *last = Some(run);
-        let changed: Option<Vec<Changed>> = marks.iter().map(|mark| read_mark(mark)).collect();
-        let changed = changed.filter(|_| known && is_same);
-        Ok(Changes { revision: Revision(revision), changed })
-    }
-
     /// Waits until something is published, if nothing was since the last time.
     pub(super) async fn heard(&self) {
         self.published.notified().await;

@@ -156,6 +156,20 @@ pub(super) async fn put(server: &Server, new: &NewGrant) -> Result<(Put, Grant),
     Ok((if was_there == 1 { Put::Replaced } else { Put::Created }, grant))
 }
 
+/// Writes a grant as it was, unless there is one of a later version.
+pub(super) async fn restore(server: &Server, grant: &Grant) -> Result<bool, StoreError> {
+    let (names, tenant) = (&server.names, &grant.tenant);
+    let mut call = scripts::RESTORE_GRANT.prepare_invoke();
+    call.key(names.grant(tenant)).key(names.tenants());
+    call.key(names.revision()).key(names.changes());
+    call.arg(tenant.as_str()).arg(mark(&Changed::Tenant(tenant.clone())));
+    call.arg(names.channel()).arg(grant.version);
+    for (field, value) in fields(server, grant) {
+        call.arg(field).arg(value);
+    }
+    server.link.run("restore a grant", &call).await
+}
+
 /// Removes a grant; `false` when there is none.
 pub(super) async fn remove(server: &Server, tenant: &TenantName) -> Result<bool, StoreError> {
     let names = &server.names;

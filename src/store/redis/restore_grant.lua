@@ -1,28 +1,18 @@
--- Writes a grant as it is.
--- KEYS: grant, tenants, meta, revision, changes
--- ARGV: tenant, mark, channel, version that it replaces or '', its version, then fields and their
---       values
--- Answers its version here, or 0 when something else is there.
+-- Writes a grant as it was before it was lost.
+-- KEYS: grant, tenants, revision, changes
+-- ARGV: tenant, mark, channel, version, then fields and their values
+-- Answers whether it was written: not over one of a later version.
 
-local grant, tenant = KEYS[1], ARGV[1]
-local old = redis.call('HGET', grant, 'version')
-if (old or '') ~= ARGV[4] then
+local grant = KEYS[1]
+local there = tonumber(redis.call('HGET', grant, 'version') or '0')
+if there > tonumber(ARGV[4]) then
   return 0
 end
-local version
-if old then
-  version = tonumber(old) + 1
-else
-  -- versions of a grant that was here before are older than this moment, whatever became of them
-  local floor = tonumber(redis.call('HGET', KEYS[3], 'version_floor') or '0')
-  version = math.max(floor + 1, micros())
-end
-version = math.max(version, tonumber(ARGV[5]))
-tell(KEYS[4], KEYS[5], ARGV[3], ARGV[2])
+tell(KEYS[3], KEYS[4], ARGV[3], ARGV[2])
 redis.call('DEL', grant)
-redis.call('HSET', grant, 'version', digits(version))
-for i = 6, #ARGV, 2 do
+redis.call('HSET', grant, 'version', ARGV[4])
+for i = 5, #ARGV, 2 do
   redis.call('HSET', grant, ARGV[i], ARGV[i + 1])
 end
-redis.call('ZADD', KEYS[2], 0, tenant)
-return version
+redis.call('ZADD', KEYS[2], 0, ARGV[1])
+return 1

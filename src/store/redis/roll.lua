@@ -12,10 +12,12 @@
 local roll, epoch_key = KEYS[1], KEYS[2]
 local me, name, details = ARGV[1], ARGV[2], ARGV[3]
 local echo, from, to = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local takes_part, was_alone, leaving = ARGV[7] == '1', ARGV[8] == '1', ARGV[9] == '1'
+local takes_part, by_itself, leaving = ARGV[7] == '1', tonumber(ARGV[8]), ARGV[9] == '1'
 local silent_after, back_hold, gone_after =
   tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
 local epoch, remembered = ARGV[13], tonumber(ARGV[14])
+local ended = {}
+for i = 15 + 2 * remembered, #ARGV do ended[ARGV[i]] = true end
 local KEPT, WHOLE = 172800, 4294967296
 
 local clock = redis.call('TIME')
@@ -61,14 +63,19 @@ redis.call('EXPIRE', epoch_key, KEPT)
 local function is_silent(e) return now - e.seen > silent_after end
 
 local mine = all[me] or {seen = now, back = 0, parts = {{0, 0}, {0, 0}}}
-if was_alone then mine.back = now end
+-- 1: it may go on by itself until it has this answer; 2: it did, and has stopped
+if by_itself == 1 then
+  mine.back = -1
+elseif by_itself == 2 or mine.back < 0 then
+  mine.back = now
+end
 if echo > 0 then mine.seen = math.max(mine.seen, echo) end
 mine.name, mine.details = name, details
 mine.parts[1] = {from, to}
 
 for id, e in pairs(all) do
-  if e.name == name and id ~= me and is_silent(e) then
-    -- another process has its address: it is dead, and its last calls were a moment ago at most
+  if id ~= me and is_silent(e) and (e.name == name or ended[id]) then
+    -- another process has its address, or has seen its end: its last calls were a moment ago
     e.seen = math.min(e.seen, now - gone_after + back_hold)
     write(id, e)
   end
@@ -109,7 +116,7 @@ local listed = {}
 for _, id in ipairs(ids) do
   local e = all[id]
   local away = 0
-  if is_silent(e) then
+  if is_silent(e) or e.back < 0 then
     away = -1
   elseif now - e.back < back_hold then
     away = e.back + back_hold - now

@@ -1,11 +1,10 @@
 -- One turn at the turnstile of an API key: who of all instances may send the next call, and when.
 --
--- The rules are those of src/engine (pacer, queue, day), here for many instances on this server's
--- clock: a log of held slots, a spacing floor, a gate that refusals close, the count of the day,
--- its reserve and pace, classes that share 8 : 3 : 1 and tenants that share by start-time fair
--- queueing (Goyal, Vin and Cheng, 1996). A tenant that waits at several instances is one tenant;
--- they take turns within its share. A slot is given just in time and to nobody but the asker: an
--- instance that does not come when it is its turn is passed over until it asks again.
+-- The rules are those of src/engine (pacer, queue, day) on this server's clock: a log of held
+-- slots, a spacing floor, a gate that refusals close, the count of the day, its reserve and pace,
+-- classes that share 8 : 3 : 1, tenants that share by start-time fair queueing (Goyal, Vin and
+-- Cheng, 1996). A tenant that waits at several instances is one; they take turns within its share.
+-- A slot is given just in time, to the asker alone: one that misses its turn is passed over.
 --
 -- Moments and spans are in microseconds. All keys carry the API key's hash tag. Tenants are written
 -- as the instances give them; instances are texts without NUL.
@@ -23,7 +22,7 @@ local PROBE_EVERY, PROBE_NEAR_TURN, NEAR_TURN = 3600000000, 10000000, 120000000
 local DAY_TURN_PAUSE = 2000000
 local NARROW_AFTER, NARROW_STEP, WIDEN_STEP, WIDEN_MAX = 500, 5000, 10000, 1000000
 local LATENESS_MAX = 50000
-local STATE_KEPT, DAYS_KEPT = 172800, 432000
+local STATE_KEPT, DAYS_KEPT, RENEW_EVERY = 172800, 432000, 3600000000
 
 local place = 0
 local function text()
@@ -47,7 +46,7 @@ local want = now <= wanted_until
 local fields = {
   'server', 'ticket', 'spaced', 'closed', 'widened', 'clean', 'refused', 'day', 'used', 'spent_at',
   'probe_at', 'level', 'level_at', 'credit1', 'credit2', 'credit3', 'virtual1', 'virtual2',
-  'virtual3', 'turn', 'turn_at',
+  'virtual3', 'turn', 'turn_at', 'renewed',
 }
 local s = {}
 for i, value in ipairs(redis.call('HMGET', state, unpack(fields))) do
@@ -95,10 +94,20 @@ local day_ends = (s.day + 1) * DAY + day_reset * 1000000
 
 -- who waits where
 
-local function who(class, tenant) return base .. 'who:' .. class .. ':' .. tenant end
-local function waiting(class, tenant, instance)
-  return class .. '\0' .. tenant .. '\0' .. instance
+-- Sets a field of a hash that may be new.
+local function set(hash, field, value)
+  if redis.call('HSET', hash, field, value) == 1 and redis.call('HLEN', hash) == 1 then
+    redis.call('EXPIRE', hash, STATE_KEPT)
+  end
 end
+local function add(zset, score, member)
+  if redis.call('ZADD', zset, score, member) == 1 and redis.call('ZCARD', zset) == 1 then
+    redis.call('EXPIRE', zset, STATE_KEPT)
+  end
+end
+
+local function who(class, tenant) return base .. 'who:' .. class .. ':' .. tenant end
+local function waiting(class, tenant, at) return class .. '\0' .. tenant .. '\0' .. at end
 
 local function one_less(instance)
   if redis.call('HINCRBY', busy, instance, -1) <= 0 then
@@ -115,7 +124,7 @@ local function leave(class, tenant, finish)
     redis.call('DEL', finishes[class])
     s['virtual' .. class] = 0
   else
-    redis.call('HSET', finishes[class], tenant, finish)
+    set(finishes[class], tenant, finish)
   end
 end
 
@@ -123,16 +132,15 @@ local function set_waiting(class, tenant, weight, count)
   local field, list = waiting(class, tenant, me), who(class, tenant)
   local waited = redis.call('HEXISTS', waits, field) == 1
   if count > 0 then
-    redis.call('HSET', waits, field, count)
-    redis.call('HSET', weights, class .. '\0' .. tenant, weight)
+    set(waits, field, count)
+    set(weights, class .. '\0' .. tenant, weight)
     if not waited then
-      redis.call('RPUSH', list, me)
-      redis.call('EXPIRE', list, STATE_KEPT)
-      redis.call('HINCRBY', busy, me, 1)
+      if redis.call('RPUSH', list, me) == 1 then redis.call('EXPIRE', list, STATE_KEPT) end
+      if redis.call('HINCRBY', busy, me, 1) == 1 then redis.call('EXPIRE', busy, STATE_KEPT) end
     end
     if not redis.call('ZSCORE', lines[class], tenant) then
       local finish = tonumber(redis.call('HGET', finishes[class], tenant)) or 0
-      redis.call('ZADD', lines[class], math.max(s['virtual' .. class], finish), tenant)
+      add(lines[class], math.max(s['virtual' .. class], finish), tenant)
     end
   elseif waited then
     redis.call('HDEL', waits, field)
@@ -146,7 +154,6 @@ end
 
 local missing = {}
 for _, instance in ipairs(redis.call('HKEYS', absent)) do missing[instance] = true end
-
 -- The tenant and the instance whose turn it is in a class.
 local function first_of(class)
   while true do
@@ -274,7 +281,8 @@ end
 local function grant(turn)
   local class, tenant, list = turn.class, turn.tenant, who(turn.class, turn.tenant)
   s.ticket, s.used = s.ticket + 1, redis.call('HINCRBY', days, s.day, 1)
-  redis.call('ZADD', slots, now + window + unanswered + s.widened, s.ticket)
+  if s.used == 1 then redis.call('EXPIRE', days, DAYS_KEPT) end
+  add(slots, now + window + unanswered + s.widened, s.ticket)
   local spacing = math.floor((window + spacing_guard + s.widened) / calls)
   local from = now
   if now - s.spaced < spacing then
@@ -290,8 +298,7 @@ local function grant(turn)
   s['virtual' .. class] = turn.start
   redis.call('LPOP', list)
   if redis.call('HINCRBY', waits, waiting(class, tenant, me), -1) > 0 then
-    redis.call('RPUSH', list, me)
-    redis.call('EXPIRE', list, STATE_KEPT)
+    if redis.call('RPUSH', list, me) == 1 then redis.call('EXPIRE', list, STATE_KEPT) end
   else
     redis.call('HDEL', waits, waiting(class, tenant, me))
     one_less(me)
@@ -314,7 +321,7 @@ while want and not granted and not is_spent() do
   elseif s.turn == turn.instance and now >= s.turn_at + grace then
     -- it was called and did not come
     missing[turn.instance] = true
-    redis.call('HSET', absent, turn.instance, 1)
+    set(absent, turn.instance, 1)
   else
     break
   end
@@ -352,6 +359,9 @@ elseif told then
 end
 s.turn = not call_all and told or nil
 
+-- each key has its time to live from when it is made, and all get it anew now and then
+local renews = now - (s.renewed or 0) > RENEW_EVERY
+if renews then s.renewed = now end
 local write, gone = {}, {}
 for _, field in ipairs(fields) do
   if s[field] ~= nil then
@@ -363,14 +373,16 @@ for _, field in ipairs(fields) do
 end
 redis.call('HSET', state, unpack(write))
 if #gone > 0 then redis.call('HDEL', state, unpack(gone)) end
-for _, key in ipairs({state, slots, waits, weights, busy, absent}) do
-  redis.call('EXPIRE', key, STATE_KEPT)
+if renews then
+  for _, key in ipairs({slots, waits, weights, busy, absent, state}) do
+    redis.call('EXPIRE', key, STATE_KEPT)
+  end
+  for class = 1, 3 do
+    redis.call('EXPIRE', lines[class], STATE_KEPT)
+    redis.call('EXPIRE', finishes[class], STATE_KEPT)
+  end
+  redis.call('EXPIRE', days, DAYS_KEPT)
 end
-for class = 1, 3 do
-  redis.call('EXPIRE', lines[class], STATE_KEPT)
-  redis.call('EXPIRE', finishes[class], STATE_KEPT)
-end
-redis.call('EXPIRE', days, DAYS_KEPT)
 
 return {
   {now, s.ticket, granted and granted.class or 0, granted and granted.tenant or ''},

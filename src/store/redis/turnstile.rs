@@ -49,6 +49,12 @@ impl RedisTurnstile {
         Ok(Self::new(Link::open(url).await?, Names::new(&url.prefix), instance))
     }
 
+    /// The same connection for another instance.
+    #[must_use]
+    pub fn seen_as(&self, id: &str) -> Self {
+        Self { instance: id.into(), name: id.into(), ..self.clone() }
+    }
+
     pub(super) fn new(link: Link, names: Names, instance: &InstanceInfo) -> Self {
         let script = Arc::new(Script::new(include_str!("turnstile.lua")));
         let roll_script = Arc::new(Script::new(include_str!("roll.lua")));

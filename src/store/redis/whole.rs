@@ -108,24 +108,24 @@ impl WholeStore for RedisStore {
         Ok(days.into_iter().map(|(day, total)| (Day::new(day), total)).collect())
     }
 
-    async fn restore_days(
+    async fn raise_days(
         &self,
         api_key: &ApiKeyName,
         days: &BTreeMap<Day, u64>,
     ) -> Result<(), StoreError> {
-        let server = self.server("restore the counts of days")?;
-        let mut call = scripts::RESTORE_DAYS.prepare_invoke();
+        let server = self.server("raise the counts of days")?;
+        let mut call = scripts::RAISE_DAYS.prepare_invoke();
         call.key(server.names.days(api_key)).arg(DAYS_KEPT).arg(counts::DAYS_SECS);
         for (day, total) in days {
             call.arg(day.number()).arg(*total);
         }
-        server.link.run("restore the counts of days", &call).await
+        server.link.run("raise the counts of days", &call).await
     }
 
-    async fn restore_grant(&self, grant: &Grant, over: Option<u64>) -> Result<u64, StoreError> {
-        let server = self.server("restore a grant")?;
+    async fn write_grant(&self, grant: &Grant, over: Option<u64>) -> Result<u64, StoreError> {
+        let server = self.server("write a grant")?;
         let (names, tenant) = (&server.names, &grant.tenant);
-        let mut call = scripts::RESTORE_GRANT.prepare_invoke();
+        let mut call = scripts::WRITE_GRANT.prepare_invoke();
         call.key(names.grant(tenant)).key(names.tenants()).key(names.meta());
         call.key(names.revision()).key(names.changes());
         call.arg(tenant.as_str()).arg(mark(&Changed::Tenant(tenant.clone())));
@@ -133,21 +133,21 @@ impl WholeStore for RedisStore {
         for (field, value) in grants::fields(server, grant) {
             call.arg(field).arg(value);
         }
-        let version: u64 = server.link.run("restore a grant", &call).await?;
+        let version: u64 = server.link.run("write a grant", &call).await?;
         if version == 0 {
             return Err(StoreError::grant_conflict(tenant));
         }
         Ok(version)
     }
 
-    async fn restore_client(
+    async fn write_client(
         &self,
         client: &Client,
         over: Option<ClientKeyDigest>,
     ) -> Result<(), StoreError> {
-        let server = self.server("restore a client")?;
+        let server = self.server("write a client")?;
         let names = &server.names;
-        let mut call = scripts::RESTORE_CLIENT.prepare_invoke();
+        let mut call = scripts::WRITE_CLIENT.prepare_invoke();
         call.key(names.client(&client.name)).key(names.clients()).key(names.client_keys());
         call.key(names.revision()).key(names.changes());
         call.arg(client.name.as_str()).arg(client.keys.current.as_bytes().as_slice());
@@ -156,7 +156,7 @@ impl WholeStore for RedisStore {
         for (field, value) in clients::fields(client) {
             call.arg(field).arg(value);
         }
-        let answer: String = server.link.run("restore a client", &call).await?;
+        let answer: String = server.link.run("write a client", &call).await?;
         match answer.as_str() {
             "ok" => Ok(()),
             "other" => Err(StoreError::client_conflict(&client.name)),

@@ -23,34 +23,34 @@ impl WholeStore for SqliteStore {
         self.jobs.run("read the counts of days", Kind::Read, work).await
     }
 
-    async fn restore_days(
+    async fn raise_days(
         &self,
         api_key: &ApiKeyName,
         days: &BTreeMap<Day, u64>,
     ) -> Result<(), StoreError> {
         let (api_key, days) = (api_key.clone(), days.clone());
-        let work = move |db: &_| restore_days(db, &api_key, &days);
-        self.jobs.run("restore the counts of days", SMALL, work).await
+        let work = move |db: &_| raise_days(db, &api_key, &days);
+        self.jobs.run("raise the counts of days", SMALL, work).await
     }
 
-    async fn restore_grant(&self, grant: &Grant, over: Option<u64>) -> Result<u64, StoreError> {
+    async fn write_grant(&self, grant: &Grant, over: Option<u64>) -> Result<u64, StoreError> {
         let (keys, grant) = (Arc::clone(&self.keys), grant.clone());
         let tenant = grant.tenant.clone();
         let kind = Kind::Write(2 * SealedTokens::len_of(&grant.tokens) as u64);
-        let work = move |db: &_| restore_grant(db, &keys.load(), &grant, over);
-        let version = self.jobs.run("restore a grant", kind, work).await?;
+        let work = move |db: &_| write_grant(db, &keys.load(), &grant, over);
+        let version = self.jobs.run("write a grant", kind, work).await?;
         self.journal.ended(&tenant).await;
         Ok(version)
     }
 
-    async fn restore_client(
+    async fn write_client(
         &self,
         client: &Client,
         over: Option<ClientKeyDigest>,
     ) -> Result<(), StoreError> {
         let (kind, client) = (Kind::Write(len_of(client)), client.clone());
-        let work = move |db: &_| restore_client(db, &client, over);
-        self.jobs.run("restore a client", kind, work).await
+        let work = move |db: &_| write_client(db, &client, over);
+        self.jobs.run("write a client", kind, work).await
     }
 }
 
@@ -64,7 +64,7 @@ fn days(db: &Connection, api_key: &ApiKeyName) -> Result<BTreeMap<Day, u64>, Fau
     Ok(days)
 }
 
-fn restore_days(
+fn raise_days(
     db: &Connection,
     api_key: &ApiKeyName,
     days: &BTreeMap<Day, u64>,
@@ -85,7 +85,7 @@ fn restore_days(
     Ok(())
 }
 
-fn restore_grant(
+fn write_grant(
     db: &Connection,
     keys: &KeyRing,
     grant: &Grant,
@@ -119,7 +119,7 @@ fn restore_grant(
         grant.paused,
         grant.last_used_at.map(millis),
     ))?;
-    restore_tokens(db, keys, grant, version)?;
+    write_tokens(db, keys, grant, version)?;
     db.prepare_cached("DELETE FROM refreshes WHERE tenant = ?1")?.execute([tenant])?;
     if let Some(begun_at) = grant.refresh_begun_at {
         db.prepare_cached("INSERT INTO refreshes (tenant, begun_at) VALUES (?1, ?2)")?
@@ -128,12 +128,7 @@ fn restore_grant(
     Ok(version)
 }
 
-fn restore_tokens(
-    db: &Connection,
-    keys: &KeyRing,
-    grant: &Grant,
-    version: u64,
-) -> Result<(), Fault> {
+fn write_tokens(db: &Connection, keys: &KeyRing, grant: &Grant, version: u64) -> Result<(), Fault> {
     let sealed = SealedTokens::seal(keys, &grant.tenant, &grant.tokens);
     let dead_reason = match &grant.state {
         GrantState::Ready => None,
@@ -162,7 +157,7 @@ fn restore_tokens(
     Ok(())
 }
 
-fn restore_client(
+fn write_client(
     db: &Connection,
     client: &Client,
     over: Option<ClientKeyDigest>,

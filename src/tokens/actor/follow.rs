@@ -14,8 +14,7 @@ use super::Actor;
 use super::settle::write;
 use crate::engine::token::Write;
 use crate::engine::{ApiKeyName, Now, TenantName};
-use crate::store::{Grant, StoreError};
-use crate::tokens::Missing;
+use crate::store::{Grant, Missing, StoreError};
 use crate::tokens::lane::Turn;
 use crate::tokens::look::{Look, is_same};
 use crate::tokens::work::{About, Begun};
@@ -67,7 +66,7 @@ impl Actor {
             Begun::Busy(retry) => self.keeper.occupied(&tenant, version, retry, now),
             Begun::Overtaken => {
                 self.keeper.occupied(&tenant, version, Duration::ZERO, now);
-                let look = Look { missing: Missing::IsGone, waiting: Vec::new() };
+                let look = Look { missing: Missing::AsTold, waiting: Vec::new() };
                 self.desk.add_look(tenant, look);
             }
             Begun::Failed(error) => {
@@ -106,14 +105,13 @@ impl Actor {
     /// Others have changed these tenants. Whoever waits does so for those that are not known here.
     pub(super) fn look_at(
         &mut self,
-        tenants: impl IntoIterator<Item = TenantName>,
-        missing: Missing,
+        tenants: impl IntoIterator<Item = (TenantName, Missing)>,
         waiting: &mpsc::Sender<()>,
     ) {
         if self.draining.is_some() {
             return;
         }
-        for tenant in tenants {
+        for (tenant, missing) in tenants {
             let is_known = self.records.contains_key(&tenant);
             let waiting = if is_known { Vec::new() } else { vec![waiting.clone()] };
             self.desk.add_look(tenant, Look { missing, waiting });
@@ -125,6 +123,7 @@ impl Actor {
         &mut self,
         grants: &[Grant],
         missing: Missing,
+        told: &BTreeSet<TenantName>,
         waiting: &mpsc::Sender<()>,
     ) {
         let is_known = |there: &Grant| {
@@ -140,7 +139,11 @@ impl Actor {
         let mut look: Vec<TenantName> = others.map(|there| there.tenant.clone()).collect();
         let there: BTreeSet<&TenantName> = grants.iter().map(|grant| &grant.tenant).collect();
         look.extend(self.records.keys().filter(|tenant| !there.contains(tenant)).cloned());
-        self.look_at(look, missing, waiting);
+        let look = look.into_iter().map(|tenant| {
+            let missing = if told.contains(&tenant) { Missing::AsTold } else { missing };
+            (tenant, missing)
+        });
+        self.look_at(look, waiting);
     }
 
     pub(super) fn look_again(&mut self, tenant: TenantName, look: Look) {

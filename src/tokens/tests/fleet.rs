@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::upstream::{Turn, Upstream};
 use super::*;
 use crate::secret::Secret;
-use crate::store::{Changed, Grant, MemoryStore, Revision};
+use crate::store::{Changed, Grant, MemoryStore, Missing, Revision, Since};
 use link::Link;
 
 const INSTANCES: usize = 3;
@@ -142,17 +142,24 @@ async fn follow(tokens: Tokens, link: Arc<Link>, mut since: Revision) {
     loop {
         let _ = tokio::time::timeout(secs(1), link.changed()).await;
         let changes = link.changes(Some(since)).await.unwrap();
-        if let Some(things) = changes.changed {
+        let tenants = |things: Vec<Changed>| {
             let tenants = things.into_iter().filter_map(|thing| match thing {
                 Changed::Tenant(tenant) => Some(tenant),
                 Changed::Client(_) | Changed::ApiKey(_) => None,
             });
-            tokens.look(tenants.collect()).await;
-        } else {
-            let is_older = changes.revision < since;
-            let missing = if is_older { Missing::IsLost } else { Missing::IsGone };
-            tokens.compare(link.grants().await.unwrap(), missing).await;
-        }
+            tenants.collect::<Vec<_>>()
+        };
+        let (missing, told) = match changes.since {
+            Since::Changed(things) => {
+                tokens.look(tenants(things)).await;
+                since = changes.revision;
+                continue;
+            }
+            Since::Forgotten => (Missing::IsGone, Vec::new()),
+            Since::Lost(things) => (Missing::IsLost, tenants(things)),
+        };
+        let told = told.into_iter().collect();
+        tokens.compare(link.grants().await.unwrap(), missing, told).await;
         since = changes.revision;
     }
 }

@@ -41,7 +41,7 @@ impl World {
     fn holds(&self) -> Vec<(&str, Hold)> {
         let told = self.news.iter().filter_map(|news| match news {
             News::Held { tenant, hold, .. } => Some((tenant.as_str(), *hold)),
-            News::Forecast { .. } | News::ForeignUse(_) => None,
+            News::Alone { .. } | News::Forecast { .. } | News::ForeignUse(_) => None,
         });
         told.collect()
     }

@@ -159,7 +159,7 @@ fn what_became_of_a_call_is_told_with_how_long_its_slot_is_held() {
     let [Report::Held { ticket: 7, hold, .. }, Report::Clean { .. }] = reports[..] else {
         panic!("{reports:?}");
     };
-    // 15 ms from question to departure, the window, and 80 ms of which nothing is known to be normal
+    // 15 ms from question to departure, the window, and 80 ms of which none is known to be normal
     assert_eq!(hold, ms(15 + 1_000 + 80 + 1));
 }
 

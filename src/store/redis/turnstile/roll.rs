@@ -4,7 +4,7 @@ use redis::ScriptInvocation;
 
 use super::{RedisTurnstile, micros};
 use crate::engine::turnstile::{
-    ALONE_FOR, Away, BACK_FOR, Beat, Member, Part, SILENT_AFTER, Stamp,
+    ALONE_FOR, Away, BACK_FOR, Beat, ByItself, Member, Part, SILENT_AFTER, Stamp,
 };
 
 pub(super) const ATTEMPT: &str = "read the roll of instances";
@@ -21,7 +21,11 @@ impl RedisTurnstile {
         call.key(roll).key(epoch);
         call.arg(&*self.instance).arg(&*self.name).arg(&*self.details);
         call.arg(beat.echo.0).arg(beat.part.from).arg(beat.part.to);
-        call.arg(u8::from(beat.goes_alone)).arg(u8::from(beat.was_alone));
+        call.arg(u8::from(beat.goes_alone)).arg(match beat.by_itself {
+            ByItself::No => 0,
+            ByItself::Perhaps => 1,
+            ByItself::NoMore => 2,
+        });
         call.arg(u8::from(beat.leaving));
         call.arg(micros(SILENT_AFTER)).arg(micros(BACK_FOR)).arg(micros(ALONE_FOR));
         call.arg(&beat.epoch).arg(beat.remembered.len());
@@ -31,6 +35,9 @@ impl RedisTurnstile {
             let numbers = numbers.map(|number| number.to_string()).join("\t");
             call.arg(&member.id);
             call.arg(format!("{numbers}\t{}\t{}", member.name, member.details));
+        }
+        for id in &beat.ended {
+            call.arg(id);
         }
         call
     }

@@ -156,3 +156,43 @@ async fn a_store_that_came_back_empty_gets_the_newest_that_any_instance_has() {
     fleet.assert_current(0).await;
     assert_eq!(fleet.upstream.seen().len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_would_refresh_from_an_emptied_store_restores_the_grant_and_does_not_forget_it() {
+    let fleet = Fleet::with_tenants(0).await;
+    let empty = fleet.store.now();
+    let refresh = fleet.upstream.connect(&name(0));
+    fleet.instances[0].tokens.put(new_grant(0, refresh)).await.unwrap();
+    tokio::time::sleep(secs(2)).await;
+    // nobody hears of the loss before the refresh is wanted
+    for instance in &fleet.instances {
+        instance.link.slow("changes", secs(30));
+    }
+    tokio::time::sleep(secs(2)).await;
+    fleet.store.come_back(&empty);
+    fleet.instances[1].demand(0, secs(60));
+    tokio::time::sleep(secs(5)).await;
+    assert_eq!(fleet.instances[1].version(0), Some(2));
+    tokio::time::sleep(secs(60)).await;
+    fleet.assert_current(0).await;
+    assert_eq!(fleet.upstream.seen().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_tokens_are_stored_though_the_store_was_emptied_while_they_came() {
+    let fleet = Fleet::with_tenants(0).await;
+    let empty = fleet.store.now();
+    let refresh = fleet.upstream.connect(&name(0));
+    fleet.instances[0].tokens.put(new_grant(0, refresh)).await.unwrap();
+    tokio::time::sleep(secs(2)).await;
+    fleet.instances[0].link.slow("changes", secs(30));
+    tokio::time::sleep(secs(2)).await;
+    fleet.upstream.script([Turn::Good(secs(2))]);
+    fleet.instances[0].demand(0, secs(60));
+    fleet.upstream.arrived.notified().await;
+    fleet.store.come_back(&empty);
+    fleet.instances.iter().skip(1).for_each(|instance| instance.demand(0, secs(60)));
+    tokio::time::sleep(secs(90)).await;
+    fleet.assert_current(0).await;
+    assert_eq!(fleet.upstream.seen().len(), 1);
+}

@@ -206,6 +206,14 @@ impl Store for Link {
         through!(self, changes(since))
     }
 
+    async fn tells_of(&self, thing: &Changed) -> Result<bool, StoreError> {
+        through!(self, tells_of(thing))
+    }
+
+    async fn restore_grant(&self, grant: &Grant) -> Result<bool, StoreError> {
+        through!(self, restore_grant(grant))
+    }
+
     async fn changed(&self) {
         self.inner.changed().await;
     }

@@ -1,0 +1,100 @@
+//! The table beside a store that other instances change too, and that can lose what it had.
+//!
+//! The store's word counts, but for what it has lost: then a client is written again as it is known
+//! here, with the keys that it had. Nobody can show a key again, so one that is lost would have to
+//! be given out anew.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tracing::warn;
+
+use super::{Clients, Held};
+use crate::engine::ClientName;
+use crate::store::{Changed, Client, Missing, StoreError};
+
+impl Clients {
+    /// Reads the clients again, since another instance has changed some, or the store has lost
+    /// some: `missing` says which. What is changed here meanwhile stays as it is: that change is
+    /// told of too.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read or written.
+    pub async fn reread(
+        &self,
+        missing: impl Fn(&ClientName) -> Missing + Send + Sync,
+    ) -> Result<(), StoreError> {
+        let name = |held: &Held| (held.client.name.clone(), held.client.clone());
+        let mut before: BTreeMap<_, _> = self.by_name.iter().map(|held| name(&held)).collect();
+        for there in self.store.clients().await? {
+            let ours = before.remove(&there.name);
+            let held = self.by_name.get(&there.name).map(|held| held.clone());
+            match (ours, held) {
+                (Some(ours), _) if ours.is_same_as(&there) => {}
+                (Some(ours), Some(_)) if missing(&there.name) == Missing::IsLost => {
+                    self.change_back(&ours, &there).await?;
+                }
+                (None, None) => drop(self.hold(there)),
+                (Some(ours), Some(held)) if Arc::ptr_eq(&ours, &held.client) => {
+                    let last_used_at = there.last_used_at.max(held.uses.last());
+                    self.hold(Client { last_used_at, ..there });
+                }
+                // changed here meanwhile
+                (Some(_), Some(_) | None) | (None, Some(_)) => {}
+            }
+        }
+        for (name, ours) in before {
+            if self.is_lost(&name, missing(&name)).await? {
+                self.add_again(&ours).await?;
+                continue;
+            }
+            let is_gone = |_: &ClientName, held: &Held| Arc::ptr_eq(&held.client, &ours);
+            if self.by_name.remove_if(&name, is_gone).is_some() {
+                self.by_key.retain(|_, held| !Arc::ptr_eq(&held.client, &ours));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the store has lost a client that it does not have.
+    async fn is_lost(&self, name: &ClientName, missing: Missing) -> Result<bool, StoreError> {
+        match missing {
+            Missing::IsLost => Ok(true),
+            Missing::IsGone => Ok(false),
+            Missing::AsTold => Ok(!self.store.tells_of(&Changed::Client(name.clone())).await?),
+        }
+    }
+
+    async fn add_again(&self, ours: &Client) -> Result<(), StoreError> {
+        warn!(client = %ours.name, "the store has lost a client; it is restored");
+        taken(self.store.add_client(ours.clone()).await)
+    }
+
+    /// The store has a client as it was before.
+    async fn change_back(&self, ours: &Client, there: &Client) -> Result<(), StoreError> {
+        if there.created_at == ours.created_at && there.tenants == ours.tenants {
+            warn!(client = %ours.name, "the store has lost a client's keys; they are restored");
+            return taken(self.store.change_client_keys(&ours.name, ours.keys).await.map(drop));
+        }
+        // what had this name before was removed
+        self.store.remove_client(&there.name).await?;
+        self.add_again(ours).await
+    }
+}
+
+impl Client {
+    fn is_same_as(&self, other: &Self) -> bool {
+        self.name == other.name
+            && self.tenants == other.tenants
+            && self.created_at == other.created_at
+            && self.keys == other.keys
+    }
+}
+
+/// Another instance may have been first, which is told of.
+fn taken(written: Result<(), StoreError>) -> Result<(), StoreError> {
+    match written {
+        Ok(()) | Err(StoreError::Exists { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,135 @@
+//! The script of the turnstile, asked directly: what instances that come and go leave behind.
+
+use std::time::Duration;
+
+use ctct_proxy::engine::turnstile::{Ask, Beat, Memory, Place, Report, Stamp, Terms, Told};
+use ctct_proxy::engine::{Class, Day, DayReset};
+use ctct_proxy::store::{InstanceInfo, RedisTurnstile, SharedTurnstile as _};
+
+use crate::redis::RedisServer;
+use crate::world::{main_key, redis_url, tenant};
+
+const COUNT: usize = 1_000;
+
+async fn turnstile(server: &RedisServer, name: &str) -> RedisTurnstile {
+    let info =
+        InstanceInfo { id: name.to_owned(), name: name.to_owned(), details: "{}".to_owned() };
+    RedisTurnstile::open(&redis_url(&server.url()), &info).await.expect("connects")
+}
+
+fn ask(line: Vec<Place>) -> Ask {
+    let rate = "1000".parse().expect("a rate");
+    Ask {
+        wanted_until: Some(Stamp::NEVER),
+        terms: Terms {
+            rate,
+            calls: 1_000,
+            unanswered: Duration::ZERO,
+            spaced: Duration::ZERO,
+            per_day: 1_000_000,
+            day_reset: DayReset::default(),
+            reserve_percent: 10,
+            withheld: 0,
+        },
+        life: Duration::from_millis(50),
+        grace: Duration::ZERO,
+        line,
+        anew: false,
+        reports: Vec::new(),
+        memory: Memory::default(),
+    }
+}
+
+fn place(name: &str, count: u32) -> Place {
+    Place { class: Class::Normal, tenant: tenant(name), weight: 1, count }
+}
+
+/// Lets the first window of a server that knew nothing pass.
+async fn opened(turnstile: &RedisTurnstile) {
+    let told = turnstile.ask(&main_key(), &ask(Vec::new())).await.expect("an answer");
+    tokio::time::sleep(told.closed).await;
+}
+
+async fn until_granted(turnstile: &RedisTurnstile, ask: &Ask) -> Told {
+    for _ in 0..10 * COUNT {
+        let told = turnstile.ask(&main_key(), ask).await.expect("an answer");
+        if told.granted.is_some() {
+            return told;
+        }
+    }
+    panic!("its turn never came");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_instances_that_died_leave_nothing_behind() {
+    let server = RedisServer::start();
+    let survivor = turnstile(&server, "survivor").await;
+    opened(&survivor).await;
+    for number in 0..COUNT {
+        // on the survivor's connection: only what it says of itself differs
+        let dead = survivor.seen_as(&format!("dead{number}"));
+        let mut says = ask(vec![place(&format!("t{number}"), 1), place("shared", 1)]);
+        says.wanted_until = None;
+        dead.ask(&main_key(), &says).await.expect("an answer");
+    }
+    let with_them: u64 = dbsize(&server);
+    assert!(with_them > 1_000, "each tenant waits somewhere: {with_them}");
+    let first = until_granted(&survivor, &ask(vec![place("mine", 3)])).await;
+    assert_eq!(first.granted, Some((Class::Normal, tenant("mine"))));
+    for _ in 0..2 {
+        until_granted(&survivor, &ask(Vec::new())).await;
+    }
+    // what is left is the state, the slots that are held, the day
+    assert!(dbsize(&server) <= 4, "{}", server.cmd(&["KEYS", "*"]));
+}
+
+fn dbsize(server: &RedisServer) -> u64 {
+    server.cmd(&["DBSIZE"]).trim_start_matches(':').parse().expect("a number")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_that_counts_is_forgotten_in_time() {
+    let server = RedisServer::start();
+    let one = turnstile(&server, "one").await;
+    opened(&one).await;
+    until_granted(&one, &ask(vec![place("a", 2)])).await;
+    one.beat(&Beat::default()).await.expect("an answer");
+    let keys = server.cmd(&["KEYS", "*"]);
+    assert!(keys.lines().count() > 5, "{keys}");
+    for key in keys.lines() {
+        let left: i64 =
+            server.cmd(&["TTL", key]).trim_start_matches(':').parse().expect("a number");
+        assert!(left > 0, "{key} stays for ever");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_did_not_leave_is_uncounted_once() {
+    let server = RedisServer::start();
+    let one = turnstile(&server, "one").await;
+    opened(&one).await;
+    let granted = until_granted(&one, &ask(vec![place("a", 1)])).await;
+    assert_eq!(granted.used, 1);
+    let back = Report::Returned { ticket: granted.ticket, day: granted.day };
+    let again = Ask { reports: vec![back, back], ..ask(Vec::new()) };
+    assert_eq!(one.ask(&main_key(), &again).await.expect("an answer").used, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_forgot_goes_on_from_the_largest_count_and_ticket_it_is_told() {
+    let server = RedisServer::start();
+    let one = turnstile(&server, "one").await;
+    opened(&one).await;
+    let told = one.ask(&main_key(), &ask(Vec::new())).await.expect("an answer");
+    let memory = Memory { ticket: 4_711, day: told.day, used: 99 };
+    let told = one.ask(&main_key(), &Ask { memory, ..ask(Vec::new()) }).await.expect("an answer");
+    assert_eq!((told.ticket, told.used), (4_711, 99));
+    server.cmd(&["FLUSHALL"]);
+    let told = one.ask(&main_key(), &Ask { memory, ..ask(Vec::new()) }).await.expect("an answer");
+    assert_eq!((told.ticket, told.used), (4_711, 99));
+    assert!(told.closed >= Duration::from_millis(990), "a window passes: {:?}", told.closed);
+    let later = Memory { day: Day::new(told.day.number() + 1), used: 7, ..memory };
+    let turned =
+        one.ask(&main_key(), &Ask { memory: later, ..ask(Vec::new()) }).await.expect("an answer");
+    assert_eq!((turned.day, turned.used), (later.day, 7), "a clock that steps back reopens no day");
+}
