@@ -19,6 +19,7 @@ mod events;
 mod export;
 mod hand_in;
 mod health;
+mod instances;
 mod keys;
 mod names;
 mod page;
@@ -57,7 +58,7 @@ use crate::gate::Gate;
 use crate::listen::Logins;
 use crate::phase::SharedPhase;
 use crate::secret::Secret;
-use crate::store::Store;
+use crate::store::{InstanceInfo, Store};
 use crate::telemetry::{Events, Metrics};
 use crate::tokens::Tokens;
 
@@ -90,6 +91,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// The bearer token that operators must show, if any.
     pub admin_token: Option<Secret<String>>,
+    /// What this instance says of itself.
+    pub instance: InstanceInfo,
     /// Wrong tokens of an address.
     pub logins: Logins,
     /// Whether the process is ready.
@@ -144,6 +147,7 @@ fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(clients::remove))
         .routes(routes!(clients::rotate))
         .routes(routes!(export::export))
+        .routes(routes!(instances::list))
         .routes(routes!(keys::show))
         .routes(routes!(keys::rotate))
         .routes(routes!(events::stream))

@@ -367,6 +367,7 @@ impl Ground {
             config: config.clone(),
             store: self.store.clone(),
             admin_token: config.load().admin.token.clone(),
+            instance: self.instance.clone(),
             logins: Logins::new(config.load().server.failed_logins, self.clock.clone()),
             phase: self.phase.clone(),
             tracker: self.tracker.clone(),

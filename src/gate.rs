@@ -16,7 +16,7 @@ mod usage;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -96,6 +96,8 @@ pub struct Gate {
 #[derive(Default)]
 struct Instances {
     roll: ArcSwapOption<Roll>,
+    /// The store did not answer when it was last told that this instance is there.
+    is_lost: AtomicBool,
     leave: OnceLock<mpsc::UnboundedSender<roll::Leave>>,
 }
 

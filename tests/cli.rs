@@ -64,9 +64,14 @@ fn status_shows_keys_and_all_pages_of_tenants() {
     assert_eq!(lines[1], [&key[..], &day, &["reset)", "1", "2"]].concat());
     assert_eq!(lines[4], ["acme", "default", "ready", "4", "77", "2026-11-24T20:00:00Z"]);
     assert_eq!(lines[5][0], "zeta");
+    let times = ["2026-11-24T06:00:00Z", "2026-11-24T07:00:00Z"];
+    let instance = ["10.0.0.1:8080", "127.0.0.1:9090", "0.1.0", times[0], times[1]];
+    assert_eq!(lines[8], [&["node", "here", "(this", "one)"][..], &instance].concat());
+    assert_eq!(lines[9], [&["node", "silent"][..], &instance].concat());
     let json: Value = serde_json::from_str(&ask(&admin, &["status", "--json"]).out).unwrap();
     assert_eq!(json["tenants"].as_array().map(Vec::len), Some(2));
     assert_eq!(json["api_keys"][0]["day"]["used"], 345);
+    assert_eq!(json["instances"].as_array().map(Vec::len), Some(2));
 }
 
 #[test]
@@ -300,7 +305,7 @@ fn check_ends_with_0_or_with_2_and_all_mistakes() {
     let bad = program(&["check", "--max-wait", "soon", "--store", "redis://h"]);
     assert_eq!((bad.status.code(), bad.stdout.len()), (Some(2), 0));
     let text = String::from_utf8(bad.stderr).unwrap();
-    for part in ["queue.max_wait (--max-wait)", "not available in this version", "api_keys"] {
+    for part in ["queue.max_wait (--max-wait)", "store.encryption_key_file (--store)", "api_keys"] {
         assert!(text.contains(part), "{part}: {text}");
     }
     let missing = program(&["serve", "--config", "/nowhere/proxy.toml"]);

@@ -1,11 +1,13 @@
 //! Several instances over one real Redis server: one limit, equal shares, nothing lost.
 //!
 //! `gates` and `chaos` run the gates of many instances in this process, whose calls are judged by
-//! when they arrive; `script` asks the server directly; `processes`, `kills` and `namespaces` run
-//! the program.
+//! when they arrive; `script` asks the server directly; `processes`, `custody`, `kills` and
+//! `namespaces` run the program.
 
 #[path = "instances/chaos.rs"]
 mod chaos;
+#[path = "instances/custody.rs"]
+mod custody;
 #[path = "instances/fleet.rs"]
 mod fleet;
 #[path = "instances/gates.rs"]

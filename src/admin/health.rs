@@ -15,9 +15,9 @@ use tracing::error;
 use utoipa::ToSchema;
 use utoipa::openapi::schema::Object;
 
-use super::Desk;
 use super::document::one_of;
 use super::errors::AdminError;
+use super::{Desk, instances};
 use crate::phase::Phase;
 use crate::telemetry;
 use crate::tokens::TenantState;
@@ -116,6 +116,10 @@ pub(super) async fn metrics(
     let mut tenants = BTreeMap::new();
     for status in parts.tokens.list().await {
         *tenants.entry((status.api_key, status.state)).or_insert(0_usize) += 1;
+    }
+    parts.metrics.store_lost(parts.gate.has_lost_store());
+    for (state, count) in instances::COUNTED.into_iter().zip(instances::counts(&shared)) {
+        parts.metrics.instances(state, count);
     }
     let lanes: BTreeMap<_, _> = parts.tokens.lanes().await.into_iter().collect();
     for key in parts.gate.api_keys() {

@@ -8,6 +8,7 @@ mod api_keys;
 mod clients;
 mod document;
 mod events;
+mod instances;
 mod tenants;
 
 use std::sync::Arc;
@@ -35,11 +36,11 @@ use crate::connect::{self, Connect};
 use crate::engine::scheduler::Limits;
 use crate::engine::token::Settings as TokenSettings;
 use crate::engine::{ApiKeyName, DayReset, Guard, Reserve, TenantName, Unix};
-use crate::gate::{self, Gate};
+use crate::gate::{self, Gate, Sharing};
 use crate::listen::{Logins, Peer};
 use crate::phase::{Phase, SharedPhase};
 use crate::secret::Secret;
-use crate::store::{self, MemoryStore, Store};
+use crate::store::{self, InstanceInfo, MemoryStore, Store};
 use crate::telemetry::{Events, Metrics};
 use crate::tokens::{
     self, HttpTokenEndpoint, KeyAuth, NoObserver, Received, RefreshAnswer, TenantChange,
@@ -72,16 +73,31 @@ impl Bench {
     }
 
     async fn with_token(admin_token: Option<&str>) -> Self {
-        Self::built(admin_token, router).await
+        Self::built(admin_token, None, router).await
     }
 
-    async fn built(admin_token: Option<&str>, build: impl FnOnce(Parts) -> Router) -> Self {
+    async fn built(
+        admin_token: Option<&str>,
+        sharing: Option<Sharing>,
+        build: impl FnOnce(Parts) -> Router,
+    ) -> Self {
         let clock = Clock::starting_at(START);
         let store = Arc::new(MemoryStore::default());
         let (metrics, events) = (Metrics::new("1.2.3"), Events::new(clock.clone()));
         let (tracker, stopped) = (TaskTracker::new(), CancellationToken::new());
         let config = config();
-        let gate = start_gate(&config, &store, &clock, &metrics, &events, &tracker, &stopped);
+        let parts = gate::Parts {
+            sharing,
+            store: store.clone(),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+            events: events.clone(),
+            demands: mpsc::unbounded_channel().0,
+            tracker: tracker.clone(),
+            stopped: stopped.clone(),
+            seed: 1,
+        };
+        let gate = Gate::start(parts, limits(&config), &std::collections::BTreeSet::new());
         let (sender, changes) = mpsc::unbounded_channel();
         let tokens = Tokens::start(tokens::Parts {
             store: store.clone(),
@@ -125,6 +141,7 @@ impl Bench {
             config,
             store: store.clone(),
             admin_token: admin_token.map(Secret::from),
+            instance: instance(),
             logins: Logins::new(FAILED_LOGINS, clock.clone()),
             phase: phase.clone(),
             tracker,
@@ -178,6 +195,18 @@ impl Bench {
     async fn put(&self, tenant: &str) -> Answer {
         self.ask("PUT", &format!("/v1/tenants/{tenant}"), Some(grant("main"))).await
     }
+}
+
+fn instance() -> InstanceInfo {
+    let details = json!({
+        "host": "here",
+        "listen": "127.0.0.1:8080",
+        "admin_listen": "127.0.0.1:9090",
+        "version": "1.2.3",
+        "started_at": "2026-11-24T06:00:00.000Z",
+    });
+    let (id, name) = ("00000000000000aa".to_owned(), "here/127.0.0.1:8080".to_owned());
+    InstanceInfo { id, name, details: details.to_string() }
 }
 
 /// A request on its way.
@@ -268,15 +297,7 @@ fn key_auth(key: &ApiKey) -> KeyAuth {
     }
 }
 
-fn start_gate(
-    config: &Config,
-    store: &Arc<MemoryStore>,
-    clock: &Clock,
-    metrics: &Metrics,
-    events: &Events,
-    tracker: &TaskTracker,
-    stopped: &CancellationToken,
-) -> Gate {
+fn limits(config: &Config) -> Vec<(ApiKeyName, Limits)> {
     let limits = |key: &ApiKey| Limits {
         rate: key.rate,
         guard: key.guard,
@@ -287,19 +308,7 @@ fn start_gate(
         capacity: 100,
         capacity_per_tenant: 100,
     };
-    let keys = config.api_keys.iter().map(|key| (key.name.clone(), limits(key))).collect();
-    let parts = gate::Parts {
-        sharing: None,
-        store: store.clone(),
-        clock: clock.clone(),
-        metrics: metrics.clone(),
-        events: events.clone(),
-        demands: mpsc::unbounded_channel().0,
-        tracker: tracker.clone(),
-        stopped: stopped.clone(),
-        seed: 1,
-    };
-    Gate::start(parts, keys, &std::collections::BTreeSet::new())
+    config.api_keys.iter().map(|key| (key.name.clone(), limits(key))).collect()
 }
 
 fn config() -> Config {

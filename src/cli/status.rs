@@ -1,4 +1,4 @@
-//! `status`: the API keys and tenants of a running proxy, for people or as JSON.
+//! `status`: the API keys, tenants and instances of a running proxy, for people or as JSON.
 
 use std::time::Duration;
 
@@ -53,10 +53,35 @@ pub async fn run(args: &StatusArgs, console: &mut Console<'_>) -> anyhow::Result
 async fn read(client: &AdminClient, as_json: bool) -> anyhow::Result<String> {
     let api_keys = client.list("/v1/api-keys", &[]).await?;
     let tenants = client.list("/v1/tenants", &[]).await?;
+    let instances = client.list("/v1/instances", &[]).await?;
     if as_json {
-        return Ok(json!({ "api_keys": api_keys, "tenants": tenants }).to_string());
+        let all = json!({ "api_keys": api_keys, "tenants": tenants, "instances": instances });
+        return Ok(all.to_string());
     }
-    Ok(format!("{}\n\n{}", api_key_table(&api_keys), tenant::table_of(&tenants)))
+    let mut tables = vec![api_key_table(&api_keys), tenant::table_of(&tenants)];
+    // one that is alone is the one that was asked
+    if instances.len() > 1 {
+        tables.push(instance_table(&instances));
+    }
+    Ok(tables.join("\n\n"))
+}
+
+fn instance_table(instances: &[Value]) -> String {
+    let head = ["INSTANCE", "STATE", "LISTENS", "ADMIN", "VERSION", "STARTED AT", "LAST SEEN AT"];
+    let row = |instance: &Value| {
+        let is_self = instance["self"] == json!(true);
+        let state = cell(&instance["state"]);
+        vec![
+            cell(&instance["host"]),
+            if is_self { format!("{state} (this one)") } else { state },
+            cell(&instance["listen"]),
+            cell(&instance["admin_listen"]),
+            cell(&instance["version"]),
+            cell(&instance["started_at"]),
+            cell(&instance["last_seen_at"]),
+        ]
+    };
+    table(&head, &instances.iter().map(row).collect::<Vec<_>>())
 }
 
 fn api_key_table(api_keys: &[Value]) -> String {

@@ -44,8 +44,8 @@ const POLL_WAITING: Duration = Duration::from_millis(500);
 const POLL_IDLE: Duration = Duration::from_secs(5);
 /// First and longest wait after the store failed to answer. Short: when it is back, calls go on
 /// within a second and the window that must pass.
-const RETRY_MIN: Duration = Duration::from_millis(50);
-const RETRY_MAX: Duration = Duration::from_millis(100);
+const RETRY_MIN: Duration = Duration::from_millis(25);
+const RETRY_MAX: Duration = Duration::from_millis(50);
 /// Reports that are told at once.
 const REPORTS_MAX: usize = 500;
 

@@ -1,6 +1,7 @@
 //! The task that keeps this instance on the roll of all, and tells the gates what the roll says.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -16,7 +17,7 @@ use crate::engine::turnstile::{
 
 /// A store that is lost is asked this often: when it is back, calls go on within a window and a
 /// little.
-const LOST_BEAT_EVERY: Duration = Duration::from_millis(100);
+const LOST_BEAT_EVERY: Duration = Duration::from_millis(50);
 
 /// No answer comes later than this after its question.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
@@ -34,10 +35,18 @@ pub(super) fn spawn(gate: &Gate, sharing: &Sharing) -> mpsc::UnboundedSender<Lea
         own: Birth::own(),
         heard_at: None,
         stopped_from: None,
-        is_lost: false,
     };
     gate.parts.tracker.clone().spawn(keeper.run(leaving));
     leave
+}
+
+impl Gate {
+    /// Whether the store that instances share is lost: calls are refused, or this instance goes on
+    /// by itself.
+    #[must_use]
+    pub fn has_lost_store(&self) -> bool {
+        self.instances.is_lost.load(Ordering::Relaxed)
+    }
 }
 
 struct Keeper {
@@ -49,7 +58,6 @@ struct Keeper {
     heard_at: Option<Mono>,
     /// It was by itself, has heard the store, and its last call has left by then.
     stopped_from: Option<Mono>,
-    is_lost: bool,
 }
 
 impl Keeper {
@@ -67,7 +75,7 @@ impl Keeper {
                     self.stopped_from.unwrap_or(now.plus(BEAT_EVERY))
                 }
                 Err(error) => {
-                    if !std::mem::replace(&mut self.is_lost, true) {
+                    if !self.set_lost(true) {
                         warn!(%error, "the store that instances share is lost");
                     }
                     self.tell(None);
@@ -102,7 +110,7 @@ impl Keeper {
     }
 
     fn read(&mut self, roll: Roll) {
-        if std::mem::take(&mut self.is_lost) {
+        if self.set_lost(false) {
             info!("the store that instances share is back");
         }
         let away = roll.members.iter().filter(|member| member.away.is_some()).count();
@@ -130,6 +138,11 @@ impl Keeper {
         let roll = Arc::new(roll);
         self.gate.instances.roll.store(Some(roll.clone()));
         self.tell(Some(&roll));
+    }
+
+    /// Notes whether the store is lost; answers whether it was.
+    fn set_lost(&self, is_lost: bool) -> bool {
+        self.gate.instances.is_lost.swap(is_lost, Ordering::Relaxed)
     }
 
     /// Whether a silent instance ran on this machine and does not any more.

@@ -85,6 +85,18 @@ impl Metrics {
         });
     }
 
+    /// Sets whether the store that instances share is lost.
+    pub fn store_lost(&self, is_lost: bool) {
+        self.series.store_lost.set(is_lost.into());
+    }
+
+    /// Sets how many instances are in `state`.
+    pub fn instances(&self, state: &'static str, count: usize) {
+        self.series.instances.with(state, |gauge| {
+            gauge.set(whole(count));
+        });
+    }
+
     /// Sets when the certificate that `listener` shows ends.
     pub fn certificate_ends(&self, listener: &'static str, unix_secs: u64) {
         self.series.certificate_ends.with(listener, |ends| {
@@ -258,6 +270,8 @@ mod tests {
         key.token_alarm("answer_lost");
         key.refresh_tokens_ageing(1);
         key.token_lane_depth(2);
+        metrics.instances("here", 3);
+        metrics.store_lost(true);
         key.tenants("ready", 5);
         metrics.request_without_key(401);
         metrics.refusal(Reason::QueueFull);

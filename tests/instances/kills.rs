@@ -10,7 +10,7 @@ use http::Method;
 use crate::chaos::{dice, index, number};
 use crate::processes::{PATH, World};
 use crate::redis::RedisServer;
-use crate::support::{Dice, Watch, judge};
+use crate::support::{Dice, Process, Watch, judge};
 
 const TENANTS: usize = 6;
 /// Longest time until all are served when the trouble is over.
@@ -38,10 +38,7 @@ async fn strike(world: &mut World, strike: Strike, dice: &mut Dice) {
     let at = index(dice, world.processes.len());
     match strike {
         Strike::KillProgram => {
-            world.processes[at].kill().await;
-            world.processes.remove(at);
-            tokio::time::sleep(span / 4).await;
-            world.join().await;
+            world.kill(at, span / 4).await;
         }
         Strike::KillServer => {
             world.server.kill();
@@ -66,7 +63,7 @@ async fn strike(world: &mut World, strike: Strike, dice: &mut Dice) {
 async fn no_grant_is_lost_whatever_is_killed_and_no_call_too_many_arrives() {
     let (seed, mut dice) = dice();
     let mut world = World::start(3, |options| {
-        options.access_token_life = Duration::from_secs(40);
+        options.access_token_life = Duration::from_secs(25);
         options.token_interval = Duration::from_millis(200);
     })
     .await;
@@ -91,25 +88,37 @@ async fn no_grant_is_lost_whatever_is_killed_and_no_call_too_many_arrives() {
             judge::api_calls(&world.sandbox).iter().filter(|call| call.status == 429).count();
         assert_eq!(over, 0, "seed {seed}: a call too many after {next:?}");
     }
+    let mut lost = 0;
     for tenant in &tenants {
         for process in &world.processes {
-            let call = || {
+            let served = || {
                 let call = process.call(Method::GET, &world.client_key, tenant, PATH);
                 process.http.try_send(call)
             };
-            let served = async || call().await.is_ok_and(|reply| reply.status == 200);
             let watch = Watch::start();
-            while !served().await {
-                let reply = call().await;
-                assert!(
-                    watch.elapsed() < PATIENCE,
-                    "seed {seed}: {tenant} is not served: {reply:?}\n{}",
-                    process.log()
-                );
-            }
+            let reply = loop {
+                let reply = served().await;
+                let is_over = reply.as_ref().is_ok_and(|reply| [200, 401].contains(&reply.status));
+                if is_over || watch.elapsed() > PATIENCE {
+                    break reply;
+                }
+            };
+            let body = reply.as_ref().map(|reply| String::from_utf8_lossy(&reply.body));
+            // killed between request and answer: nobody can know, and the reason says so
+            let is_doubtful = body.as_ref().is_ok_and(|body| {
+                ["answer to a refresh was lost", "stopped between a token request"]
+                    .iter()
+                    .any(|why| body.contains(why))
+            });
+            lost += usize::from(is_doubtful);
+            assert!(
+                is_doubtful || reply.as_ref().is_ok_and(|reply| reply.status == 200),
+                "seed {seed}: {tenant} is not served: {body:?}\n{}",
+                world.processes.iter().map(Process::log).collect::<String>()
+            );
         }
     }
     let refreshes = judge::token_requests(&world.sandbox).len();
-    println!("seed {seed}: {refreshes} token requests");
+    println!("seed {seed}: {refreshes} token requests, {lost} answers lost");
     assert!(refreshes >= TENANTS, "they were refreshed");
 }

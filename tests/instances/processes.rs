@@ -23,6 +23,8 @@ pub(crate) struct World {
     pub(crate) sandbox: Sandbox,
     key_file: tempfile::NamedTempFile,
     pub(crate) processes: Vec<Process>,
+    /// How each was started.
+    programs: Vec<Program>,
     pub(crate) client_key: String,
 }
 
@@ -31,8 +33,14 @@ impl World {
         let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let (sandbox, key_file) = (sandbox_at(loopback, change).await, programs_key());
         let server = RedisServer::start();
-        let mut world =
-            Self { server, sandbox, key_file, processes: Vec::new(), client_key: String::new() };
+        let mut world = Self {
+            server,
+            sandbox,
+            key_file,
+            processes: Vec::new(),
+            programs: Vec::new(),
+            client_key: String::new(),
+        };
         for _ in 0..instances {
             world.join().await;
         }
@@ -51,7 +59,16 @@ impl World {
     }
 
     pub(crate) async fn join(&mut self) {
-        self.processes.push(self.program().start().await);
+        let program = self.program();
+        self.processes.push(program.start().await);
+        self.programs.push(program);
+    }
+
+    /// Kills a program, and starts it again in its folder after a while.
+    pub(crate) async fn kill(&mut self, at: usize, gone_for: Duration) {
+        self.processes[at].kill().await;
+        tokio::time::sleep(gone_for).await;
+        self.processes[at] = self.programs[at].start().await;
     }
 
     pub(crate) async fn connect(&self, tenant: &str) {

@@ -83,6 +83,10 @@ fn route(method: &Method, path: &str, query: Option<&str>, body: &Value) -> (Sta
         ("GET", "/v1/api-keys") => {
             (StatusCode::OK, json!({"items": [api_key()], "next_cursor": null}))
         }
+        ("GET", "/v1/instances") => {
+            let items = json!([instance("0a", "here", true), instance("0b", "silent", false)]);
+            (StatusCode::OK, json!({"items": items, "next_cursor": null, "store_lost": false}))
+        }
         ("GET", "/v1/tenants") if second_page => {
             (StatusCode::OK, json!({"items": [tenant("zeta")], "next_cursor": null}))
         }
@@ -130,6 +134,15 @@ fn api_key() -> Value {
                 "forecast_exhausted_between": ["2026-11-24T20:00:00Z", null]},
         "upstream": {"in_flight": 3, "throttled_total": 1, "guard_ms": 60},
         "token_lane": {"depth": 2}, "tenants": {"ready": 2, "needs_authorization": 0},
+    })
+}
+
+fn instance(id: &str, state: &str, is_self: bool) -> Value {
+    json!({
+        "id": id, "name": "node/10.0.0.1:8080", "host": "node", "listen": "10.0.0.1:8080",
+        "admin_listen": "127.0.0.1:9090", "version": "0.1.0",
+        "started_at": "2026-11-24T06:00:00Z", "state": state, "self": is_self,
+        "last_seen_at": "2026-11-24T07:00:00Z", "slots": {"default": 2}, "store": "shared",
     })
 }
 

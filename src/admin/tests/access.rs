@@ -201,7 +201,7 @@ async fn a_body_that_never_ends_is_not_waited_for() {
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_is_one_answer_and_not_the_end() {
-    let bench = Bench::built(None, |parts| {
+    let bench = Bench::built(None, None, |parts| {
         let (routes, document) = routes().split_for_parts();
         dress(routes.route("/panic", get(panicking)), Shared::new(parts, document))
     })

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::*;
 
 /// What can be asked, as it was promised.
-const CALLS: [&str; 26] = [
+const CALLS: [&str; 27] = [
     "GET /livez",
     "GET /metrics",
     "GET /oauth/callback",
@@ -21,6 +21,7 @@ const CALLS: [&str; 26] = [
     "POST /v1/clients/{name}/rotate",
     "GET /v1/events",
     "POST /v1/export",
+    "GET /v1/instances",
     "GET /v1/key",
     "POST /v1/key/rotate",
     "GET /v1/tenants",

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::roll::{Part, Roll, Standing, slots_in};
+use super::roll::{Part, Roll, Standing};
 use super::terms::{Report, Terms};
 use super::{Allowance, Turnstile};
 use crate::engine::rate::Rate;
@@ -105,7 +105,7 @@ impl Turnstile {
     /// From when to when this instance may go on by itself, and with how many of `slots`.
     fn by_itself(&self, slots: u32, window: Duration) -> Option<(Mono, Mono, u32)> {
         let heard_at = self.standing.heard_at.filter(|_| self.on_loss == OnLoss::GoOn)?;
-        let own = slots_in(&[self.standing.part], slots);
+        let own = self.standing.part.slots(slots);
         let longer = window.saturating_sub(WINDOW_MIN);
         let from = heard_at.plus(ALONE_AFTER.saturating_add(longer));
         (own > 0).then(|| (from, heard_at.plus(ALONE_FOR.saturating_sub(MARGIN)), own))

@@ -21,6 +21,14 @@ pub struct Part {
     pub to: u64,
 }
 
+impl Part {
+    /// How many slots of a limit of so many are in it.
+    #[must_use]
+    pub fn slots(self, limit: u32) -> u32 {
+        slots_in(&[self], limit)
+    }
+}
+
 /// How many of `slots` are in any of these parts.
 #[must_use]
 pub(super) fn slots_in(parts: &[Part], slots: u32) -> u32 {

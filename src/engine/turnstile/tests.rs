@@ -140,7 +140,7 @@ fn a_server_that_stood_still_for_a_moment_is_not_taken_for_a_slow_one() {
 fn a_store_that_does_not_answer_is_asked_again_within_a_tenth_of_a_second() {
     let mut world = World::waiting(None, ms(1));
     world.turnstile.report(Report::Closed { span: ms(10) });
-    for wait in [50, 100, 100] {
+    for wait in [25, 50, 50] {
         assert!(world.turnstile.poll_ask(true, terms(), world.now).is_some());
         assert_eq!(world.turnstile.ask_at(true), None, "one at a time");
         world.turnstile.failed(world.now);

@@ -33,7 +33,7 @@ pub(in crate::store) const CALL_TIME: Duration = Duration::from_secs(1);
 /// Longest time that one try to connect takes; several fit no call, but the tries go on.
 const CONNECT_TIME: Duration = Duration::from_secs(1);
 /// Longest pause between two tries to connect: a server that is back is found within it.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// A peer that says nothing for so long is gone: without this, a connection through a network that
 /// drops everything would be believed in for a quarter of an hour.
 const SILENCE: Duration = Duration::from_secs(5);

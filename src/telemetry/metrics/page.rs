@@ -52,7 +52,11 @@ impl Series {
         let mut seconds = page.seconds("store", "Time of one operation of the store.")?;
         self.store.try_each(|op, store| seconds.put([("op", op)], &store.seconds))?;
         let mut errors = page.counter("store_errors", "Operations of the store that failed.")?;
-        self.store.try_each(|op, store| errors.put([("op", op)], &store.errors))
+        self.store.try_each(|op, store| errors.put([("op", op)], &store.errors))?;
+        let help = "1 while the store that instances share does not answer.";
+        page.gauge("store_lost", help)?.put_alone(&self.store_lost)?;
+        let mut instances = page.gauge("instances", "Instances that share the store.")?;
+        self.instances.try_each(|state, gauge| instances.put([("state", state)], gauge))
     }
 
     fn put_certificates(&self, page: &mut Page<'_, '_>) -> fmt::Result {
@@ -194,6 +198,11 @@ impl Metric<'_> {
         value: &impl EncodeMetric,
     ) -> fmt::Result {
         value.encode(self.0.encode_family(&labels)?)
+    }
+
+    /// The only series of a metric without labels.
+    fn put_alone(self, value: &impl EncodeMetric) -> fmt::Result {
+        value.encode(self.0)
     }
 
     fn put_statuses(&mut self, api_key: &str, counts: &ByStatus) -> fmt::Result {

@@ -42,6 +42,9 @@ pub(super) struct Series {
     pub(super) requests_without_key: ByStatus,
     pub(super) refusals: ByReason,
     pub(super) store: Named<StoreSeries>,
+    pub(super) store_lost: Level,
+    /// By state.
+    pub(super) instances: Named<Level>,
     /// By listener.
     pub(super) certificate_ends: Named<Level>,
 }
