@@ -15,6 +15,7 @@ mod progress;
 pub mod sandbox;
 pub mod serve;
 pub mod status;
+pub mod store;
 mod table;
 pub mod tenant;
 pub mod token;
@@ -72,6 +73,9 @@ pub enum Command {
     /// Show or rotate the encryption key of a running proxy
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Copy a store
+    #[command(subcommand)]
+    Store(store::StoreCommand),
     /// Look into a token
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -106,6 +110,7 @@ fn dispatch(command: &Command, console: &mut Console<'_>) -> anyhow::Result<u8> 
         Command::Tenant(command) => block_on(tenant::run(command, console)),
         Command::Client(command) => block_on(client::run(command, console)),
         Command::Key(command) => block_on(key::run(command, console)),
+        Command::Store(command) => block_on(store::run(command, console)),
         Command::Token(command) => token::run(command, console, Clock::system().now().unix),
         Command::Keygen => keygen::run(console),
     }

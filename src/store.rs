@@ -20,6 +20,7 @@
 
 mod changes;
 mod client;
+mod copying;
 mod grant;
 mod journal;
 mod lane;
@@ -32,6 +33,7 @@ mod rotating;
 mod sealed;
 mod sqlite;
 mod turnstile;
+mod whole;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -44,6 +46,7 @@ use crate::secret::{KeyId, Secret, StateDigest};
 
 pub use changes::{Changed, Changes, Missing, Revision, Since};
 pub use client::{Client, ClientKeys, PreviousKey, TenantScope};
+pub use copying::{CopyError, CopyOrder, Existing, Gone, LeftAlone, Place, Report, Tally, copy};
 pub use grant::{Grant, GrantState, NewGrant, OpenRefresh, Put, RefreshStep, Tokens};
 pub use lane::{LaneLease, LaneTurn};
 pub use measured::Measured;
@@ -54,10 +57,14 @@ pub use redis::{RedisStore, RedisTurnstile};
 pub use rotating::{KeyRotation, RotateError};
 pub use sqlite::{KeySource, SqliteStore, keys_for};
 pub use turnstile::{InstanceInfo, SharedTurnstile};
+pub use whole::WholeStore;
 
 /// Counted days of an API key that are kept: a call that was reserved before midnight can still be
 /// released, and a clock that was far ahead for a while finds the counts of before.
 const DAYS_KEPT: usize = 4;
+
+/// What is said of a store that cannot be opened because of those who use it.
+const USED_BY: &str = "is used by";
 
 /// Authorizations that are kept at a time, in all and of one tenant; asking for more forgets the
 /// oldest, so that a program that asks without end fills no disk.
@@ -110,12 +117,21 @@ impl StoreError {
         Self::Conflict { what: format!("the grant of tenant {tenant}") }
     }
 
+    fn client_conflict(name: &ClientName) -> Self {
+        Self::Conflict { what: format!("client {name}") }
+    }
+
     fn client_exists(name: &ClientName) -> Self {
         Self::Exists { what: format!("client {name}") }
     }
 
     fn client_key_exists() -> Self {
         Self::Exists { what: "a client with this key".to_owned() }
+    }
+
+    /// Whether it cannot be opened because of those who use it.
+    fn is_in_use(&self) -> bool {
+        matches!(self, Self::Unavailable { cause, .. } if cause.contains(USED_BY))
     }
 
     fn closed(attempt: &'static str) -> Self {
@@ -295,6 +311,12 @@ pub trait Store: Send + Sync + 'static {
     /// The turnstile that this instance shares with others; `None` for a store of one instance,
     /// which counts with [`Store::reserve`] alone.
     fn turnstile(&self, _instance: &InstanceInfo) -> Option<Arc<dyn SharedTurnstile>> {
+        None
+    }
+
+    /// What reads and writes things as they are, so that all of them can be taken elsewhere; `None`
+    /// for what only stands before a store.
+    fn whole(&self) -> Option<&dyn WholeStore> {
         None
     }
 

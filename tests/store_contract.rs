@@ -3,7 +3,8 @@
 //! `contract` is the suite that all stores pass; `sqlite`, `journal` and `process` add what only a
 //! store on a disk promises: files, keys, locks, steps of refreshes, a killed process, a full disk.
 //! `redis…`, `lanes` and `changes` add what only a shared server does: it hangs, comes back older,
-//! forgets. A new store joins by one more module of `every_store!`.
+//! forgets; `redis_cluster` what a cluster does. `whole` and `copies` are about taking everything
+//! elsewhere. A new store joins by one more module of `every_store!`.
 
 #[path = "store_contract/authorizations.rs"]
 mod authorizations;
@@ -11,8 +12,12 @@ mod authorizations;
 mod changes;
 #[path = "store_contract/clients.rs"]
 mod clients;
+#[path = "support/redis_cluster.rs"]
+mod cluster_process;
 #[path = "store_contract/contract.rs"]
 mod contract;
+#[path = "store_contract/copies.rs"]
+mod copies;
 #[path = "store_contract/journal.rs"]
 mod journal;
 #[path = "store_contract/keys.rs"]
@@ -21,6 +26,8 @@ mod keys;
 mod lanes;
 #[path = "store_contract/process.rs"]
 mod process;
+#[path = "store_contract/redis_cluster.rs"]
+mod redis_cluster;
 #[path = "store_contract/redis_doors.rs"]
 mod redis_doors;
 #[path = "store_contract/redis_keys.rs"]
@@ -33,9 +40,14 @@ mod redis_server;
 mod sqlite_files;
 #[path = "store_contract/support.rs"]
 mod support;
+#[path = "store_contract/whole.rs"]
+mod whole;
 
 macro_rules! every_store {
-    ($suite:ident, $memory:ident, $sqlite:ident, $redis:ident: $($sentence:ident),* $(,)?) => {
+    (
+        $suite:ident, $memory:ident, $sqlite:ident, $redis:ident, $cluster:ident:
+        $($sentence:ident),* $(,)?
+    ) => {
         mod $memory {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -64,11 +76,21 @@ macro_rules! every_store {
                 }
             )*
         }
+
+        mod $cluster {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $sentence() {
+                    let place = super::support::ClusterPlace::new();
+                    super::$suite::$sentence(place.open("refreshes").await).await;
+                }
+            )*
+        }
     };
 }
 
 every_store![
-    contract, memory, sqlite, redis:
+    contract, memory, sqlite, redis, cluster:
     a_hundred_tasks_never_get_more_than_the_limit,
     a_reservation_grants_what_is_left_and_reads_without_taking,
     a_limit_that_falls_below_the_count_grants_nothing,
@@ -95,7 +117,7 @@ every_store![
 ];
 
 every_store![
-    clients, memory_clients, sqlite_clients, redis_clients:
+    clients, memory_clients, sqlite_clients, redis_clients, cluster_clients:
     clients_are_unique_by_name_and_key,
     a_clients_keys_change_and_nothing_else_of_it,
     a_client_that_expires_is_added_as_it_is,
@@ -103,10 +125,20 @@ every_store![
 ];
 
 every_store![
-    authorizations, memory_authorizations, sqlite_authorizations, redis_authorizations:
+    authorizations, memory_authorizations, sqlite_authorizations, redis_authorizations,
+    cluster_authorizations:
     an_authorization_comes_back_as_it_was,
     an_authorization_is_taken_once_however_many_ask,
     a_late_authorization_is_told_from_none_and_then_forgotten,
     a_removed_tenant_takes_its_authorizations_with_it,
     authorizations_are_bounded,
+];
+
+every_store![
+    whole, memory_whole, sqlite_whole, redis_whole, cluster_whole:
+    a_grant_is_written_as_it_is,
+    a_written_grant_has_a_version_above_all_before,
+    a_grant_is_written_over_nothing_but_what_is_named,
+    a_client_is_written_over_nothing_but_what_is_named,
+    days_are_raised_and_never_go_down,
 ];

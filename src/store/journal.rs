@@ -17,12 +17,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 use rustix::io::Errno;
 use tracing::debug;
 use zeroize::Zeroizing;
 
-use self::record::{BEGUN, ENDED, POSTED, RECEIVED, encode, name_of, read};
+use self::record::{BEGUN, ENDED, POSTED, RECEIVED, Record, encode, name_of, read};
 use super::{OpenRefresh, RefreshStep, StoreError, Tokens};
 use crate::engine::{TenantName, Unix};
 use crate::secret::KeyRing;
@@ -84,16 +84,7 @@ impl Journal {
         file.read_to_end(&mut bytes).map_err(explain)?;
         let (records, end) = read(&bytes, &keys.load(), &path);
         let last = records.last().map_or("none", |record| name_of(record.step));
-        let mut left = BTreeMap::new();
-        for record in records {
-            let tenant = record.tenant.clone();
-            match record.into_open() {
-                Some(open) if current.get(&tenant) == Some(&open.version) => {
-                    keep(&mut left, open);
-                }
-                Some(_) | None => drop(left.remove(&tenant)),
-            }
-        }
+        let left = open_at_end(records, current);
         debug!(last, open = left.len(), "the journal of refreshes is read");
         let end = if left.is_empty() { 0 } else { end };
         file.set_len(end).and_then(|()| file.sync_all()).map_err(explain)?;
@@ -101,6 +92,13 @@ impl Journal {
         let left = left.into_values().collect();
         let pages = Pages { path, keys, file: Some(file), end, allocated: end, open, left };
         Ok(Self { pages: Arc::new(Mutex::new(pages)) })
+    }
+
+    /// No journal, for whoever begins no refresh.
+    pub(super) fn none(keys: Arc<ArcSwap<KeyRing>>) -> Self {
+        let (path, open, left) = (PathBuf::new(), BTreeMap::new(), Vec::new());
+        let pages = Pages { path, keys, file: None, end: 0, allocated: 0, open, left };
+        Self { pages: Arc::new(Mutex::new(pages)) }
     }
 
     /// What was open when the journal was opened; told once, since there are tokens in it.
@@ -298,6 +296,48 @@ impl Pages {
     fn file(&self) -> io::Result<&File> {
         self.file.as_ref().ok_or_else(|| io::Error::other("closed"))
     }
+}
+
+/// What a process that is gone left open in its journal at `path`, of tokens that have the versions
+/// of `current`; the file stays as it is. Blocks.
+pub(super) fn left_in(
+    path: &Path,
+    keys: &KeyRing,
+    current: &BTreeMap<TenantName, u64>,
+) -> Result<Vec<OpenRefresh>, StoreError> {
+    let explain = |error: io::Error| unavailable(path, &error);
+    let mut file = File::open(path).map_err(explain)?;
+    match flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => {
+            return Err(unavailable(path, &io::Error::other("a running process uses it")));
+        }
+        Err(error) => return Err(unavailable(path, &error.into())),
+    }
+    let mut bytes = Zeroizing::new(Vec::new());
+    file.read_to_end(&mut bytes).map_err(explain)?;
+    let (records, _) = read(&bytes, keys, path);
+    if records.is_empty() && bytes.iter().any(|byte| *byte != 0) {
+        let cause = "no record of it can be opened with the encryption key that was given";
+        return Err(unavailable(path, &io::Error::other(cause)));
+    }
+    Ok(open_at_end(records, current).into_values().collect())
+}
+
+/// What of `records` is open after the last of them.
+fn open_at_end(
+    records: Vec<Record>,
+    current: &BTreeMap<TenantName, u64>,
+) -> BTreeMap<TenantName, OpenRefresh> {
+    let mut left = BTreeMap::new();
+    for record in records {
+        let tenant = record.tenant.clone();
+        match record.into_open() {
+            Some(open) if current.get(&tenant) == Some(&open.version) => keep(&mut left, open),
+            Some(_) | None => drop(left.remove(&tenant)),
+        }
+    }
+    left
 }
 
 fn unavailable(path: &Path, error: &io::Error) -> StoreError {

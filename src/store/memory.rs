@@ -5,7 +5,9 @@
 //! One of the second kind stands for a store that several instances share.
 
 mod authorizations;
+mod days;
 mod shared;
+mod whole;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,9 +19,8 @@ use crate::clock::Clock;
 use crate::engine::{ApiKeyName, ClientName, Day, TenantName, Unix};
 use crate::secret::{StateDigest, TokenDigest};
 use crate::store::{
-    Authorization, Changed, Changes, Client, ClientKeys, DAYS_KEPT, DayCount, Grant, GrantState,
-    LaneLease, LaneTurn, NewGrant, OpenRefresh, Put, Revision, Store, StoreError, Tokens,
-    is_followed,
+    Authorization, Changed, Changes, Client, ClientKeys, DayCount, Grant, GrantState, LaneLease,
+    LaneTurn, NewGrant, OpenRefresh, Put, Revision, Store, StoreError, Tokens, WholeStore,
 };
 use shared::{History, Shared};
 
@@ -92,23 +93,7 @@ impl Store for MemoryStore {
     ) -> Result<DayCount, StoreError> {
         let mut state = self.state("reserve calls of the day")?;
         let days = state.days.entry(api_key.clone()).or_default();
-        let asked = day;
-        let (near, far): (Vec<_>, Vec<_>) =
-            days.range(asked..).partition(|(stored, _)| is_followed(**stored, asked));
-        let (day, taken) = near.last().map_or((asked, 0), |(day, total)| (**day, **total));
-        let taken = far.iter().fold(taken, |taken, (_, total)| taken.saturating_add(**total));
-        let left = limit.saturating_sub(taken);
-        let granted = u32::try_from(left).map_or(want, |left| want.min(left));
-        let total = taken + u64::from(granted);
-        if granted > 0 {
-            // those that are too far ahead are a part of `total`
-            days.retain(|kept, _| *kept <= day);
-            days.insert(day, total);
-            while days.len() > DAYS_KEPT {
-                days.pop_first();
-            }
-        }
-        Ok(DayCount { day, granted, total })
+        Ok(days::reserve(days, day, want, limit))
     }
 
     async fn release(&self, api_key: &ApiKeyName, day: Day, count: u32) -> Result<(), StoreError> {
@@ -295,6 +280,10 @@ impl Store for MemoryStore {
 
     fn is_shared(&self) -> bool {
         self.shared.is_some()
+    }
+
+    fn whole(&self) -> Option<&dyn WholeStore> {
+        Some(self)
     }
 
     async fn record_use(&self, used: &[(TenantName, Unix)]) -> Result<(), StoreError> {

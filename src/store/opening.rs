@@ -53,7 +53,10 @@ pub fn open_sqlite(path: &Path, key_file: Option<&Path>) -> Result<Opened, Store
     Ok(Opened { store: Arc::new(store), key: Some(key) })
 }
 
-fn keys_of_server(key_file: Option<PathBuf>) -> Result<(KeyRing, KeySource), StoreError> {
+/// The key of a store on a server; blocks.
+pub(super) fn keys_of_server(
+    key_file: Option<PathBuf>,
+) -> Result<(KeyRing, KeySource), StoreError> {
     let Some(path) = key_file else {
         return Err(StoreError::Unavailable {
             attempt: "read the encryption key",
@@ -64,7 +67,8 @@ fn keys_of_server(key_file: Option<PathBuf>) -> Result<(KeyRing, KeySource), Sto
     keys_for(Path::new(""), Some(&path))
 }
 
-async fn blocking<T: Send + 'static>(
+/// Runs what blocks off the runtime's threads.
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
     let done = tokio::task::spawn_blocking(work).await;

@@ -21,6 +21,7 @@ mod rotation;
 mod scripts;
 mod settling;
 mod turnstile;
+mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -44,10 +45,11 @@ use crate::store::journal::Journal;
 use crate::store::{
     Authorization, Changed, Changes, Client, ClientKeys, DayCount, Grant, InstanceInfo,
     KeyRotation, LaneLease, LaneTurn, NewGrant, OpenRefresh, Put, Revision, RotateError,
-    SharedTurnstile, Store, StoreError, Tokens,
+    SharedTurnstile, Store, StoreError, Tokens, WholeStore,
 };
 
 pub use turnstile::RedisTurnstile;
+pub(in crate::store) use whole::Opening;
 
 /// How often, and how long apart, a journal is asked for that a process that is just ending may
 /// still hold.
@@ -314,6 +316,10 @@ impl Store for RedisStore {
 
     fn is_shared(&self) -> bool {
         true
+    }
+
+    fn whole(&self) -> Option<&dyn WholeStore> {
+        Some(self)
     }
 
     async fn pause_tenant(&self, tenant: &TenantName, paused: bool) -> Result<bool, StoreError> {

@@ -15,6 +15,7 @@ mod key_file;
 mod opening;
 mod room;
 mod rotation;
+mod whole;
 mod worker;
 
 use std::collections::BTreeSet;
@@ -33,7 +34,7 @@ use crate::store::journal::Journal;
 use crate::store::sealed::SealedTokens;
 use crate::store::{
     Authorization, Client, ClientKeys, DayCount, Grant, KeyRotation, NewGrant, OpenRefresh, Put,
-    RotateError, Store, StoreError, TenantScope, Tokens,
+    RotateError, Store, StoreError, TenantScope, Tokens, WholeStore,
 };
 
 pub use key_file::{KeySource, keys_for};
@@ -87,6 +88,14 @@ impl SqliteStore {
     pub fn with_key_file(mut self, source: &KeySource) -> Self {
         self.key_file = Some(source.path.clone());
         self
+    }
+}
+
+/// Log bytes for a client, beside a few rows.
+fn len_of(client: &Client) -> u64 {
+    match &client.tenants {
+        TenantScope::All => 0,
+        TenantScope::Some(tenants) => tenants.len() as u64 * CLIENT_TENANT_LEN,
     }
 }
 
@@ -242,11 +251,7 @@ impl Store for SqliteStore {
     }
 
     async fn add_client(&self, client: Client) -> Result<(), StoreError> {
-        let tenants = match &client.tenants {
-            TenantScope::All => 0,
-            TenantScope::Some(tenants) => tenants.len() as u64,
-        };
-        let kind = Kind::Write(tenants * CLIENT_TENANT_LEN);
+        let kind = Kind::Write(len_of(&client));
         self.jobs.run("add a client", kind, move |db| clients::add(db, &client)).await
     }
 
@@ -273,6 +278,10 @@ impl Store for SqliteStore {
     async fn remove_client(&self, name: &ClientName) -> Result<bool, StoreError> {
         let name = name.clone();
         self.jobs.run("remove a client", SMALL, move |db| clients::remove(db, &name)).await
+    }
+
+    fn whole(&self) -> Option<&dyn WholeStore> {
+        Some(self)
     }
 
     fn key_ids(&self) -> Vec<KeyId> {

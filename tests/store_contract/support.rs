@@ -2,6 +2,7 @@
 //!
 //! Everything here is made for one test and gone after it; tests share no file and no order.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,6 +13,7 @@ use ctct_proxy::engine::{ApiKeyName, TenantName, Unix};
 use ctct_proxy::secret::{KeyRing, Secret};
 use ctct_proxy::store::{self, MemoryStore, NewGrant, Opened, Store, StoreError, Tokens};
 
+use crate::cluster_process::RedisCluster;
 use crate::redis_process::RedisServer;
 
 /// A store that forgets.
@@ -85,17 +87,7 @@ impl SharedPlace {
 
     pub(crate) fn on(server: Arc<RedisServer>) -> Self {
         let directory = tempfile::tempdir().expect("a directory for the test");
-        let key = directory.path().join("key");
-        fs::write(&key, KeyRing::generate().text().expose()).expect("written");
-        let number = DEPLOYMENTS.fetch_add(1, Ordering::Relaxed);
-        let url = format!("{}?prefix=test-{number}:", server.url());
-        let settings = config::Store {
-            url: config::store_url(&url).expect("a URL"),
-            encryption_key_file: Some(key),
-            accept_volatile: false,
-            on_loss: OnStoreLoss::Degraded,
-            refresh_journal: Some(directory.path().join("refreshes")),
-        };
+        let settings = new_deployment(&server.url(), directory.path());
         Self { server, settings, directory }
     }
 
@@ -126,6 +118,70 @@ impl SharedPlace {
 
     pub(crate) async fn refusal(&self) -> String {
         self.try_open().await.err().expect("the start is refused").to_string()
+    }
+}
+
+/// A deployment of its own at `url`, with a new key and a journal in `directory`.
+fn new_deployment(url: &str, directory: &Path) -> config::Store {
+    let key = directory.join("key");
+    fs::write(&key, KeyRing::generate().text().expose()).expect("written");
+    let number = DEPLOYMENTS.fetch_add(1, Ordering::Relaxed);
+    config::Store {
+        url: config::store_url(&format!("{url}?prefix=test-{number}:")).expect("a URL"),
+        encryption_key_file: Some(key),
+        accept_volatile: false,
+        on_loss: OnStoreLoss::Degraded,
+        refresh_journal: Some(directory.join("refreshes")),
+    }
+}
+
+/// A deployment on a cluster.
+pub(crate) struct ClusterPlace {
+    pub(crate) cluster: Arc<RedisCluster>,
+    pub(crate) settings: config::Store,
+    directory: tempfile::TempDir,
+}
+
+/// The cluster of the tests that do it no harm; it goes with the last of them.
+static SHARED_CLUSTER: Mutex<Weak<RedisCluster>> = Mutex::new(Weak::new());
+
+impl ClusterPlace {
+    /// One on the cluster that tests share.
+    pub(crate) fn new() -> Self {
+        let mut shared = SHARED_CLUSTER.lock().unwrap_or_else(PoisonError::into_inner);
+        let cluster = shared.upgrade().unwrap_or_else(|| Arc::new(RedisCluster::start()));
+        *shared = Arc::downgrade(&cluster);
+        Self::on(cluster)
+    }
+
+    pub(crate) fn on(cluster: Arc<RedisCluster>) -> Self {
+        let directory = tempfile::tempdir().expect("a directory for the test");
+        let settings = new_deployment(&cluster.url(), directory.path());
+        Self { cluster, settings, directory }
+    }
+
+    /// What all keys of this deployment begin with.
+    pub(crate) fn prefix(&self) -> String {
+        let StoreUrl::Redis(url) = &self.settings.url else { panic!("it is on a server") };
+        url.prefix.clone()
+    }
+
+    pub(crate) async fn try_open(&self, journal: &str) -> Result<Arc<dyn Store>, StoreError> {
+        let refresh_journal = Some(self.directory.path().join(journal));
+        let settings = config::Store { refresh_journal, ..self.settings.clone() };
+        Ok(store::open(&settings).await?.store)
+    }
+
+    pub(crate) async fn open(&self, journal: &str) -> Arc<dyn Store> {
+        self.try_open(journal).await.expect("the store opens")
+    }
+
+    /// The ports of the nodes that have keys of this deployment.
+    pub(crate) fn nodes_with_keys(&self) -> BTreeSet<u16> {
+        let pattern = format!("{}*", self.prefix());
+        let nodes = self.cluster.nodes().iter();
+        let with_keys = nodes.filter(|node| !node.cmd(&["KEYS", &pattern]).is_empty());
+        with_keys.map(RedisServer::port).collect()
     }
 }
 

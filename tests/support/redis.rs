@@ -187,7 +187,7 @@ fn is_refusal(text: &str) -> bool {
     text.starts_with("-NOAUTH") || text.starts_with("-DENIED")
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("an address").port()
 }

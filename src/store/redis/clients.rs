@@ -44,18 +44,8 @@ pub(super) async fn add(server: &Server, client: &Client) -> Result<(), StoreErr
     call.key(names.revision()).key(names.changes());
     call.arg(client.name.as_str()).arg(client.keys.current.as_bytes().as_slice());
     call.arg(mark(&Changed::Client(client.name.clone()))).arg(names.channel());
-    let tenants = match &client.tenants {
-        TenantScope::All => ALL.to_owned(),
-        TenantScope::Some(some) => {
-            some.iter().map(TenantName::as_str).collect::<Vec<_>>().join(" ")
-        }
-    };
-    call.arg("tenants").arg(tenants).arg("created").arg(millis(client.created_at));
-    for (field, value) in key_fields(&client.keys) {
+    for (field, value) in fields(client) {
         call.arg(field).arg(value);
-    }
-    if let Some(at) = client.last_used_at {
-        call.arg("used").arg(millis(at));
     }
     let answer: String = server.link.run("add a client", &call).await?;
     match answer.as_str() {
@@ -113,9 +103,23 @@ pub(super) async fn remove(server: &Server, name: &ClientName) -> Result<bool, S
     server.link.run("remove a client", &call).await
 }
 
+/// All fields of a client but its current key.
+pub(super) fn fields(client: &Client) -> Vec<(&'static str, Vec<u8>)> {
+    let tenants = match &client.tenants {
+        TenantScope::All => ALL.to_owned(),
+        TenantScope::Some(some) => {
+            some.iter().map(TenantName::as_str).collect::<Vec<_>>().join(" ")
+        }
+    };
+    let mut fields = key_fields(&client.keys);
+    fields.push(("tenants", tenants.into_bytes()));
+    fields.push(("created", number(client.created_at)));
+    fields.extend(client.last_used_at.map(|at| ("used", number(at))));
+    fields
+}
+
 /// The fields beside the current key.
 fn key_fields(keys: &ClientKeys) -> Vec<(&'static str, Vec<u8>)> {
-    let number = |at| millis(at).to_string().into_bytes();
     let mut fields = Vec::new();
     fields.extend(keys.expires_at.map(|at| ("expires", number(at))));
     if let Some(previous) = keys.previous {
@@ -123,6 +127,10 @@ fn key_fields(keys: &ClientKeys) -> Vec<(&'static str, Vec<u8>)> {
         fields.push(("previous_until", number(previous.until)));
     }
     fields
+}
+
+fn number(at: Unix) -> Vec<u8> {
+    millis(at).to_string().into_bytes()
 }
 
 fn read(name: ClientName, hash: HashMap<String, Vec<u8>>) -> Result<Client, StoreError> {

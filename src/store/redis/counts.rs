@@ -13,7 +13,7 @@ use crate::engine::{ApiKeyName, Day};
 use crate::store::{Changed, DAYS_KEPT, DayCount, LaneLease, LaneTurn, StoreError};
 
 /// Days that nobody has counted in for so long are forgotten.
-const DAYS_SECS: u64 = 5 * 24 * 60 * 60;
+pub(super) const DAYS_SECS: u64 = 5 * 24 * 60 * 60;
 /// Longest time until whoever waits for a lane that is held asks again: it may be left early.
 const RETRY_MS_MAX: u64 = 250;
 /// How long a lane rests of which nothing is known: the server may have come back empty, and a

@@ -14,37 +14,39 @@ use crate::store::StoreError;
 
 const ATTEMPT: &str = "trust the Redis server with tokens";
 
-/// Refuses a server that would forget grants.
+/// Refuses a server that would forget grants, or a cluster with a node that would.
 pub(super) async fn check(
     link: &Link,
     place: &str,
     accept_volatile: bool,
 ) -> Result<(), StoreError> {
-    let persistence = info(link, ATTEMPT, "persistence").await?;
-    let memory = info(link, ATTEMPT, "memory").await?;
-    let of = |facts: &HashMap<String, String>, name: &str| facts.get(name).cloned();
+    let persistence = info(link, "persistence").await?;
+    let memory = info(link, "memory").await?;
     let mut faults = Vec::new();
-    if of(&persistence, "aof_enabled").as_deref() != Some("1") {
+    if persistence.iter().any(|node| of(node, "aof_enabled") != "1") {
         faults.push(
             "it keeps no append-only file, so that a restart loses the newest tokens; set \
              `appendonly yes` and `appendfsync everysec` (or always)"
                 .to_owned(),
         );
     }
-    let policy = of(&memory, "maxmemory_policy").unwrap_or_default();
-    if policy.starts_with("allkeys-") {
+    let policies = memory.iter().map(|node| of(node, "maxmemory_policy"));
+    if let Some(policy) = policies.clone().find(|policy| policy.starts_with("allkeys-")) {
         faults.push(format!(
             "its maxmemory-policy {policy} may drop grants when its memory is full; set \
              `maxmemory-policy noeviction`"
         ));
     }
-    if policy.starts_with("volatile-") && of(&memory, "maxmemory").as_deref() != Some("0") {
+    let is_limited = |node: &Facts| of(node, "maxmemory") != "0";
+    let drops_counts =
+        |node: &&Facts| of(node, "maxmemory_policy").starts_with("volatile-") && is_limited(node);
+    if let Some(node) = memory.iter().find(drops_counts) {
         info!(
-            policy,
+            policy = of(node, "maxmemory_policy"),
             "the Redis server may drop counts of the day when its memory is full, but no grants"
         );
     }
-    if fsync(link).await.as_deref() == Some("no") {
+    if fsyncs(link).await.iter().any(|when| when == "no") {
         warn!(
             "the Redis server has `appendfsync no`: a power cut there loses tokens of up to half a \
              minute; set it to everysec or always"
@@ -62,21 +64,27 @@ pub(super) async fn check(
     Err(StoreError::Unavailable { attempt: ATTEMPT, cause })
 }
 
-/// A section of what the server says about itself.
-pub(super) async fn info(
-    link: &Link,
-    attempt: &'static str,
-    section: &str,
-) -> Result<HashMap<String, String>, StoreError> {
-    let text: String = link.ask(attempt, redis::cmd("INFO").arg(section)).await?;
-    let pairs = text.lines().filter_map(|line| line.trim_end().split_once(':'));
-    Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+/// What a server says about itself.
+type Facts = HashMap<String, String>;
+
+fn of<'a>(facts: &'a Facts, name: &str) -> &'a str {
+    facts.get(name).map(String::as_str).unwrap_or_default()
 }
 
-/// When the server syncs its file; `None` when it may not be asked.
-async fn fsync(link: &Link) -> Option<String> {
+/// A section of what each node says about itself.
+async fn info(link: &Link, section: &str) -> Result<Vec<Facts>, StoreError> {
+    let texts: Vec<String> = link.ask_each(ATTEMPT, redis::cmd("INFO").arg(section)).await?;
+    let facts = |text: String| {
+        let pairs = text.lines().filter_map(|line| line.trim_end().split_once(':'));
+        pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    };
+    Ok(texts.into_iter().map(facts).collect())
+}
+
+/// When each node syncs its file; none when they may not be asked.
+async fn fsyncs(link: &Link) -> Vec<String> {
     let mut get = redis::cmd("CONFIG");
     get.arg("GET").arg("appendfsync");
-    let mut answer: HashMap<String, String> = link.ask(ATTEMPT, &get).await.ok()?;
-    answer.remove("appendfsync")
+    let answers: Vec<Facts> = link.ask_each(ATTEMPT, &get).await.unwrap_or_default();
+    answers.into_iter().filter_map(|mut answer| answer.remove("appendfsync")).collect()
 }

@@ -159,22 +159,12 @@ pub(super) async fn put(server: &Server, new: &NewGrant) -> Result<(Put, Grant),
 /// Writes a grant as it was, unless there is one of a later version.
 pub(super) async fn restore(server: &Server, grant: &Grant) -> Result<bool, StoreError> {
     let (names, tenant) = (&server.names, &grant.tenant);
-    let mut fields = token_fields(server, tenant, &grant.tokens);
-    fields.push(("api_key", grant.api_key.as_str().as_bytes().to_vec()));
-    fields.push(("weight", number(grant.weight.into())));
-    fields.push(("paused", number(grant.paused.into())));
-    fields.extend(grant.handed_in.as_ref().map(|it| ("handed_in", it.as_bytes().to_vec())));
-    fields.extend(grant.last_refreshed_at.map(|at| ("refreshed", number(millis(at)))));
-    fields.extend(grant.last_used_at.map(|at| ("used", number(millis(at)))));
-    if let GrantState::NeedsAuthorization { reason } = &grant.state {
-        fields.push(("dead", reason.as_bytes().to_vec()));
-    }
     let mut call = scripts::RESTORE_GRANT.prepare_invoke();
     call.key(names.grant(tenant)).key(names.tenants());
     call.key(names.revision()).key(names.changes());
     call.arg(tenant.as_str()).arg(mark(&Changed::Tenant(tenant.clone())));
     call.arg(names.channel()).arg(grant.version);
-    for (field, value) in fields {
+    for (field, value) in fields(server, grant) {
         call.arg(field).arg(value);
     }
     server.link.run("restore a grant", &call).await
@@ -283,6 +273,23 @@ fn read(
         paused: fields.parsed::<u8>("paused")? == Some(1),
         weight: fields.needed("weight", fields.parsed("weight")?)?,
     }))
+}
+
+/// All fields of a grant but its version.
+pub(super) fn fields(server: &Server, grant: &Grant) -> Vec<(&'static str, Vec<u8>)> {
+    let moment = |at| number(millis(at));
+    let mut fields = token_fields(server, &grant.tenant, &grant.tokens);
+    fields.push(("api_key", grant.api_key.as_str().as_bytes().to_vec()));
+    fields.push(("weight", number(grant.weight.into())));
+    fields.push(("paused", number(grant.paused.into())));
+    fields.extend(grant.handed_in.map(|digest| ("handed_in", digest.as_bytes().to_vec())));
+    if let GrantState::NeedsAuthorization { reason } = &grant.state {
+        fields.push(("dead", reason.as_bytes().to_vec()));
+    }
+    fields.extend(grant.refresh_begun_at.map(|at| ("begun", moment(at))));
+    fields.extend(grant.last_refreshed_at.map(|at| ("refreshed", moment(at))));
+    fields.extend(grant.last_used_at.map(|at| ("used", moment(at))));
+    fields
 }
 
 fn token_fields(

@@ -4,7 +4,10 @@
 //! that blocks the server's side of a connection may be sent. Every call ends within [`CALL_TIME`],
 //! whatever the server or the network does; what a call that ended so has done is unknown. Scripts
 //! are called by their digest and sent again to a server that does not know them (any more). No
-//! message holds a password, an argument or an answer.
+//! message holds a password, an argument or an answer. Where the server is a node of a cluster,
+//! each call goes to the node that has its keys.
+
+mod cluster;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -12,6 +15,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig, PubSub};
+use redis::cluster_async::ClusterConnection;
 use redis::io::tcp::TcpSettings;
 use redis::io::tcp::socket2::TcpKeepalive;
 use redis::{
@@ -34,47 +38,70 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// drops everything would be believed in for a quarter of an hour.
 const SILENCE: Duration = Duration::from_secs(5);
 
+/// Pause before a call is sent again that a cluster turned away: the nodes are asked meanwhile who
+/// has its keys now.
+const AGAIN_PAUSE: Duration = Duration::from_millis(25);
+
 /// A connection; clones share it.
 #[derive(Clone)]
 pub(in crate::store) struct Link {
-    calls: Arc<ArcSwap<ConnectionManager>>,
+    calls: Arc<ArcSwap<Calls>>,
     client: Client,
+    url: Arc<RedisUrl>,
+}
+
+/// What calls go over.
+#[derive(Clone)]
+enum Calls {
+    /// One server.
+    Server(ConnectionManager),
+    /// The nodes of a cluster.
+    Cluster(ClusterConnection),
+}
+
+/// Does the same over either.
+macro_rules! over {
+    ($calls:ident, $connection:ident => $call:expr) => {
+        match $calls {
+            Calls::Server(mut $connection) => $call,
+            Calls::Cluster(mut $connection) => $call,
+        }
+    };
 }
 
 impl Link {
-    /// Connects to the server at `url`.
+    /// Connects to the server at `url`, and to the cluster that it belongs to, if it does.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] with host and port when it cannot be reached or does not let us
     /// in.
     pub(in crate::store) async fn open(url: &RedisUrl) -> Result<Self, StoreError> {
         let place = url.place();
-        let explain = |error: &RedisError| StoreError::Unavailable {
+        let unavailable = |cause: String| StoreError::Unavailable {
             attempt: "connect to the Redis server",
-            cause: format!("{place}: {}", reason(error)),
+            cause: format!("{place}: {cause}"),
         };
-        let client = client(url).map_err(|error| explain(&error))?;
+        let client = client(url).map_err(|error| unavailable(reason(&error)))?;
         // the manager would try for ever and not say why
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIME))
             .set_response_timeout(Some(CALL_TIME));
         let first = async {
-            let mut calls = client.get_multiplexed_async_connection_with_config(&config).await?;
+            let mut server = client.get_multiplexed_async_connection_with_config(&config).await?;
             // a server that wants a password lets anybody connect
-            redis::cmd("PING").exec_async(&mut calls).await
-        };
-        match tokio::time::timeout(2 * CALL_TIME, first).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(explain(&error)),
-            Err(_) => {
-                return Err(StoreError::Unavailable {
-                    attempt: "connect to the Redis server",
-                    cause: format!("{place}: no answer within {:?}", 2 * CALL_TIME),
-                });
+            redis::cmd("PING").exec_async(&mut server).await?;
+            if cluster::is_one(&mut server).await {
+                cluster::connect(url, &mut server).await.map(Calls::Cluster)
+            } else {
+                manager(&client).map(Calls::Server)
             }
-        }
-        let calls = manager(&client).map_err(|error| explain(&error))?;
-        Ok(Self { calls: Arc::new(ArcSwap::from_pointee(calls)), client })
+        };
+        let calls = match tokio::time::timeout(2 * CALL_TIME, first).await {
+            Ok(calls) => calls.map_err(|error| unavailable(reason(&error)))?,
+            Err(_) => return Err(unavailable(format!("no answer within {:?}", 2 * CALL_TIME))),
+        };
+        let calls = Arc::new(ArcSwap::from_pointee(calls));
+        Ok(Self { calls, client, url: Arc::new(url.clone()) })
     }
 
     /// Runs a script. Its errors and time-outs say what was attempted, never with what.
@@ -83,8 +110,10 @@ impl Link {
         attempt: &'static str,
         call: &ScriptInvocation<'_>,
     ) -> Result<T, StoreError> {
-        let mut calls = ConnectionManager::clone(&self.calls.load());
-        self.within(attempt, call.invoke_async(&mut calls)).await
+        self.within(attempt, |calls| async move {
+            over!(calls, connection => call.invoke_async(&mut connection).await)
+        })
+        .await
     }
 
     /// Sends one command.
@@ -93,48 +122,91 @@ impl Link {
         attempt: &'static str,
         command: &Cmd,
     ) -> Result<T, StoreError> {
-        let mut calls = ConnectionManager::clone(&self.calls.load());
-        self.within(attempt, command.query_async(&mut calls)).await
+        self.within(attempt, |calls| async move {
+            over!(calls, connection => command.query_async(&mut connection).await)
+        })
+        .await
     }
 
-    /// Sends several commands one behind the other; others may come between.
+    /// Sends several commands one behind the other; others may come between. In a cluster all of
+    /// their keys have one hash tag.
     pub(in crate::store) async fn ask_all<T: FromRedisValue>(
         &self,
         attempt: &'static str,
         commands: &Pipeline,
     ) -> Result<T, StoreError> {
-        let mut calls = ConnectionManager::clone(&self.calls.load());
-        self.within(attempt, commands.query_async(&mut calls)).await
+        self.within(attempt, |calls| async move {
+            over!(calls, connection => commands.query_async(&mut connection).await)
+        })
+        .await
+    }
+
+    /// Sends one command to every node, or to the one server that there is.
+    pub(in crate::store) async fn ask_each<T: FromRedisValue>(
+        &self,
+        attempt: &'static str,
+        command: &Cmd,
+    ) -> Result<Vec<T>, StoreError> {
+        self.within(attempt, |calls| async move {
+            match calls {
+                Calls::Server(mut server) => Ok(vec![command.query_async(&mut server).await?]),
+                Calls::Cluster(mut nodes) => cluster::ask_all_nodes(&mut nodes, command).await,
+            }
+        })
+        .await
     }
 
     /// A connection of its own that hears what is published on `channel`.
     pub(in crate::store) async fn listen(&self, channel: &str) -> Result<PubSub, StoreError> {
-        let listening = async {
-            let mut messages = self.client.get_async_pubsub().await?;
-            messages.subscribe(channel).await?;
-            Ok(messages)
-        };
-        self.within("listen for changes", listening).await
+        self.within("listen for changes", |calls| async move {
+            match calls {
+                Calls::Server(_) => {
+                    let mut messages = self.client.get_async_pubsub().await?;
+                    messages.subscribe(channel).await?;
+                    Ok(messages)
+                }
+                Calls::Cluster(mut nodes) => cluster::listen(&self.url, &mut nodes, channel).await,
+            }
+        })
+        .await
     }
 
-    async fn within<T>(
+    async fn within<T, F: Future<Output = RedisResult<T>>>(
         &self,
         attempt: &'static str,
-        call: impl Future<Output = RedisResult<T>>,
+        call: impl Fn(Calls) -> F,
     ) -> Result<T, StoreError> {
-        let cause = match tokio::time::timeout(CALL_TIME, call).await {
+        let cause = match tokio::time::timeout(CALL_TIME, self.until_taken(call)).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) => {
                 if is_of_replica(&error)
+                    && matches!(**self.calls.load(), Calls::Server(_))
                     && let Ok(anew) = manager(&self.client)
                 {
-                    self.calls.store(Arc::new(anew));
+                    self.calls.store(Arc::new(Calls::Server(anew)));
                 }
                 reason(&error)
             }
             Err(_) => format!("the Redis server did not answer within {CALL_TIME:?}"),
         };
         Err(StoreError::Unavailable { attempt, cause })
+    }
+
+    /// Sends a call again for as long as a cluster turns it away.
+    async fn until_taken<T, F: Future<Output = RedisResult<T>>>(
+        &self,
+        call: impl Fn(Calls) -> F,
+    ) -> RedisResult<T> {
+        loop {
+            let calls = Calls::clone(&self.calls.load());
+            let is_cluster = matches!(calls, Calls::Cluster(_));
+            match call(calls).await {
+                Err(error) if is_cluster && cluster::was_turned_away(&error) => {
+                    tokio::time::sleep(AGAIN_PAUSE).await;
+                }
+                answer => return answer,
+            }
+        }
     }
 }
 
@@ -163,9 +235,6 @@ fn reason(error: &RedisError) -> String {
             "the answer of the Redis server is not as expected".to_owned()
         }
         _ if error.is_timeout() => "the Redis server did not answer in time".to_owned(),
-        _ if error.is_cluster_error() => {
-            format!("the server is a node of a cluster and does not hold these keys ({error})")
-        }
         _ => error.to_string(),
     }
 }
@@ -190,10 +259,14 @@ fn client(url: &RedisUrl) -> RedisResult<Client> {
     if let Some(password) = url.password.as_ref().map(Secret::expose) {
         us = us.set_password(password);
     }
+    let info = address.into_connection_info()?.set_redis_settings(us).set_tcp_settings(tcp());
+    Client::open(info)
+}
+
+fn tcp() -> TcpSettings {
     let alive = TcpKeepalive::new().with_time(SILENCE).with_interval(CALL_TIME);
     let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(alive);
     #[cfg(target_os = "linux")]
     let tcp = tcp.set_user_timeout(SILENCE);
-    let info = address.into_connection_info()?.set_redis_settings(us).set_tcp_settings(tcp);
-    Client::open(info)
+    tcp
 }

@@ -18,13 +18,36 @@ const FORM: u32 = 1;
 const KEY_CHECK_AAD: &[u8] = b"meta\0key_check";
 /// What it says when opened.
 const KEY_CHECK: &[u8] = b"ctct-proxy";
-const ATTEMPT: &str = "open the Redis store";
+pub(super) const ATTEMPT: &str = "open the Redis store";
 
-/// The versions of all grants, once form and key are right.
+/// What a deployment is found to be.
+pub(super) struct Seen {
+    /// The value that shows whether the key is the right one.
+    check: Option<Vec<u8>>,
+    heads: BTreeMap<TenantName, Head>,
+}
+
+impl Seen {
+    /// Whether nothing was ever written there.
+    pub(super) fn is_new(&self) -> bool {
+        self.check.is_none() && self.heads.is_empty()
+    }
+}
+
+/// The versions of all grants, once form and key are right and written down.
 pub(super) async fn open(
     server: &Server,
     place: &str,
 ) -> Result<BTreeMap<TenantName, u64>, StoreError> {
+    let Seen { check, heads } = look(server, place).await?;
+    settle(server, place, &server.keys.load_full(), check).await?;
+    let mut begin = scripts::BEGIN_HISTORY.prepare_invoke();
+    server.link.run::<()>(ATTEMPT, begin.key(server.names.revision())).await?;
+    Ok(heads.into_iter().map(|(tenant, head)| (tenant, head.version)).collect())
+}
+
+/// Makes sure of form and key, and writes nothing.
+pub(super) async fn look(server: &Server, place: &str) -> Result<Seen, StoreError> {
     let keys = server.keys.load_full();
     let (form, check) = meta(server).await?;
     if form.is_some_and(|form| form > FORM) {
@@ -35,10 +58,7 @@ pub(super) async fn open(
     }
     let heads = grants::heads(server).await?;
     check_keys_of_tokens(place, &keys, &heads)?;
-    settle(server, place, &keys, check).await?;
-    let mut begin = scripts::BEGIN_HISTORY.prepare_invoke();
-    server.link.run::<()>(ATTEMPT, begin.key(server.names.revision())).await?;
-    Ok(heads.into_iter().map(|(tenant, head)| (tenant, head.version)).collect())
+    Ok(Seen { check, heads })
 }
 
 async fn meta(server: &Server) -> Result<(Option<u32>, Option<Vec<u8>>), StoreError> {

@@ -235,7 +235,8 @@ fn guard(db: &Connection, tenant: &TenantName, version: u64) -> Result<(), Fault
     if current { Ok(()) } else { Err(StoreError::grant_conflict(tenant).into()) }
 }
 
-fn counter(db: &Connection, name: &str) -> Result<i64, Fault> {
+/// A number of the file itself.
+pub(super) fn counter(db: &Connection, name: &str) -> Result<i64, Fault> {
     Ok(db
         .prepare_cached("SELECT value FROM counters WHERE name = ?1")?
         .query_row([name], |row| row.get(0))?)

@@ -18,7 +18,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
 
 use super::fault::is_damage;
 use crate::secret::{KeyId, KeyRing, SealError};
-use crate::store::StoreError;
+use crate::store::{StoreError, USED_BY};
 
 /// `ctcp`: marks a database as one of this program.
 const APPLICATION_ID: i32 = 0x6374_6370;
@@ -227,7 +227,8 @@ fn explain(path: &Path, error: &rusqlite::Error) -> StoreError {
     }
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            unavailable(path, "is used by another process; stop that one or choose another path")
+            let cause = format!("{USED_BY} another process; stop that one or choose another path");
+            unavailable(path, &cause)
         }
         Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
             unavailable(path, &format!("may not be written ({error}); check owner and mode"))
