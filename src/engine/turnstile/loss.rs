@@ -66,16 +66,12 @@ impl Turnstile {
         }
         let left = self.standing.left(slots, now);
         let (kept, before) = self.kept;
-        let part = |whole: u64, part: u32, of: u32| {
-            let part = u128::from(whole).saturating_mul(part.into());
-            u64::try_from(part.div_ceil(u128::from(of.max(1)))).unwrap_or(u64::MAX)
-        };
         let kept = if left > before {
             // they may know of a little more than is left now
             let unnoticed = u64::from(slots).saturating_mul(UNNOTICED_WINDOWS);
-            part(remaining.saturating_add(unnoticed), left, slots)
+            part_of(remaining.saturating_add(unnoticed), left, slots)
         } else {
-            part(kept, left, before)
+            part_of(kept, left, before)
         };
         self.kept = (kept, left);
         if let Some(alone) = self.alone.take() {
@@ -93,7 +89,9 @@ impl Turnstile {
     /// The calls of a window that are not left to others, and those of the day that are.
     pub(super) fn left_to_others(&self, terms: &Terms, now: Mono) -> (u32, u64) {
         let slots = terms.rate.calls();
-        (slots.saturating_sub(self.standing.left(slots, now)), self.kept.0)
+        let left = self.standing.left(slots, now);
+        let (kept, of) = self.kept;
+        (slots.saturating_sub(left), part_of(kept, left, of))
     }
 
     /// The part that this instance may use by itself.
@@ -181,6 +179,12 @@ impl Turnstile {
     }
 }
 
+/// `whole · part / of`, rounded up.
+fn part_of(whole: u64, part: u32, of: u32) -> u64 {
+    let part = u128::from(whole).saturating_mul(part.into());
+    u64::try_from(part.div_ceil(u128::from(of.max(1)))).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -262,6 +266,25 @@ mod tests {
         assert_eq!(kept(&turnstile), (7, 350), "it knows nothing of what was used since");
         turnstile.read(&roll(None), rate(), 500, secs(105));
         assert_eq!(kept(&turnstile), (0, 0));
+    }
+
+    #[test]
+    fn calls_of_the_day_are_left_to_an_instance_for_as_long_as_its_slots() {
+        let mut turnstile = one_of_three(OnLoss::GoOn);
+        let back = Away::Back(Duration::from_secs(1));
+        turnstile.read(&roll(Some(back)), rate(), 900, secs(103));
+        let terms = Terms {
+            rate: rate(),
+            calls: 20,
+            unanswered: Duration::ZERO,
+            spaced: Duration::ZERO,
+            per_day: 10_000,
+            day_reset: crate::engine::time::DayReset::default(),
+            reserve_percent: 10,
+            withheld: 0,
+        };
+        assert_eq!(turnstile.left_to_others(&terms, secs(103)), (13, 350));
+        assert_eq!(turnstile.left_to_others(&terms, secs(104)), (20, 0));
     }
 
     #[test]
