@@ -49,17 +49,17 @@ async fn share_the_rate(instances: usize, secs: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_instance_has_the_whole_rate() {
-    share_the_rate(1, 30).await;
+    share_the_rate(1, 12).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_instances_share_the_rate_and_tenants_share_it_across_them() {
-    share_the_rate(3, 30).await;
+    share_the_rate(3, 12).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_instances_share_the_rate_and_tenants_share_it_across_them() {
-    share_the_rate(20, 30).await;
+    share_the_rate(20, 12).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,6 +2,8 @@
 //! they come and go. The sandbox's log is the judge.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -86,6 +88,7 @@ impl World {
         Self::callers_of(&self.processes[at], &self.client_key, tenant, count)
     }
 
+    /// The same at any process.
     pub(crate) fn callers_of(
         process: &Process,
         key: &str,
@@ -176,6 +179,77 @@ async fn three_processes_share_rate_tenants_clients_and_one_refresh() {
     let used = day.json()["day"]["used"].as_u64().expect("a count");
     let sent = judge::api_calls(&world.sandbox).len() as u64;
     assert!(used.abs_diff(sent) <= 20, "{used} counted, {sent} sent");
+}
+
+/// Successes that callers of each process have, in a span of saturation.
+async fn share_the_rate(instances: usize, span: Duration) {
+    let mut world =
+        World::start(1, |options| options.token_latency = Duration::from_millis(50)).await;
+    let mut others = Vec::new();
+    for _ in 1..instances {
+        others.push(world.program());
+    }
+    // all at once, as a deployment starts them
+    let started = join_all(others.iter().map(async |program| program.start().await)).await;
+    world.processes.extend(started);
+    // no access token: all of them want one for it at the same moment
+    let grant = world.sandbox.connect_tenant("app", "a");
+    let body = serde_json::json!({ "api_key": "default", "refresh_token": grant.refresh_token });
+    let put = world.processes[0].admin(Method::PUT, "/v1/tenants/a", &body).await;
+    assert_eq!(put.status, 201, "{put:?}");
+    let counts: Vec<_> = (0..instances).map(|_| Arc::new(AtomicUsize::new(0))).collect();
+    let callers: Vec<_> = world
+        .processes
+        .iter()
+        .zip(&counts)
+        .flat_map(|(process, count)| {
+            (0..3).map(|_| {
+                let (http, count) = (Http::h1(), count.clone());
+                let key = world.client_key.clone();
+                let url = format!("http://{}{PATH}", process.data());
+                spawn(async move {
+                    loop {
+                        let call = Call::get(&url).bearer(&key).header("ctct-tenant", "a");
+                        let reply = http.try_send(call).await;
+                        if reply.is_ok_and(|reply| reply.status == 200) {
+                            count.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                })
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let read = || counts.iter().map(|count| count.load(Ordering::Relaxed)).collect::<Vec<_>>();
+    let (before, sent_before) = (read(), judge::api_calls(&world.sandbox).len());
+    tokio::time::sleep(span).await;
+    let (after, sent) = (read(), judge::api_calls(&world.sandbox).len() - sent_before);
+    callers.iter().for_each(JoinHandle::abort);
+    judge::assert_no_429(&world.sandbox);
+    let wanted = 20 * usize::try_from(span.as_secs()).expect("short");
+    assert!(sent * 10 >= wanted * 9, "{instances}: {sent} of {wanted}");
+    assert_eq!(judge::token_requests(&world.sandbox).len(), 1, "one refresh for all");
+    let shares: Vec<usize> =
+        after.iter().zip(&before).map(|(after, before)| after - before).collect();
+    let all: usize = shares.iter().sum();
+    let equal =
+        shares.iter().all(|share| (share * instances).abs_diff(all) <= (all / 10).max(instances));
+    assert!(equal, "{shares:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_processes_saturate_the_rate_in_equal_shares() {
+    share_the_rate(3, Duration::from_secs(30)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_processes_saturate_the_rate_in_equal_shares() {
+    share_the_rate(20, Duration::from_secs(30)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_process_on_a_server_saturates_the_rate() {
+    share_the_rate(1, Duration::from_secs(30)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

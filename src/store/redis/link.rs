@@ -38,6 +38,9 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// drops everything would be believed in for a quarter of an hour.
 const SILENCE: Duration = Duration::from_secs(5);
 
+/// For how long the mark stays that is written to be waited for.
+const MARK_SECS: u64 = 60;
+
 /// Pause before a call is sent again that a cluster turned away: the nodes are asked meanwhile who
 /// has its keys now.
 const AGAIN_PAUSE: Duration = Duration::from_millis(25);
@@ -169,6 +172,30 @@ impl Link {
             }
         })
         .await
+    }
+
+    /// Waits until the server's disk holds all that was written before (`WAITAOF`, Redis 7.2 and
+    /// Valkey), on a connection of its own, which it blocks. `false` where that is not known in
+    /// time: from an older server, from one without an append-only file, or in a cluster, where it
+    /// is not asked.
+    pub(in crate::store) async fn is_synced(&self, mark: &str, time: Duration) -> bool {
+        if matches!(**self.calls.load(), Calls::Cluster(_)) {
+            return false;
+        }
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIME))
+            .set_response_timeout(Some(time + CALL_TIME));
+        let mut asking = redis::pipe();
+        // what is waited for is this write, and with it all before
+        asking.cmd("SET").arg(mark).arg(1).arg("EX").arg(MARK_SECS).ignore();
+        asking.cmd("WAITAOF").arg(1).arg(0).arg(time.as_millis().to_string());
+        let answer = async {
+            let mut own = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+            let ((local, _),): ((u64, u64),) = asking.query_async(&mut own).await?;
+            Ok::<_, RedisError>(local >= 1)
+        };
+        let answer = tokio::time::timeout(time + CALL_TIME, answer).await;
+        answer.is_ok_and(|synced| synced.unwrap_or(false))
     }
 
     async fn within<T, F: Future<Output = RedisResult<T>>>(

@@ -88,6 +88,11 @@ impl Names {
         format!("{}changes", self.prefix)
     }
 
+    /// What is written to wait until the server's disk has it.
+    pub(super) fn synced(&self) -> String {
+        format!("{}synced", self.prefix)
+    }
+
     /// Where it is published whose turn it is.
     pub(super) fn turns(&self) -> String {
         format!("{}turns", self.prefix)

@@ -3,10 +3,10 @@
 //! What is promised: a server that is killed, cut from its power, or replaced by an older copy just
 //! after it took new tokens gets them again. One with `appendfsync everysec` may lose what it was
 //! given in the last second or two, so the journal's record of a refresh is ended only when the
-//! grant still has its tokens [`SETTLE_TIME`] after they were written. If it has older ones then,
-//! they are written again, by the instance that got them; if this process has died meanwhile, its
-//! next start finds them in the journal. Grants that are gone altogether are not made again.
-//! Waiting for the server's own word (`WAITAOF`) would hold up all calls on the connection.
+//! grant still has its tokens once they are synced. A server that can say so (`WAITAOF`) is asked;
+//! of another that is believed after [`SETTLE_TIME`]. If the grant has older tokens then, the new
+//! ones are written again, by the instance that got them; if this process has died meanwhile, its
+//! next start finds them in the journal. Grants that are gone altogether are not made again here.
 
 use std::time::Duration;
 
@@ -41,7 +41,9 @@ pub(super) async fn settle(
 ) {
     let settling = async {
         loop {
-            tokio::time::sleep(SETTLE_TIME).await;
+            if !server.link.is_synced(&server.names.synced(), SETTLE_TIME).await {
+                tokio::time::sleep(SETTLE_TIME).await;
+            }
             if is_settled(server, written).await {
                 journal.ended_of(&written.tenant, written.version).await;
                 return;
