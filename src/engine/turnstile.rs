@@ -142,6 +142,7 @@ impl Turnstile {
             grace: self.grace(),
             line,
             anew,
+            known: self.line.known(),
             reports,
             memory: self.memory,
         })

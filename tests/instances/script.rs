@@ -35,6 +35,7 @@ fn ask(line: Vec<Place>) -> Ask {
         grace: Duration::ZERO,
         line,
         anew: false,
+        known: 0,
         reports: Vec::new(),
         memory: Memory::default(),
     }
@@ -101,6 +102,23 @@ async fn everything_that_counts_is_forgotten_in_time() {
             server.cmd(&["TTL", key]).trim_start_matches(':').parse().expect("a number");
         assert!(left > 0, "{key} stays for ever");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_that_was_passed_over_everywhere_learns_that_it_is_forgotten() {
+    let server = RedisServer::start();
+    let one = turnstile(&server, "one").await;
+    let other = one.seen_as("other");
+    opened(&one).await;
+    let mut waits = ask(vec![place("a", 1)]);
+    (waits.wanted_until, waits.known) = (None, 1);
+    let told = one.ask(&main_key(), &waits).await.expect("an answer");
+    assert!(!told.forgotten);
+    // it does not come when it is called: the other has its turn, and nothing of it is left
+    until_granted(&other, &ask(vec![place("a", 1)])).await;
+    waits.line.clear();
+    let told = one.ask(&main_key(), &waits).await.expect("an answer");
+    assert!(told.forgotten, "it takes itself to wait");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -91,6 +91,11 @@ impl Line {
         (places, anew)
     }
 
+    /// How many places the turnstile knows.
+    pub(super) fn known(&self) -> u32 {
+        u32::try_from(self.known.len()).unwrap_or(u32::MAX)
+    }
+
     /// The turnstile granted a slot for a call of this tenant and class, and counts one less.
     pub(super) fn granted(&mut self, class: Class, tenant: &TenantName) {
         let spot = (class, tenant.clone());

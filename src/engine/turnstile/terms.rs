@@ -93,6 +93,8 @@ pub struct Ask {
     pub line: Vec<Place>,
     /// `line` is everything: what was said before is void.
     pub anew: bool,
+    /// So many places the store should know then; where it knows fewer it has forgotten some.
+    pub known: u32,
     /// What became of calls that were granted before.
     pub reports: Vec<Report>,
     /// The most that the instance has seen, in case the store has forgotten it.

@@ -210,7 +210,7 @@ if s.used > (tonumber(redis.call('HGET', days, s.day)) or 0) then
   redis.call('HSET', days, s.day, s.used)
 end
 
-local anew, forgotten = number() == 1, false
+local anew, known, forgotten = number() == 1, number(), false
 if missing[me] then
   -- passed over: it says anew where it waits
   forgotten, missing[me] = not anew, nil
@@ -220,6 +220,8 @@ for _ = 1, number() do
   local class, tenant = number(), text()
   set_waiting(class, tenant, number(), number())
 end
+-- what it was passed over for may have been dropped in full, and nothing be left that says so
+if (tonumber(redis.call('HGET', busy, me)) or 0) < known then forgotten = true end
 
 -- the day's share of each class; see src/engine/day.rs
 local remaining = math.max(0, limit - s.used - kept_back)

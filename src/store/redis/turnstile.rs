@@ -111,7 +111,7 @@ impl RedisTurnstile {
             let (kind, ticket, at, span) = report_args(report);
             call.arg(kind).arg(ticket).arg(at).arg(span);
         }
-        call.arg(u8::from(ask.anew)).arg(ask.line.len());
+        call.arg(u8::from(ask.anew)).arg(ask.known).arg(ask.line.len());
         for place in &ask.line {
             call.arg(number_of(place.class)).arg(place.tenant.as_str());
             call.arg(place.weight).arg(place.count);
