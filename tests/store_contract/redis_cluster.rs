@@ -47,6 +47,7 @@ fn ask() -> Ask {
         grace: Duration::from_secs(5),
         line: vec![place],
         anew: true,
+        known: 0,
         reports: Vec::new(),
         memory: Memory::default(),
     }
