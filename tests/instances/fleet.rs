@@ -13,6 +13,9 @@ pub(crate) const RATE: &str = "20";
 pub(crate) const CALLS: usize = 20;
 pub(crate) const TENANTS: [&str; 3] = ["a", "b", "c"];
 
+/// Held by tests that need much of the machine, or that another such test would hold back.
+pub(crate) static MACHINE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Gates whose callers never stop.
 pub(crate) struct Fleet {
     pub(crate) upstream: Upstream,

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use ctct_proxy::clock::Clock;
 use ctct_proxy::sandbox::{Options, Sandbox, Window};
 
+use crate::fleet::MACHINE;
 use crate::redis::RedisServer;
 use crate::support::{Call, Http, Process, Program, judge, until};
 use crate::world::spawn;
@@ -244,6 +245,7 @@ async fn three_processes_saturate_the_rate_in_equal_shares() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_processes_saturate_the_rate_in_equal_shares() {
+    let _alone = MACHINE.lock().await;
     share_the_rate(20, Duration::from_secs(30)).await;
 }
 
