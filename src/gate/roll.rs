@@ -19,6 +19,9 @@ use crate::engine::turnstile::{
 /// little.
 const LOST_BEAT_EVERY: Duration = Duration::from_millis(50);
 
+/// A part that has changed is acknowledged this soon: one that is lost before that keeps both.
+const ACKNOWLEDGED_IN: Duration = Duration::from_millis(20);
+
 /// No answer comes later than this after its question.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 
@@ -69,10 +72,13 @@ impl Keeper {
             self.beat.by_itself = self.by_itself(now);
             let next = match self.sharing.turnstile.beat(&self.beat).await {
                 Ok(roll) => {
+                    let has_changed = roll.part != self.beat.part;
                     self.read(roll);
                     let stops = self.beat.by_itself == ByItself::Perhaps;
                     self.stopped_from = stops.then(|| clock.mono().plus(ALONE_LIFE));
-                    self.stopped_from.unwrap_or(now.plus(BEAT_EVERY))
+                    // until it is said which part is in use, the others reckon with both
+                    let next = if has_changed { ACKNOWLEDGED_IN } else { BEAT_EVERY };
+                    self.stopped_from.unwrap_or(now.plus(next))
                 }
                 Err(error) => {
                     if !self.set_lost(true) {
