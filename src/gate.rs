@@ -98,6 +98,8 @@ struct Instances {
     roll: ArcSwapOption<Roll>,
     /// The store did not answer when it was last told that this instance is there.
     is_lost: AtomicBool,
+    /// The process stops: it takes no part of the limits any more.
+    stops: AtomicBool,
     leave: OnceLock<mpsc::UnboundedSender<roll::Leave>>,
 }
 
@@ -197,6 +199,7 @@ impl Gate {
 
     /// The process stops: waiting calls are served for `serve_for`, then refused.
     pub fn stop(&self, serve_for: Duration) {
+        self.instances.stops.store(true, Ordering::Relaxed);
         let serve_until = self.parts.clock.now().mono.plus(serve_for);
         for key in self.api_keys() {
             key.send(Message::Stop { serve_until });
@@ -376,4 +379,4 @@ pub const fn hold_reason(hold: Hold) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -17,7 +17,7 @@ use std::time::Duration;
 use super::ids::TenantName;
 use super::pacer::Lateness;
 use super::rate::Class;
-use super::time::{Day, Mono};
+use super::time::Mono;
 
 pub use loss::{ALONE_AFTER, ALONE_FOR, ALONE_LIFE, BACK_FOR, BEAT_EVERY, OnLoss, SILENT_AFTER};
 pub use roll::{Away, Member, Part, Roll};
@@ -166,9 +166,14 @@ impl Turnstile {
     }
 
     /// The answer came.
-    pub fn told(&mut self, told: Told, lateness: &mut Lateness, now: Mono) {
+    pub fn told(&mut self, told: Told, window: Duration, lateness: &mut Lateness, now: Mono) {
         let Some((asked, _)) = self.asked.take() else { return };
         self.learn_trip(now.since(asked));
+        if told.at > self.stamp_of(now.plus(LIFE_MIN)) {
+            // the store's clock was set forward: by it slots are free that are not
+            let span = window.saturating_add(lateness.unanswered()).saturating_add(self.life);
+            self.reports.push(Report::Closed { span });
+        }
         (self.failures, self.retry_at, self.heard_at) = (0, now, Some((now, told.at)));
         if told.refused > self.refused && self.refused > 0 {
             lateness.refused(now);
@@ -201,7 +206,7 @@ impl Turnstile {
         let poll = if self.line.is_empty() { POLL_IDLE } else { POLL_WAITING };
         self.poll_at = now.plus(poll);
         match told.next {
-            Some(next) => self.set_turn(next, now),
+            Some(next) => self.turn(next, now),
             // nobody's turn is known: it may be when what is closed opens
             None if !told.closed.is_zero() => self.turn_at = now.plus(told.closed),
             None => {}
@@ -213,10 +218,6 @@ impl Turnstile {
 
     /// Word came from the store of whose turn it is.
     pub fn turn(&mut self, turn: Turn, now: Mono) {
-        self.set_turn(turn, now);
-    }
-
-    fn set_turn(&mut self, turn: Turn, now: Mono) {
         // it takes as long to ask as it took to hear
         let due = now.plus(turn.due.saturating_sub(self.trip().saturating_sub(GRACE_MIN)));
         match turn.whose {
@@ -243,21 +244,9 @@ impl Turnstile {
         self.in_hand.take()
     }
 
-    /// Whether a slot was granted and not taken.
-    #[must_use]
-    pub const fn has_in_hand(&self) -> bool {
-        self.in_hand.is_some()
-    }
-
     /// The slot was for a tenant that has no call waiting here.
     pub fn misled(&mut self, class: Class, tenant: &TenantName) {
         self.line.misled(class, tenant);
-    }
-
-    /// The call of a ticket left.
-    #[must_use]
-    pub const fn sent(&self, ticket: Ticket, now: Mono) -> Ticket {
-        Ticket { sent: Some(now), ..ticket }
     }
 
     /// The upstream's transport had the whole call at `at`.
@@ -309,15 +298,8 @@ impl Turnstile {
     }
 
     /// How long the store has not answered; `None` while it does.
-    #[must_use]
-    pub fn silent_for(&self, now: Mono) -> Option<Duration> {
+    fn silent_for(&self, now: Mono) -> Option<Duration> {
         (self.failures > 0).then(|| now.since(self.heard_at.map_or(Mono::default(), |(at, _)| at)))
-    }
-
-    /// Questions in a row that were not answered.
-    #[must_use]
-    pub const fn failures(&self) -> u32 {
-        self.failures
     }
 
     /// What refusals add to the margin, for all instances.
@@ -336,12 +318,6 @@ impl Turnstile {
     #[must_use]
     pub fn next_in(&self, now: Mono) -> Duration {
         if self.turn_at == Mono::NEVER { Duration::ZERO } else { self.turn_at.since(now) }
-    }
-
-    /// The day and its count, as the store last told.
-    #[must_use]
-    pub const fn counted(&self) -> (Day, u64) {
-        (self.memory.day, self.memory.used)
     }
 
     /// What the store's clock shows then, as far as is known.

@@ -34,7 +34,7 @@ pub(super) fn spawn(gate: &Gate, sharing: &Sharing) -> mpsc::UnboundedSender<Lea
     let keeper = Keeper {
         gate: gate.clone(),
         sharing: sharing.clone(),
-        beat: Beat { goes_alone: sharing.on_loss == OnLoss::GoOn, ..Beat::default() },
+        beat: Beat::default(),
         own: Birth::own(),
         heard_at: None,
         stopped_from: None,
@@ -70,6 +70,9 @@ impl Keeper {
         loop {
             let now = clock.mono();
             self.beat.by_itself = self.by_itself(now);
+            // one that stops leaves its part to the others, however it ends
+            let stops = self.gate.instances.stops.load(Ordering::Relaxed);
+            self.beat.goes_alone = self.goes_alone() && !stops;
             let next = match self.sharing.turnstile.beat(&self.beat).await {
                 Ok(roll) => {
                     let has_changed = roll.part != self.beat.part;
@@ -102,11 +105,15 @@ impl Keeper {
         }
     }
 
+    fn goes_alone(&self) -> bool {
+        self.sharing.on_loss == OnLoss::GoOn
+    }
+
     /// What is said of whether this instance goes on by itself: it may before the answer comes, if
     /// that can take as long as it may.
     fn by_itself(&self, now: Mono) -> ByItself {
         let quiet = self.heard_at.map_or(Duration::ZERO, |at| now.since(at));
-        if self.beat.goes_alone && quiet.saturating_add(ANSWER_MAX) >= ALONE_AFTER {
+        if self.goes_alone() && quiet.saturating_add(ANSWER_MAX) >= ALONE_AFTER {
             ByItself::Perhaps
         } else if self.stopped_from.is_some() {
             ByItself::NoMore
@@ -119,12 +126,9 @@ impl Keeper {
         if self.set_lost(false) {
             info!("the store that instances share is back");
         }
-        let away = roll.members.iter().filter(|member| member.away.is_some()).count();
-        let before = self
-            .gate
-            .roll()
-            .map_or(0, |roll| roll.members.iter().filter(|member| member.away.is_some()).count());
-        if away > before && self.beat.goes_alone {
+        let count = |roll: &Roll| roll.members.iter().filter(|one| one.away.is_some()).count();
+        let (away, before) = (count(&roll), self.gate.roll().map_or(0, |before| count(&before)));
+        if away > before && self.goes_alone() {
             warn!(
                 away, leaves_for = ?ALONE_FOR,
                 "an instance is not heard of: its part of the limits is left to it"

@@ -28,7 +28,7 @@ struct World {
     events: Events,
 }
 
-fn limits() -> Limits {
+pub(crate) fn limits() -> Limits {
     Limits {
         rate: "4".parse().unwrap(),
         guard: Guard::Fixed(Duration::from_millis(60)),

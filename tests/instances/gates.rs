@@ -10,6 +10,7 @@ use ctct_proxy::engine::scheduler::Limits;
 use crate::fleet::{CALLS, Fleet, MACHINE, RATE, TENANTS, WINDOW};
 use crate::line::{Line, Mode};
 use crate::redis::RedisServer;
+use crate::support::until;
 use crate::world::{Instance, Upstream, limits, most_in_a_window, shares};
 
 fn scripts(server: &RedisServer) -> u64 {
@@ -149,4 +150,20 @@ async fn the_day_is_counted_once_for_all_and_goes_on_from_what_they_remember() {
     let count = upstream.all().len();
     assert!((88..=90).contains(&count), "{count} of 90");
     assert!(upstream.refusals().iter().all(|why| why.contains("day")), "{:?}", upstream.refusals());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_that_stops_leaves_its_part_before_it_has_ended() {
+    let server = RedisServer::start();
+    let stops = Instance::start(&server.url(), "stops", limits(RATE), &TENANTS).await;
+    let stays = Instance::start(&server.url(), "stays", limits(RATE), &TENANTS).await;
+    let slots_of_the_one = || {
+        let roll = stays.gate.roll()?;
+        let member = roll.members.iter().find(|member| member.id == "stops")?;
+        Some(member.parts.map(|part| part.slots(20)))
+    };
+    until("each has half", async || slots_of_the_one() == Some([10, 10])).await;
+    // it may serve for a minute, and be killed in the middle
+    stops.gate.stop(Duration::from_secs(60));
+    until("it has nothing", async || slots_of_the_one() == Some([0, 0])).await;
 }

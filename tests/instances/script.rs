@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use ctct_proxy::engine::turnstile::{Ask, Beat, Memory, Place, Report, Stamp, Terms, Told};
+use ctct_proxy::engine::turnstile::{
+    Ask, Away, Beat, Memory, Place, Report, Roll, Stamp, Terms, Told,
+};
 use ctct_proxy::engine::{Class, Day, DayReset};
 use ctct_proxy::store::{InstanceInfo, RedisTurnstile, SharedTurnstile as _};
 
@@ -150,4 +152,48 @@ async fn a_server_that_forgot_goes_on_from_the_largest_count_and_ticket_it_is_to
     let turned =
         one.ask(&main_key(), &Ask { memory: later, ..ask(Vec::new()) }).await.expect("an answer");
     assert_eq!((turned.day, turned.used), (later.day, 7), "a clock that steps back reopens no day");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_was_set_back_holds_nothing_for_longer_than_a_window() {
+    const STEP: u64 = 3_600_000_000;
+    let server = RedisServer::start();
+    let one = turnstile(&server, "one").await;
+    opened(&one).await;
+    let told = until_granted(&one, &ask(vec![place("a", 9)])).await;
+    // as if all so far had been written by a clock an hour ahead
+    let ahead = (told.at.0 + STEP).to_string();
+    for field in ["at", "spaced", "closed", "turn_at"] {
+        server.cmd(&["HSET", "ctct-proxy:{main}:turnstile", field, &ahead]);
+    }
+    server.cmd(&["ZADD", "ctct-proxy:{main}:slots", "XX", &ahead, &told.ticket.to_string()]);
+    let back = one.ask(&main_key(), &ask(Vec::new())).await.expect("an answer");
+    assert!(back.granted.is_none(), "what left before is not known");
+    let (window, life) = (Duration::from_secs(1), Duration::from_millis(50));
+    assert!(back.closed > Duration::ZERO && back.closed <= window + life, "{:?}", back.closed);
+    tokio::time::sleep(back.closed).await;
+    until_granted(&one, &ask(Vec::new())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_that_was_heard_by_a_clock_that_was_ahead_is_silent_until_it_is_heard_again() {
+    let server = RedisServer::start();
+    let one = turnstile(&server, "one").await;
+    let other = one.seen_as("other");
+    let roll = other.beat(&Beat::default()).await.expect("an answer");
+    one.beat(&Beat::default()).await.expect("an answer");
+    let written = server.cmd(&["HGET", "ctct-proxy:{instances}:roll", "other"]);
+    let (_, rest) = written.split_once('\t').expect("its parts");
+    let ahead = format!("{}\t{rest}", roll.at.0 + 3_600_000_000);
+    server.cmd(&["HSET", "ctct-proxy:{instances}:roll", "other", &ahead]);
+    let away = |roll: &Roll| {
+        let member = roll.members.iter().find(|member| member.id == "other");
+        member.expect("it is on the roll").away
+    };
+    let read = one.beat(&Beat::default()).await.expect("an answer");
+    assert_eq!(away(&read), Some(Away::Silent), "it may be by itself");
+    let again = Beat { echo: read.at, ..Beat::default() };
+    other.beat(&again).await.expect("an answer");
+    let read = one.beat(&again).await.expect("an answer");
+    assert_eq!(away(&read), None);
 }

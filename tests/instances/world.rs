@@ -56,8 +56,7 @@ pub(crate) fn tenant(name: &str) -> TenantName {
 
 /// One instance's gate.
 pub(crate) struct Instance {
-    /// Its tasks end with it.
-    _gate: Gate,
+    pub(crate) gate: Gate,
     pub(crate) key: KeyGate,
     pub(crate) clock: Clock,
     pub(crate) name: String,
@@ -90,7 +89,7 @@ impl Instance {
             gate.set_tenant(&main_key(), &tenant(name), Some(Readiness::Ready), false, 1);
         }
         let key = gate.api_key(&main_key()).expect("it is there");
-        Self { _gate: gate, key, clock, name: name.to_owned(), _demands: demanded }
+        Self { gate, key, clock, name: name.to_owned(), _demands: demanded }
     }
 
     /// Callers of a tenant, of whom `waiting` wait at a time, until the task is aborted.

@@ -121,3 +121,18 @@ async fn fences_go_on_above_after_the_server_came_back_empty() {
     assert_eq!(retry(ask(&store, HOLD).await), Duration::from_secs(1), "it rests first");
     assert!(take(&store, HOLD).await.fence > first.fence);
 }
+
+#[tokio::test]
+async fn a_lane_of_a_clock_that_was_ahead_is_held_for_one_hold_more() {
+    let place = SharedPlace::new();
+    let store = place.open().await;
+    let hold = Duration::from_millis(400);
+    let before = take(&store, hold).await;
+    let lane = format!("{}{{default}}:lane", place.prefix());
+    let ahead = (u64::MAX >> 11).to_string();
+    place.server.cmd(&["HSET", &lane, "until", &ahead]);
+    assert!(retry(ask(&store, hold).await) <= Duration::from_millis(250));
+    assert!(!store.keep_lane(&api_key("default"), before, hold).await.expect("answered"));
+    let after = take(&store, hold).await;
+    assert!(after.fence > before.fence, "{after:?} after {before:?}");
+}

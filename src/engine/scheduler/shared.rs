@@ -33,7 +33,8 @@ impl Scheduler {
         let Some(turnstile) = &mut self.turnstile else { return };
         if let Some(told) = told {
             let (day, used, spent) = (told.day, told.used, told.spent);
-            turnstile.told(told, self.pacer.lateness(), now.mono);
+            let window = self.limits.rate.window();
+            turnstile.told(told, window, self.pacer.lateness(), now.mono);
             self.budget.adopt(day, used, spent, now.mono);
         } else {
             turnstile.failed(now.mono);

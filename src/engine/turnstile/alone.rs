@@ -57,11 +57,6 @@ impl Allowance {
     pub(super) fn used(&self) -> impl Iterator<Item = (Day, u64)> {
         self.used.iter().copied().filter(|(_, used)| *used > 0)
     }
-
-    /// What was used of the day.
-    pub(super) fn used_of(&self, day: Day) -> u64 {
-        self.used().find(|(used_in, _)| *used_in == day).map_or(0, |(_, used)| used)
-    }
 }
 
 /// `whole · part / of`, rounded down.
@@ -81,7 +76,7 @@ mod tests {
         assert_eq!([(); 3].map(|()| allowance.take()), [Some(today), Some(today), None]);
         assert!(allowance.is_spent());
         allowance.give_back(today);
-        assert_eq!(allowance.used_of(today), 1);
+        assert_eq!(allowance.used().collect::<Vec<_>>(), [(today, 1)]);
         let tomorrow = Day::new(20_001);
         assert!(allowance.turn(tomorrow, 30, 1, 3));
         assert_eq!(allowance.take(), Some(tomorrow));

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::roll::{Part, Roll, Standing};
+use super::roll::{Roll, Standing};
 use super::terms::{Report, Terms};
 use super::{Allowance, Turnstile};
 use crate::engine::rate::Rate;
@@ -94,12 +94,6 @@ impl Turnstile {
         (slots.saturating_sub(left), part_of(kept, left, of))
     }
 
-    /// The part that this instance may use by itself.
-    #[must_use]
-    pub const fn part(&self) -> Part {
-        self.standing.part
-    }
-
     /// From when to when this instance may go on by itself, and with how many of `slots`.
     fn by_itself(&self, slots: u32, window: Duration) -> Option<(Mono, Mono, u32)> {
         let heard_at = self.standing.heard_at.filter(|_| self.on_loss == OnLoss::GoOn)?;
@@ -160,12 +154,6 @@ impl Turnstile {
         }
     }
 
-    /// Calls of a day that left while this instance was by itself, and are not told.
-    #[must_use]
-    pub fn used_alone(&self, day: Day) -> u64 {
-        self.alone.as_ref().map_or(0, |alone| alone.used_of(day))
-    }
-
     /// Whether calls are refused because the store is lost.
     #[must_use]
     pub fn refuses(&self, slots: u32, window: Duration, now: Mono) -> bool {
@@ -189,7 +177,7 @@ fn part_of(whole: u64, part: u32, of: u32) -> u64 {
 mod tests {
     use super::*;
     use crate::engine::turnstile::Stamp;
-    use crate::engine::turnstile::roll::{Away, Member, WHOLE};
+    use crate::engine::turnstile::roll::{Away, Member, Part, WHOLE};
 
     const WINDOW: Duration = Duration::from_secs(1);
 

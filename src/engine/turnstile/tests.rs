@@ -3,7 +3,9 @@
 use super::*;
 use crate::engine::pacer::Pacer;
 use crate::engine::rate::Guard;
-use crate::engine::time::DayReset;
+use crate::engine::time::{Day, DayReset};
+
+const WINDOW: Duration = Duration::from_secs(1);
 
 struct World {
     turnstile: Turnstile,
@@ -60,7 +62,7 @@ impl World {
         assert!(world.turnstile.poll_ask(true, terms(), now).is_some());
         world.now = now.plus(trip);
         world.read_roll();
-        world.turnstile.told(told(next), world.pacer.lateness(), world.now);
+        world.turnstile.told(told(next), WINDOW, world.pacer.lateness(), world.now);
         world
     }
 
@@ -108,7 +110,7 @@ fn an_instance_where_nobody_waits_asks_seldom_and_for_no_slot() {
     world.turnstile.set_waiting(Class::Normal, &tenant(), 1, 0);
     let ask = world.turnstile.poll_ask(true, terms(), world.now).unwrap();
     assert_eq!(ask.wanted_until, None);
-    world.turnstile.told(told(None), world.pacer.lateness(), world.now);
+    world.turnstile.told(told(None), WINDOW, world.pacer.lateness(), world.now);
     assert_eq!(world.asks_in(), POLL_IDLE);
 }
 
@@ -131,7 +133,7 @@ fn a_server_that_stood_still_for_a_moment_is_not_taken_for_a_slow_one() {
     world.read_roll();
     world.turnstile.poll_ask(true, terms(), world.now).unwrap();
     world.now = world.now.plus(ms(900));
-    world.turnstile.told(told(None), world.pacer.lateness(), world.now);
+    world.turnstile.told(told(None), WINDOW, world.pacer.lateness(), world.now);
     world.now = world.now.plus(POLL_WAITING);
     let ask = world.turnstile.poll_ask(true, terms(), world.now).unwrap();
     assert_eq!(ask.life, LIFE_MIN + ms(2));
@@ -166,7 +168,7 @@ fn a_refusal_that_another_instance_met_counts_here_too() {
         world.now = world.now.plus(POLL_IDLE);
         assert!(world.turnstile.poll_ask(true, terms(), world.now).is_some());
         let told = Told { refused: refused.into(), ..told(None) };
-        world.turnstile.told(told, world.pacer.lateness(), world.now);
+        world.turnstile.told(told, WINDOW, world.pacer.lateness(), world.now);
     }
     assert!(world.pacer.lateness().unanswered() > whole, "the whole guard is back");
 }
@@ -179,7 +181,7 @@ fn a_store_that_has_forgotten_is_told_of_everybody_who_waits() {
     let ask = world.turnstile.poll_ask(true, terms(), world.now).unwrap();
     assert!(ask.line.is_empty(), "it knows");
     let anew = Told { begun: Stamp(9), ..told(None) };
-    world.turnstile.told(anew, world.pacer.lateness(), world.now);
+    world.turnstile.told(anew, WINDOW, world.pacer.lateness(), world.now);
     let ask = world.turnstile.poll_ask(true, terms(), world.now).unwrap();
     assert_eq!((ask.line.len(), ask.anew), (1, true));
 }
@@ -191,6 +193,23 @@ fn it_asks_when_what_is_closed_opens_though_nobodys_turn_is_known() {
     world.read_roll();
     world.turnstile.poll_ask(true, terms(), world.now).unwrap();
     let closed = Told { closed: ms(120), ..told(None) };
-    world.turnstile.told(closed, world.pacer.lateness(), world.now);
+    world.turnstile.told(closed, WINDOW, world.pacer.lateness(), world.now);
     assert_eq!(world.asks_in(), ms(120));
+}
+
+#[test]
+fn a_store_whose_clock_was_set_forward_is_closed_for_a_window() {
+    let mut world = World::waiting(None, ms(1));
+    for (step, closed) in [(0, false), (3_600_000, true)] {
+        world.now = world.now.plus(POLL_WAITING);
+        world.read_roll();
+        let ask = world.turnstile.poll_ask(true, terms(), world.now).unwrap();
+        assert_eq!(ask.reports, []);
+        let at = world.turnstile.stamp_of(world.now).plus(ms(step));
+        let told = Told { at, ..told(None) };
+        world.turnstile.told(told, WINDOW, world.pacer.lateness(), world.now);
+        let reports = world.turnstile.reports.clone();
+        let is_closed = matches!(reports[..], [Report::Closed { span }] if span > WINDOW);
+        assert_eq!(is_closed, closed, "{step}: {reports:?}");
+    }
 }

@@ -6,6 +6,8 @@
 
 local lane, verb = KEYS[1], ARGV[1]
 local HOUR = 3600000
+-- Nobody lets a lane rest for so long.
+local AHEAD_MAX = 600000000
 
 local function digits(number)
   return string.format('%.0f', number)
@@ -31,13 +33,19 @@ if verb == 'take' then
     set(0, now + pause * 1000, now)
     return { 0, pause }
   end
+  local hold, retry = tonumber(ARGV[2]) * 1000, tonumber(ARGV[3])
+  if held_until - now > 2 * hold or rest_until - now > AHEAD_MAX then
+    -- written by a clock that was ahead: whoever has it may be at work for one hold more
+    set(now + hold, 0, math.max(fence + 1, now))
+    return { 0, retry }
+  end
   if held_until > now then
-    return { 0, math.min(tonumber(ARGV[3]), math.ceil((held_until - now) / 1000)) }
+    return { 0, math.min(retry, math.ceil((held_until - now) / 1000)) }
   end
   if rest_until > now then
     return { 0, math.ceil((rest_until - now) / 1000) }
   end
-  set(now + tonumber(ARGV[2]) * 1000, rest_until, fence + 1)
+  set(now + hold, rest_until, fence + 1)
   return { 1, fence + 1 }
 end
 

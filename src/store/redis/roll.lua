@@ -1,11 +1,11 @@
 -- The roll of all instances: who is there, and which part of every limit each may use by itself
 -- should it lose this server.
 --
--- A part is an interval of [0, WHOLE); those of two instances never overlap, so their slots never add
--- up to more than there are. An instance may believe in the last part that it was given and in the
--- one before, until it says which it uses: both are its own until then. One that is not heard of
--- leaves its part unused for the others, for as long as it may go on by itself, and a moment after
--- it came back. Only what an instance repeats of this server's clock shows that it hears it.
+-- A part is an interval of [0, WHOLE); those of two instances never overlap, so their slots never
+-- add up to more than there are. An instance may believe in the last part that it was given and in
+-- the one before, until it says which it uses: both are its own until then. One that is not heard
+-- of leaves its part unused for the others, for as long as it may go on by itself, and a moment
+-- after it came back. Only what an instance repeats of this server's clock shows that it hears it.
 --
 -- KEYS: the roll, its epoch. Moments and spans are in microseconds.
 
@@ -40,9 +40,16 @@ local function write(id, e)
   redis.call('HSET', roll, id, numbers .. '\t' .. e.name .. '\t' .. e.details)
 end
 
+-- A moment that is to come is of a clock that was ahead, and says nothing.
+local function heard(e)
+  if e.seen > now then e.seen = now - silent_after - 1 end
+  e.back = math.min(e.back, now)
+  return e
+end
+
 local all, ids = {}, {}
 local stored = redis.call('HGETALL', roll)
-for i = 1, #stored, 2 do all[stored[i]] = read(stored[i + 1]) end
+for i = 1, #stored, 2 do all[stored[i]] = heard(read(stored[i + 1])) end
 
 local known = redis.call('GET', epoch_key)
 if not known then
@@ -69,7 +76,7 @@ if by_itself == 1 then
 elseif by_itself == 2 or mine.back < 0 then
   mine.back = now
 end
-if echo > 0 then mine.seen = math.max(mine.seen, echo) end
+if echo > 0 and echo <= now then mine.seen = math.max(mine.seen, echo) end
 mine.name, mine.details = name, details
 mine.parts[1] = {from, to}
 

@@ -21,7 +21,7 @@ local BURST, LOOK_AGAIN = 300000000, 60000000
 local PROBE_EVERY, PROBE_NEAR_TURN, NEAR_TURN = 3600000000, 10000000, 120000000
 local DAY_TURN_PAUSE = 2000000
 local NARROW_AFTER, NARROW_STEP, WIDEN_STEP, WIDEN_MAX = 500, 5000, 10000, 1000000
-local LATENESS_MAX = 50000
+local LATENESS_MAX, STEP_MAX = 50000, 50000
 local STATE_KEPT, DAYS_KEPT, RENEW_EVERY = 172800, 432000, 3600000000
 
 local place = 0
@@ -46,7 +46,7 @@ local want = now <= wanted_until
 local fields = {
   'server', 'ticket', 'spaced', 'closed', 'widened', 'clean', 'refused', 'day', 'used', 'spent_at',
   'probe_at', 'level', 'level_at', 'credit1', 'credit2', 'credit3', 'virtual1', 'virtual2',
-  'virtual3', 'turn', 'turn_at', 'renewed', 'begun',
+  'virtual3', 'turn', 'turn_at', 'renewed', 'begun', 'at',
 }
 local s = {}
 for i, value in ipairs(redis.call('HMGET', state, unpack(fields))) do
@@ -56,7 +56,16 @@ local server = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
 local call_all = false
 
 s.ticket = math.max(s.ticket or 0, seen_ticket)
-if s.server ~= server then
+local step = (s.at or now) - now
+if step > STEP_MAX then
+  -- this clock was set back, or is another's that is behind: what is to come stays as far away
+  for _, field in ipairs({'closed', 'spaced', 'spent_at', 'probe_at', 'level_at', 'renewed'}) do
+    s[field] = s[field] and s[field] - step
+  end
+  redis.call('DEL', slots)
+end
+s.at = now
+if s.server ~= server or step > STEP_MAX then
   -- empty, or another process than the one that wrote this: what left last is not known here
   s.server, s.closed = server, math.max(s.closed or 0, now + window + forget_after)
   s.spaced, s.turn, s.begun = math.max(s.spaced or 0, now), nil, now
