@@ -22,6 +22,8 @@ mod take_out;
 mod work;
 
 #[cfg(test)]
+pub(crate) mod idle;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;

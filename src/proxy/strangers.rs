@@ -46,28 +46,16 @@ pub(super) fn are_named_by<B>(
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
-    use async_trait::async_trait;
     use http::header::AUTHORIZATION;
-    use tokio::sync::mpsc;
     use tokio_util::task::TaskTracker;
 
     use super::*;
     use crate::clock::Clock;
-    use crate::engine::{ApiKeyName, ClientName, Unix, token};
-    use crate::secret::{ClientKey, Secret};
+    use crate::engine::{ApiKeyName, ClientName, Unix};
+    use crate::secret::ClientKey;
     use crate::store::{MemoryStore, NewGrant, Store, TenantScope};
-    use crate::tokens::{self, KeyAuth, NoObserver, RefreshAnswer, TokenEndpoint};
-
-    struct Silent;
-
-    #[async_trait]
-    impl TokenEndpoint for Silent {
-        async fn refresh(&self, _: &KeyAuth, _: &Secret<String>) -> RefreshAnswer {
-            RefreshAnswer::NotSent { detail: "nobody listens".into() }
-        }
-    }
+    use crate::tokens::idle;
 
     fn tenant(name: &str) -> TenantName {
         TenantName::new(name).unwrap()
@@ -85,22 +73,7 @@ mod tests {
         let api_key = ApiKeyName::new("main").unwrap();
         let grant = NewGrant { tenant: tenant("acme"), api_key, tokens, weight: None };
         store.put_grant(grant).await.unwrap();
-        let parts = tokens::Parts {
-            store: store.clone(),
-            clock: clock.clone(),
-            exchange: Arc::new(Silent),
-            keys: Vec::new(),
-            settings: token::Settings {
-                refresh_interval: Duration::from_secs(1),
-                refresh_margin: Duration::from_secs(300),
-                refresh_ahead: Duration::ZERO,
-                keep_alive_after: Duration::ZERO,
-            },
-            seed: 1,
-            changes: mpsc::unbounded_channel().0,
-            observer: Arc::new(NoObserver),
-            tracker: TaskTracker::new(),
-        };
+        let parts = idle::parts(&store, &clock, Vec::new(), &TaskTracker::new());
         let tokens = Tokens::start(parts).await.unwrap();
         (Clients::load(store, clock).await.unwrap(), tokens)
     }

@@ -8,6 +8,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
+
 use ctct_proxy::sandbox::Sandbox;
 
 use crate::chaos::is_set;
@@ -149,13 +151,22 @@ impl Fleet {
         Some(Self { network, server: server_at, sandbox, hosts, key, _held: held })
     }
 
-    fn load(&self) -> Vec<tokio::task::JoinHandle<Vec<String>>> {
+    fn load(&self) -> Vec<JoinHandle<Vec<String>>> {
         let callers = self
             .hosts
             .iter()
             .zip(["t1", "t2", "t3"])
             .flat_map(|(host, tenant)| World::callers_of(host, &self.key, tenant, 8));
         callers.collect()
+    }
+
+    /// Cuts the first host off under load; what arrives from each then.
+    async fn cut_off_under_load(&self) -> (Vec<JoinHandle<Vec<String>>>, [usize; 3]) {
+        let callers = self.load();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        self.cut_off();
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        (callers, self.shares(Duration::from_secs(5)).await)
     }
 
     fn cut_off(&self) {
@@ -185,11 +196,7 @@ impl Fleet {
 async fn a_host_that_is_cut_off_keeps_to_its_part_and_shares_again_when_it_is_not() {
     let _alone = MACHINE.lock().await;
     let Some(fleet) = Fleet::start(0, "degraded").await else { return };
-    let callers = fleet.load();
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    fleet.cut_off();
-    tokio::time::sleep(Duration::from_secs(8)).await;
-    let apart = fleet.shares(Duration::from_secs(5)).await;
+    let (callers, apart) = fleet.cut_off_under_load().await;
     let all: usize = apart.iter().sum();
     assert!((25..=35).contains(&apart[0]) && all >= 85, "{apart:?}:\n{}", fleet.hosts[1].log());
     fleet.join_again();
@@ -198,7 +205,7 @@ async fn a_host_that_is_cut_off_keeps_to_its_part_and_shares_again_when_it_is_no
     let all: usize = together.iter().sum();
     let equal = together.iter().all(|share| (share * 3).abs_diff(all) <= all / 10 + 3);
     assert!(equal && all >= 108, "{together:?}");
-    callers.iter().for_each(tokio::task::JoinHandle::abort);
+    callers.iter().for_each(JoinHandle::abort);
     judge::assert_no_429(&fleet.sandbox);
 }
 
@@ -206,14 +213,10 @@ async fn a_host_that_is_cut_off_keeps_to_its_part_and_shares_again_when_it_is_no
 async fn a_host_that_is_cut_off_refuses_where_that_is_set_and_the_others_have_the_whole_rate() {
     let _alone = MACHINE.lock().await;
     let Some(fleet) = Fleet::start(1, "closed").await else { return };
-    let callers = fleet.load();
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    fleet.cut_off();
-    tokio::time::sleep(Duration::from_secs(8)).await;
-    let apart = fleet.shares(Duration::from_secs(5)).await;
+    let (callers, apart) = fleet.cut_off_under_load().await;
     let all: usize = apart.iter().sum();
     assert!(apart[0] == 0 && all >= 90, "{apart:?}");
     assert!(fleet.hosts[0].log().contains("store_unavailable"), "it refuses and says why");
-    callers.iter().for_each(tokio::task::JoinHandle::abort);
+    callers.iter().for_each(JoinHandle::abort);
     judge::assert_no_429(&fleet.sandbox);
 }

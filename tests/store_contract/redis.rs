@@ -72,6 +72,14 @@ fn copy(from: &Path, to: &Path) {
     assert!(done.success());
 }
 
+/// What a power cut does to files that were not synced since `before` was copied from them.
+fn power_cut(place: &mut SharedPlace, files: &Path, before: &Path) {
+    server(place).kill();
+    fs::remove_dir_all(files).expect("removed");
+    copy(before, files);
+    server(place).restart();
+}
+
 #[tokio::test]
 async fn scripts_that_the_server_forgot_are_sent_again() {
     let place = SharedPlace::new();
@@ -250,11 +258,7 @@ async fn tokens_that_a_server_lost_with_its_last_second_are_written_again() {
     copy(&files, &before);
     store.receive_refresh(&acme, version, &tokens("2"), secs(2)).await.expect("received");
     let next = store.finish_refresh(&acme, version, &tokens("2"), secs(2)).await.expect("finished");
-    // what a power cut does to a file that was not synced
-    server(&mut place).kill();
-    fs::remove_dir_all(&files).expect("removed");
-    copy(&before, &files);
-    server(&mut place).restart();
+    power_cut(&mut place, &files, &before);
     let written_again = async {
         loop {
             let grant = store.grant(&acme).await.ok().flatten();
@@ -293,10 +297,7 @@ async fn tokens_that_server_and_process_lost_together_are_in_the_journal() {
     store.receive_refresh(&acme, version, &tokens("3"), secs(4)).await.expect("received");
     store.finish_refresh(&acme, version, &tokens("3"), secs(4)).await.expect("finished");
     drop(store);
-    server(&mut place).kill();
-    fs::remove_dir_all(&files).expect("removed");
-    copy(&before, &files);
-    server(&mut place).restart();
+    power_cut(&mut place, &files, &before);
     let store = place.open().await;
     let open = store.open_refreshes().await.expect("read");
     assert_eq!((open.len(), open[0].version), (1, version));

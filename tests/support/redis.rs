@@ -4,18 +4,20 @@
 //! Several test binaries use it by `#[path]`. It is killed when dropped. Data survives
 //! [`RedisServer::kill`] and [`RedisServer::restart`] as far as the server wrote it.
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
 
 /// Longest time until a server that was started answers.
 const START_TIME: Duration = Duration::from_secs(20);
 /// How often another port is tried when the one that was free has been taken.
 const PORTS_TRIED: usize = 10;
-/// Between two looks at a server that starts.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// What a server says, of whatever make and version, when it answers.
+const READY: &str = "Ready to accept connections";
 
 /// A running server.
 pub(crate) struct RedisServer {
@@ -118,9 +120,8 @@ impl RedisServer {
     }
 
     /// Whether the server came up; `false` when its port was taken.
-    #[expect(clippy::disallowed_methods, reason = "a process says nothing when it is ready")]
     fn launch(&mut self) -> bool {
-        let log = std::fs::File::create(self.log_path()).expect("a log");
+        let log = File::create(self.log_path()).expect("a log");
         let mut command = Command::new("redis-server");
         let port = self.port.to_string();
         command.args(["--port", &port, "--bind", "127.0.0.1", "--dir"]).arg(self.path());
@@ -129,26 +130,15 @@ impl RedisServer {
         if let Some(port) = self.tls_port {
             command.args(["--tls-port", &port.to_string()]);
         }
-        command.stdin(Stdio::null()).stderr(log.try_clone().expect("a log")).stdout(log);
-        let process = command.spawn().expect("redis-server is installed: tests/install-deps.sh");
+        command.stdin(Stdio::null()).stderr(log.try_clone().expect("a log")).stdout(Stdio::piped());
+        let mut process = command.spawn().expect("redis-server: see tests/install-deps.sh");
+        let says = process.stdout.take().expect("piped");
         self.process = Some(process);
-        let deadline = Instant::now() + START_TIME;
-        while Instant::now() < deadline {
-            let process = self.process.as_mut().expect("just started");
-            if process.try_wait().expect("asked").is_some() {
-                self.process = None;
-                return false;
-            }
-            // a server that wants a password answers too
-            if try_cmd(self.port, &["PING"])
-                .is_some_and(|text| text == "+PONG" || is_refusal(&text))
-            {
-                return true;
-            }
-            std::thread::sleep(LOOK_AGAIN);
+        let is_ready = heard(says, log).recv_timeout(START_TIME).is_ok();
+        if !is_ready {
+            self.kill();
         }
-        self.kill();
-        false
+        is_ready
     }
 
     fn signal(&self, signal: &str) {
@@ -183,10 +173,21 @@ fn try_cmd(port: u16, words: &[&str]) -> Option<String> {
     answer(&mut BufReader::new(stream))
 }
 
-fn is_refusal(text: &str) -> bool {
-    text.starts_with("-NOAUTH") || text.starts_with("-DENIED")
+/// Writes down what a server says for as long as it does, and tells when it is ready; tells nothing
+/// of one that ends before.
+fn heard(says: ChildStdout, mut log: File) -> Receiver<()> {
+    let (ready, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(says).lines().map_while(Result::ok) {
+            writeln!(log, "{line}").expect("a log");
+            if line.contains(READY) {
+                // whoever waited may have given up
+                let _ = ready.send(());
+            }
+        }
+    });
+    told
 }
-
 pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("an address").port()

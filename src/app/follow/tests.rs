@@ -2,27 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 use super::*;
 use crate::config::AuthStyle;
-use crate::engine::scheduler::Limits;
-use crate::engine::{DayReset, Guard, Reserve, Unix, token};
-use crate::secret::Secret;
+use crate::engine::Unix;
+use crate::gate;
+use crate::gate::tests::limits;
 use crate::store::{MemoryStore, NewGrant, TenantScope};
 use crate::telemetry::{Events, Metrics};
-use crate::tokens::{KeyAuth, NoObserver, RefreshAnswer, TenantState, TokenEndpoint};
-use crate::{gate, tokens};
-
-struct Silent;
-
-#[async_trait]
-impl TokenEndpoint for Silent {
-    async fn refresh(&self, _: &KeyAuth, _: &Secret<String>) -> RefreshAnswer {
-        RefreshAnswer::NotSent { detail: "nobody listens".into() }
-    }
-}
+use crate::tokens::{KeyAuth, TenantState, idle};
 
 struct Instance {
     gate: Gate,
@@ -38,19 +27,6 @@ fn api_key() -> ApiKeyName {
 
 fn tenant() -> TenantName {
     TenantName::new("acme").unwrap()
-}
-
-fn limits() -> Limits {
-    Limits {
-        rate: "4".parse().unwrap(),
-        guard: Guard::Fixed(Duration::from_millis(60)),
-        per_day: 1_000,
-        day_reset: DayReset::default(),
-        reserve: Reserve::default(),
-        in_flight_max: 64,
-        capacity: 100,
-        capacity_per_tenant: 50,
-    }
 }
 
 fn key_auth() -> KeyAuth {
@@ -77,22 +53,7 @@ async fn instance(store: &Arc<dyn Store>, clock: &Clock) -> Instance {
         seed: 1,
     };
     let gate = Gate::start(parts, vec![(api_key(), limits())], &BTreeSet::new());
-    let parts = tokens::Parts {
-        store: store.clone(),
-        clock: clock.clone(),
-        exchange: Arc::new(Silent),
-        keys: vec![(api_key(), key_auth())],
-        settings: token::Settings {
-            refresh_interval: Duration::from_secs(1),
-            refresh_margin: Duration::from_secs(300),
-            refresh_ahead: Duration::ZERO,
-            keep_alive_after: Duration::ZERO,
-        },
-        seed: 1,
-        changes: mpsc::unbounded_channel().0,
-        observer: Arc::new(NoObserver),
-        tracker: tracker.clone(),
-    };
+    let parts = idle::parts(store, clock, vec![(api_key(), key_auth())], &tracker);
     let tokens = Tokens::start(parts).await.unwrap();
     let clients = Clients::load(store.clone(), clock.clone()).await.unwrap();
     let shells = Shells { gate: gate.clone(), tokens: tokens.clone(), clients: clients.clone() };
