@@ -122,10 +122,18 @@ impl Turnstile {
 
     /// The question to be asked now, if any. `want` says whether a slot could be used.
     pub fn poll_ask(&mut self, want: bool, terms: Terms, now: Mono) -> Option<Ask> {
-        if self.ask_at(want).is_none_or(|at| at > now) {
-            return None;
-        }
-        let want = want && self.knows_others(now);
+        let is_due = self.ask_at(want).is_some_and(|at| at <= now);
+        is_due.then(|| self.compose(want && self.knows_others(now), terms, now))
+    }
+
+    /// What is still to be told when no more calls are served, if anything.
+    pub fn farewell(&mut self, terms: Terms, now: Mono) -> Option<Ask> {
+        self.end_alone();
+        let is_known = self.line.is_urgent() || !self.reports.is_empty();
+        is_known.then(|| self.compose(false, terms, now))
+    }
+
+    fn compose(&mut self, want: bool, terms: Terms, now: Mono) -> Ask {
         let (calls, kept) = self.left_to_others(&terms, now);
         let terms = Terms { calls, withheld: terms.withheld.saturating_add(kept), ..terms };
         let rest = self.reports.split_off(self.reports.len().min(REPORTS_MAX));
@@ -134,7 +142,7 @@ impl Turnstile {
         self.life = LIFE_MIN.saturating_add(self.trip().saturating_mul(2)).min(LIFE_MAX);
         self.asked = Some((now, reports.clone()));
         self.turn_at = Mono::NEVER;
-        Some(Ask {
+        Ask {
             wanted_until: (want && !self.line.is_empty())
                 .then(|| self.stamp_of(now.plus(self.life))),
             terms,
@@ -145,7 +153,7 @@ impl Turnstile {
             known: self.line.known(),
             reports,
             memory: self.memory,
-        })
+        }
     }
 
     /// When the next question is due, if none is under way.

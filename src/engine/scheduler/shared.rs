@@ -14,7 +14,7 @@ use crate::engine::budget::Stock;
 use crate::engine::rate::Class;
 use crate::engine::time::{Day, Mono};
 use crate::engine::turnstile::{
-    ALONE_LIFE, OnLoss, Report, Roll, Terms, Ticket, Told, Turn, Turnstile,
+    ALONE_LIFE, Ask, OnLoss, Report, Roll, Terms, Ticket, Told, Turn, Turnstile,
 };
 
 impl Scheduler {
@@ -200,6 +200,12 @@ impl Scheduler {
         if let Some(ask) = turnstile.and_then(|at| at.poll_ask(want, terms, now.mono)) {
             self.commands.push_back(Command::Ask(Box::new(ask)));
         }
+    }
+
+    /// What is still to be told to the turnstile at the end.
+    pub fn farewell(&mut self, now: Now) -> Option<Box<Ask>> {
+        let terms = self.terms();
+        self.turnstile.as_mut()?.farewell(terms, now.mono).map(Box::new)
     }
 
     fn terms(&mut self) -> Terms {

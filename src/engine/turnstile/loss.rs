@@ -125,7 +125,7 @@ impl Turnstile {
     }
 
     /// What it used is still to be told.
-    fn end_alone(&mut self) {
+    pub(super) fn end_alone(&mut self) {
         if let Some(alone) = self.alone.take() {
             self.reports.extend(alone.used().map(|(day, calls)| Report::Used { day, calls }));
         }
@@ -205,6 +205,19 @@ mod tests {
         Roll { part: third(0), members: (0..3).map(member).collect(), ..Roll::default() }
     }
 
+    fn terms() -> Terms {
+        Terms {
+            rate: rate(),
+            calls: 20,
+            unanswered: Duration::ZERO,
+            spaced: Duration::ZERO,
+            per_day: 10_000,
+            day_reset: crate::engine::time::DayReset::default(),
+            reserve_percent: 10,
+            withheld: 0,
+        }
+    }
+
     fn one_of_three(on_loss: OnLoss) -> Turnstile {
         let mut turnstile = Turnstile::new(on_loss, secs(100));
         turnstile.read(&roll(None), rate(), 9_000, secs(100));
@@ -261,18 +274,8 @@ mod tests {
         let mut turnstile = one_of_three(OnLoss::GoOn);
         let back = Away::Back(Duration::from_secs(1));
         turnstile.read(&roll(Some(back)), rate(), 900, secs(103));
-        let terms = Terms {
-            rate: rate(),
-            calls: 20,
-            unanswered: Duration::ZERO,
-            spaced: Duration::ZERO,
-            per_day: 10_000,
-            day_reset: crate::engine::time::DayReset::default(),
-            reserve_percent: 10,
-            withheld: 0,
-        };
-        assert_eq!(turnstile.left_to_others(&terms, secs(103)), (13, 350));
-        assert_eq!(turnstile.left_to_others(&terms, secs(104)), (20, 0));
+        assert_eq!(turnstile.left_to_others(&terms(), secs(103)), (13, 350));
+        assert_eq!(turnstile.left_to_others(&terms(), secs(104)), (20, 0));
     }
 
     #[test]
@@ -285,5 +288,16 @@ mod tests {
         turnstile.read(&roll(None), rate(), 9_000, secs(107));
         assert_eq!(turnstile.reports, [Report::Used { day, calls: 1 }]);
         assert_eq!(turnstile.alone(), None);
+    }
+
+    #[test]
+    fn one_that_ends_by_itself_leaves_word_of_what_it_used() {
+        let mut turnstile = one_of_three(OnLoss::GoOn);
+        assert_eq!(turnstile.farewell(terms(), secs(101)), None, "there is nothing to tell");
+        turnstile.go_alone(20, WINDOW, 9_000, secs(106));
+        turnstile.take_alone().unwrap();
+        let farewell = turnstile.farewell(terms(), secs(107)).unwrap();
+        assert_eq!(farewell.wanted_until, None);
+        assert_eq!(farewell.reports, [Report::Used { day: Day::default(), calls: 1 }]);
     }
 }

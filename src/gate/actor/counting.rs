@@ -43,7 +43,21 @@ impl Actor {
         });
     }
 
+    /// Has the store uncount, or the turnstile told, what is left to be.
     pub(super) fn close(&mut self, reply: oneshot::Sender<()>) {
+        if let Some(turnstile) = self.turnstile.clone() {
+            let farewell = self.scheduler.farewell(self.clock.now());
+            let name = self.name.clone();
+            self.tracker.spawn(async move {
+                if let Some(ask) = farewell
+                    && let Err(error) = turnstile.ask(&name, &ask).await
+                {
+                    warn!(api_key = %name, %error, "the last calls could not be told to the store");
+                }
+                let _ = reply.send(());
+            });
+            return;
+        }
         match self.scheduler.surrender() {
             (_, 0) => drop(reply.send(())),
             (day, count) => self.release(day, count, Some(reply)),

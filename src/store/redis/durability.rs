@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::link::Link;
 use crate::store::StoreError;
@@ -37,14 +37,15 @@ pub(super) async fn check(
              `maxmemory-policy noeviction`"
         ));
     }
-    let is_limited = |node: &Facts| of(node, "maxmemory") != "0";
+    let is_limited = |node: &&Facts| of(node, "maxmemory") != "0";
     let drops_counts =
         |node: &&Facts| of(node, "maxmemory_policy").starts_with("volatile-") && is_limited(node);
     if let Some(node) = memory.iter().find(drops_counts) {
-        info!(
-            policy = of(node, "maxmemory_policy"),
-            "the Redis server may drop counts of the day when its memory is full, but no grants"
-        );
+        faults.push(format!(
+            "its maxmemory-policy {} may drop the counts and slots that keep the limits when its \
+             memory is full; set `maxmemory-policy noeviction`",
+            of(node, "maxmemory_policy")
+        ));
     }
     if fsyncs(link).await.iter().any(|when| when == "no") {
         warn!(
