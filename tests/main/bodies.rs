@@ -5,7 +5,7 @@ use http::{Method, Response};
 
 use ctct_proxy::config::settings;
 
-use crate::support::{Mirror, Rig, judge, raw, until};
+use crate::support::{Mirror, Rig, judge, raw};
 
 fn head(rig: &Rig, path: &str, more: &str) -> String {
     format!(
@@ -84,11 +84,7 @@ async fn a_body_that_breaks_off_spends_no_slot() {
     raw::send(&mut stream, head(&rig, "/v3/contacts", "Transfer-Encoding: chunked")).await;
     raw::send(&mut stream, chunk(100)).await;
     drop(stream);
-    until("the places are free", async || {
-        let key = rig.admin(Method::GET, "/v1/api-keys/default").await.json();
-        key["queue"]["depth"] == 0
-    })
-    .await;
+    rig.until_queued(0).await;
     rig.get("t0", "/v3/contacts").await.expect(200);
     assert_eq!(judge::arrivals(&rig.sandbox), 1);
 }

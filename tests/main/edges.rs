@@ -9,7 +9,6 @@ use serde_json::json;
 use ctct_proxy::clock::Clock;
 use ctct_proxy::config::settings;
 
-use crate::queue::depth;
 use crate::support::{Call, Http, Rig, judge, raw, until};
 
 const PATH: &str = "/v3/contacts?limit=1";
@@ -84,7 +83,7 @@ async fn five_hundred_streams_of_one_connection_are_served_fairly() {
         http.send(rig.call(Method::GET, &tenant, PATH)).await.expect(200);
     }));
     let releasing = async {
-        depth(&rig, 500).await;
+        rig.until_queued(500).await;
         rig.admin(Method::POST, "/v1/api-keys/default/resume").await.expect(204);
     };
     join(calls, releasing).await;

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use futures_util::future::{join, join_all};
 use http::Method;
 
-use crate::queue::depth;
 use crate::support::{Call, Http, Rig, judge, raw};
 
 const PATH: &str = "/v3/contacts";
@@ -31,10 +30,10 @@ async fn half_leaves(http: impl Fn() -> Http, method: Method, body: usize) {
     let watching = async {
         {
             let mut leaving = Box::pin(leaving);
-            let all_wait = Box::pin(depth(&rig, 100));
+            let all_wait = Box::pin(rig.until_queued(100));
             futures_util::future::select(&mut leaving, all_wait).await;
         }
-        depth(&rig, 50).await;
+        rig.until_queued(50).await;
         rig.admin(Method::POST, "/v1/api-keys/default/resume").await.expect(204);
     };
     let (replies, ()) = join(staying, watching).await;
@@ -107,7 +106,7 @@ async fn callers_that_come_and_go_at_random_leave_nothing_behind() {
         }
     };
     join_all((0..25).map(caller)).await;
-    depth(&rig, 0).await;
+    rig.until_queued(0).await;
     judge::assert_no_429(&rig.sandbox);
     rig.get("t0", PATH).await.expect(200);
     let key = rig.admin(Method::GET, "/v1/api-keys/default").await.json();

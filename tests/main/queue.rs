@@ -19,15 +19,6 @@ async fn release(rig: &Rig, what: &str) {
     rig.admin(Method::POST, &format!("/v1/{what}/resume")).await.expect(204);
 }
 
-/// Waits until so many calls of the API key wait.
-pub(crate) async fn depth(rig: &Rig, wanted: usize) {
-    until(&format!("{wanted} calls wait"), async || {
-        let key = rig.admin(Method::GET, "/v1/api-keys/default").await.json();
-        key["queue"]["depth"].as_u64() == Some(wanted as u64)
-    })
-    .await;
-}
-
 /// Whose calls arrived, in their order.
 fn accounts(rig: &Rig) -> Vec<String> {
     let calls = judge::api_calls(&rig.sandbox);
@@ -52,11 +43,11 @@ async fn calls_of_one_tenant_leave_in_the_order_in_which_they_came() {
     hold(&rig, "api-keys/default").await;
     let expected: Vec<String> = (0..40).map(|number| number.to_string()).collect();
     let callers = join_all(expected.iter().enumerate().map(async |(number, mark)| {
-        depth(&rig, number).await;
+        rig.until_queued(number).await;
         marked(&rig, "t0", 3, mark).await;
     }));
     let releasing = async {
-        depth(&rig, 40).await;
+        rig.until_queued(40).await;
         release(&rig, "api-keys/default").await;
     };
     join(callers, releasing).await;
@@ -98,7 +89,7 @@ async fn tenants_share_the_slots_evenly_or_by_weight() {
     };
     let (one, two, three) = (of("t0"), of("t1"), of("t2"));
     let releasing = async {
-        depth(&rig, 90).await;
+        rig.until_queued(90).await;
         release(&rig, "api-keys/default").await;
     };
     join(join(one, two), join(three, releasing)).await;
@@ -118,7 +109,7 @@ async fn classes_share_eight_to_three_to_one_and_none_starves() {
     };
     let (interactive, normal, bulk) = (of(1, "i"), of(4, "n"), of(7, "b"));
     let releasing = async {
-        depth(&rig, 180).await;
+        rig.until_queued(180).await;
         let key = rig.admin(Method::GET, "/v1/api-keys/default").await.json();
         let classes = &key["queue"]["by_class"];
         assert_eq!(classes["interactive"], 60, "{classes}");
@@ -140,7 +131,7 @@ async fn a_held_key_and_a_held_tenant_wait_and_others_go_on() {
     hold(&rig, "tenants/t0").await;
     let held = async { rig.get("t0", PATH).await.expect(200) };
     let meanwhile = async {
-        depth(&rig, 1).await;
+        rig.until_queued(1).await;
         rig.get("t1", PATH).await.expect(200);
         let tenant = rig.admin(Method::GET, "/v1/tenants/t0").await.json();
         assert_eq!((&tenant["state"], &tenant["queue_depth"]), (&"paused".into(), &1.into()));
@@ -161,7 +152,7 @@ async fn a_removed_tenants_waiting_calls_are_refused_at_once() {
     hold(&rig, "tenants/t0").await;
     let waiting = join_all((0..5).map(|_| rig.get("t0", PATH)));
     let removing = async {
-        depth(&rig, 5).await;
+        rig.until_queued(5).await;
         rig.admin(Method::DELETE, "/v1/tenants/t0").await.expect(204);
     };
     for reply in join(waiting, removing).await.0 {

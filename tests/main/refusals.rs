@@ -8,7 +8,7 @@ use http::Method;
 use ctct_proxy::config::settings;
 use ctct_proxy::sandbox::{Fault, FaultKind, Target};
 
-use crate::support::{Call, Reply, Rig, judge, until};
+use crate::support::{Call, Reply, Rig, judge};
 
 const PATH: &str = "/v3/contacts?limit=1";
 
@@ -105,7 +105,7 @@ async fn refusals_of_a_full_or_hopeless_queue_say_when_to_come_back() {
         join_all(calls).await
     };
     let asking = async {
-        depth(&rig, 5).await;
+        rig.until_queued(5).await;
         let own_full = rig.http.send(call("t0")).await;
         check(&own_full, &soon("queue_full", 429, "throttled"));
         let all_full = rig.http.send(call("t1")).await;
@@ -117,14 +117,6 @@ async fn refusals_of_a_full_or_hopeless_queue_say_when_to_come_back() {
         check(reply, &soon("wait_expired", 429, "throttled"));
     }
     assert_eq!(judge::arrivals(&rig.sandbox), 0);
-}
-
-async fn depth(rig: &Rig, wanted: u64) {
-    until("the queue is so deep", async || {
-        let key = rig.admin(Method::GET, "/v1/api-keys/default").await.json();
-        key["queue"]["depth"] == wanted
-    })
-    .await;
 }
 
 #[tokio::test]

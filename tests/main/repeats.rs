@@ -9,7 +9,7 @@ use http::Method;
 use ctct_proxy::config::settings;
 use ctct_proxy::sandbox::{Fault, FaultKind, LogEntry, Target, Verdict};
 
-use crate::support::{Dice, Reply, Rig, judge};
+use crate::support::{Dice, Reply, Rig, judge, until};
 
 const PATH: &str = "/v3/contacts?limit=1";
 
@@ -99,10 +99,15 @@ async fn a_throttled_call_keeps_its_place_before_later_calls_of_its_tenant() {
     faults(&rig, [FaultKind::Throttled]);
     let paths: Vec<_> = (0..5).map(|number| format!("/v3/contacts?limit=1&n={number}")).collect();
     let mut calls = Vec::new();
+    // the first is refused, and they gather in the second in which nothing is sent
     for path in &paths {
         calls.push(Box::pin(rig.get("t0", path)));
-        // each is in the queue before the next comes
-        futures_util::future::select(join_all(calls.iter_mut()), Box::pin(queued(&rig))).await;
+        let calls_made = calls.len();
+        let all_wait = Box::pin(until("all wait", async || {
+            let key = rig.admin(Method::GET, "/v1/api-keys/default").await.json();
+            key["upstream"]["throttled_total"] == 1 && key["queue"]["depth"] == calls_made
+        }));
+        futures_util::future::select(join_all(calls.iter_mut()), all_wait).await;
     }
     for reply in join_all(calls).await {
         reply.expect(200);
@@ -112,11 +117,6 @@ async fn a_throttled_call_keeps_its_place_before_later_calls_of_its_tenant() {
         .map(|call| call.query.as_deref().unwrap().rsplit('=').next().unwrap().to_owned())
         .collect();
     assert_eq!(order, ["0", "0", "1", "2", "3", "4"]);
-}
-
-async fn queued(rig: &Rig) {
-    rig.admin(Method::GET, "/v1/api-keys/default").await;
-    tokio::time::sleep(Duration::from_millis(30)).await;
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use ctct_proxy::sandbox::{IssuedGrant, Options, Sandbox};
 use ctct_proxy::secret::Secret;
 use ctct_proxy::store::{NewGrant, TenantScope, Tokens};
 
-use super::{Call, Http, Reply};
+use super::{Call, Http, Reply, until};
 
 /// The client id of the API key `default`.
 pub(crate) const CLIENT_ID: &str = "app";
@@ -114,6 +114,15 @@ impl Rig {
     /// Asks the admin API.
     pub(crate) async fn admin(&self, method: Method, path: &str) -> Reply {
         self.http.send(Call::new(method, self.admin_url(path))).await
+    }
+
+    /// Waits until so many calls of the API key `default` wait.
+    pub(crate) async fn until_queued(&self, wanted: usize) {
+        until(&format!("{wanted} calls wait"), async || {
+            let key = self.admin(Method::GET, "/v1/api-keys/default").await.json();
+            key["queue"]["depth"].as_u64() == Some(wanted as u64)
+        })
+        .await;
     }
 
     /// A new client and its key; no tenants means all.
