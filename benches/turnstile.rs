@@ -156,7 +156,10 @@ async fn instance(
     let names: Vec<ApiKeyName> = names.collect();
     let parts = Parts {
         store: Arc::new(MemoryStore::default()),
-        sharing: Some(Sharing { turnstile, on_loss: OnLoss::GoOn }),
+        sharing: Some(Sharing {
+            turnstile,
+            on_loss: OnLoss::GoOn { lasting: Duration::from_mins(10) },
+        }),
         clock: clock.clone(),
         metrics: Metrics::new("bench"),
         events: Events::new(clock),

@@ -311,9 +311,8 @@ fn limits(config: &Config) -> Vec<(ApiKeyName, Limits)> {
     config.api_keys.iter().map(|key| (key.name.clone(), limits(key))).collect()
 }
 
-fn config() -> Config {
-    let loopback = |port: u16| ([127, 0, 0, 1], port).into();
-    let api_key = |name: &str, plan, rate: &str, per_day| ApiKey {
+fn configured(name: &str, plan: Plan, rate: &str, per_day: u64) -> ApiKey {
+    ApiKey {
         name: api_key(name),
         client_id: format!("id-of-{name}"),
         client_secret: None,
@@ -328,7 +327,11 @@ fn config() -> Config {
         redirect_uri: (name == "main").then(|| "https://proxy.example/oauth/callback".into()),
         scopes: "contact_data offline_access".into(),
         pkce: true,
-    };
+    }
+}
+
+fn config() -> Config {
+    let loopback = |port: u16| ([127, 0, 0, 1], port).into();
     Config {
         server: config::Server {
             listen: loopback(8080),
@@ -373,13 +376,14 @@ fn config() -> Config {
             encryption_key_file: None,
             accept_volatile: false,
             on_loss: config::OnStoreLoss::Degraded,
+            degraded_for: Duration::from_mins(10),
             refresh_journal: None,
         },
         admin: config::Admin { token: None, tls: None, ca_file: None },
         log: config::Log { format: LogFormat::Text, level: "info".into() },
         api_keys: vec![
-            api_key("main", Plan::Standard, "4", 10_000),
-            api_key("big", Plan::Partner, "7.5", 250_000),
+            configured("main", Plan::Standard, "4", 10_000),
+            configured("big", Plan::Partner, "7.5", 250_000),
         ],
     }
 }

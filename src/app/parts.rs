@@ -151,7 +151,7 @@ pub(super) fn sharing(
 ) -> Option<Sharing> {
     let on_loss = match config.store.on_loss {
         OnStoreLoss::Closed => OnLoss::Refuse,
-        OnStoreLoss::Degraded => OnLoss::GoOn,
+        OnStoreLoss::Degraded => OnLoss::GoOn { lasting: config.store.degraded_for },
     };
     Some(Sharing { turnstile: store.turnstile(instance)?, on_loss })
 }

@@ -301,6 +301,10 @@ settings! {
     ON_STORE_LOSS = "on-store-loss", Some("store.on_loss"), Some("degraded"), Kind::StoreLoss,
         "While a Redis cannot be reached: closed refuses calls, degraded goes on with this \
          instance's share";
+    DEGRADED_FOR = "degraded-for", Some("store.degraded_for"), Some("10m"),
+        Kind::Duration(15 * SECOND, 24 * HOUR),
+        "Longest time that an instance goes on by itself; the others leave its share to one that \
+         vanished for as long";
     REFRESH_JOURNAL = "refresh-journal", Some("store.refresh_journal"), None, Kind::NewFile,
         "Journal of refreshes under way beside a Redis, one of its own for each instance; without \
          one, ctct-proxy.refreshes in the working directory";

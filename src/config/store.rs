@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use http::Uri;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -32,6 +33,8 @@ pub struct Store {
     pub accept_volatile: bool,
     /// What is done while a shared store cannot be reached.
     pub on_loss: OnStoreLoss,
+    /// How long this instance goes on with its share, and others leave it to it.
+    pub degraded_for: Duration,
     /// Where refreshes under way are journalled beside a Redis; none is a file in the working
     /// directory.
     pub refresh_journal: Option<PathBuf>,
@@ -120,6 +123,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Store {
         encryption_key_file: reader.optional(&settings::ENCRYPTION_KEY_FILE, encryption_key),
         accept_volatile: reader.value(&settings::ACCEPT_VOLATILE_STORE, values::switch),
         on_loss: reader.value(&settings::ON_STORE_LOSS, on_store_loss),
+        degraded_for: reader.span(&settings::DEGRADED_FOR),
         refresh_journal: reader.optional(&settings::REFRESH_JOURNAL, new_file),
         url,
     };

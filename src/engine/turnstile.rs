@@ -19,7 +19,7 @@ use super::pacer::Lateness;
 use super::rate::Class;
 use super::time::Mono;
 
-pub use loss::{ALONE_AFTER, ALONE_FOR, ALONE_LIFE, BACK_FOR, BEAT_EVERY, OnLoss, SILENT_AFTER};
+pub use loss::{ALONE_AFTER, ALONE_LIFE, BACK_FOR, BEAT_EVERY, OnLoss, SILENT_AFTER};
 pub use roll::{Away, Member, Part, Roll};
 pub use terms::{
     Ask, Beat, ByItself, Memory, Place, Report, Stamp, Terms, Ticket, Told, Turn, Whose,

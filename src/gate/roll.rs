@@ -12,7 +12,7 @@ use super::birth::Birth;
 use super::{Gate, Sharing};
 use crate::engine::Mono;
 use crate::engine::turnstile::{
-    ALONE_AFTER, ALONE_FOR, ALONE_LIFE, Away, BEAT_EVERY, Beat, ByItself, Member, OnLoss, Roll,
+    ALONE_AFTER, ALONE_LIFE, Away, BEAT_EVERY, Beat, ByItself, Member, OnLoss, Roll,
 };
 
 /// A store that is lost is asked this often: when it is back, calls go on within a window and a
@@ -34,7 +34,7 @@ pub(super) fn spawn(gate: &Gate, sharing: &Sharing) -> mpsc::UnboundedSender<Lea
     let keeper = Keeper {
         gate: gate.clone(),
         sharing: sharing.clone(),
-        beat: Beat::default(),
+        beat: Beat::first(sharing.on_loss.dead_after()),
         own: Birth::own(),
         heard_at: None,
         stopped_from: None,
@@ -106,7 +106,7 @@ impl Keeper {
     }
 
     fn goes_alone(&self) -> bool {
-        self.sharing.on_loss == OnLoss::GoOn
+        self.sharing.on_loss != OnLoss::Refuse
     }
 
     /// What is said of whether this instance goes on by itself: it may before the answer comes, if
@@ -129,8 +129,11 @@ impl Keeper {
         let count = |roll: &Roll| roll.members.iter().filter(|one| one.away.is_some()).count();
         let (away, before) = (count(&roll), self.gate.roll().map_or(0, |before| count(&before)));
         if away > before && self.goes_alone() {
+            let silent = roll.members.iter().filter(|one| one.away == Some(Away::Silent));
+            let at_most = silent.map(|one| one.dead_after).max();
             warn!(
-                away, leaves_for = ?ALONE_FOR,
+                away,
+                ?at_most,
                 "an instance is not heard of: its part of the limits is left to it"
             );
         }

@@ -2,19 +2,22 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Demand, Gate, KeyGate, Parts, Ticket};
+use super::{Demand, Gate, KeyGate, Parts, Sharing, Ticket};
 use crate::clock::Clock;
 use crate::engine::outcome::{Health, Outcome};
 use crate::engine::scheduler::{Arrival, CallId, Entry, Limits, Readiness};
+use crate::engine::turnstile::{Ask, Beat, OnLoss, Roll, Told, Turn};
 use crate::engine::{ApiKeyName, Class, DayReset, Guard, Reserve, TenantName, Unix};
 use crate::rejection::Reason;
-use crate::store::{MemoryStore, Store as _};
+use crate::store::{MemoryStore, SharedTurnstile, Store as _, StoreError};
 use crate::telemetry::{Event, Events, Metrics};
 
 const NOON: Unix = Unix::from_secs(20_000 * 86_400 + 43_200);
@@ -49,27 +52,30 @@ fn acme() -> TenantName {
     TenantName::new("acme").unwrap()
 }
 
+/// What gates are made of, and what they demand.
+fn parts(clock: &Clock) -> (Parts, Arc<MemoryStore>, mpsc::UnboundedReceiver<Demand>) {
+    let store = Arc::new(MemoryStore::default());
+    let (demands, demanded) = mpsc::unbounded_channel();
+    let parts = Parts {
+        sharing: None,
+        store: store.clone(),
+        clock: clock.clone(),
+        metrics: Metrics::new("test"),
+        events: Events::new(clock.clone()),
+        demands,
+        tracker: TaskTracker::new(),
+        stopped: CancellationToken::new(),
+        seed: 1,
+    };
+    (parts, store, demanded)
+}
+
 /// A gate whose first window of silence is over, with one tenant that has a token.
 async fn world() -> World {
     let clock = Clock::starting_at(NOON);
-    let store = Arc::new(MemoryStore::default());
-    let (demands, demanded) = mpsc::unbounded_channel();
-    let events = Events::new(clock.clone());
-    let gate = Gate::start(
-        Parts {
-            sharing: None,
-            store: store.clone(),
-            clock: clock.clone(),
-            metrics: Metrics::new("test"),
-            events: events.clone(),
-            demands,
-            tracker: TaskTracker::new(),
-            stopped: CancellationToken::new(),
-            seed: 1,
-        },
-        vec![(main_key(), limits())],
-        &BTreeSet::new(),
-    );
+    let (parts, store, demanded) = parts(&clock);
+    let events = parts.events.clone();
+    let gate = Gate::start(parts, vec![(main_key(), limits())], &BTreeSet::new());
     gate.set_tenant(&main_key(), &acme(), Some(Readiness::Ready), false, 1);
     tokio::time::sleep(Duration::from_secs(2)).await;
     let key = gate.api_key(&main_key()).unwrap();
@@ -237,20 +243,9 @@ async fn a_held_key_lets_calls_wait_until_their_time_is_over() {
 #[tokio::test(start_paused = true)]
 async fn what_was_used_before_a_start_is_shown_from_the_first_look_on() {
     let clock = Clock::starting_at(NOON);
-    let store = Arc::new(MemoryStore::default());
+    let (parts, store, _demanded) = parts(&clock);
     let day = DayReset::default().day_of(NOON);
     store.reserve(&main_key(), day, 7, 1_000).await.unwrap();
-    let parts = Parts {
-        sharing: None,
-        store: store.clone(),
-        clock: clock.clone(),
-        metrics: Metrics::new("test"),
-        events: Events::new(clock),
-        demands: mpsc::unbounded_channel().0,
-        tracker: TaskTracker::new(),
-        stopped: CancellationToken::new(),
-        seed: 1,
-    };
     let gate = Gate::start(parts, vec![(main_key(), limits())], &BTreeSet::new());
     let key = gate.api_key(&main_key()).unwrap();
     assert_eq!(key.snapshot().await.unwrap().day_used, 7);
@@ -259,4 +254,39 @@ async fn what_was_used_before_a_start_is_shown_from_the_first_look_on() {
     let other = ApiKeyName::new("other").unwrap();
     gate.reconfigure(vec![(other.clone(), limits())], &BTreeSet::new());
     assert_eq!(gate.api_key(&other).unwrap().snapshot().await.unwrap().day_used, 0);
+}
+
+/// A shared store that never gets to the end of an answer.
+#[derive(Default)]
+struct Stumbling {
+    asked: AtomicU32,
+}
+
+#[async_trait]
+impl SharedTurnstile for Stumbling {
+    async fn ask(&self, _: &ApiKeyName, _: &Ask) -> Result<Told, StoreError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        panic!("an answer that nobody expected")
+    }
+
+    async fn beat(&self, _: &Beat) -> Result<Roll, StoreError> {
+        Ok(Roll::default())
+    }
+
+    async fn listen(&self, _: mpsc::UnboundedSender<(ApiKeyName, Turn)>) {
+        std::future::pending::<()>().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_whose_task_panics_is_asked_again() {
+    let clock = Clock::starting_at(NOON);
+    let (mut parts, _, _demanded) = parts(&clock);
+    let turnstile = Arc::new(Stumbling::default());
+    parts.sharing = Some(Sharing { turnstile: turnstile.clone(), on_loss: OnLoss::Refuse });
+    let gate = Gate::start(parts, vec![(main_key(), limits())], &BTreeSet::new());
+    gate.set_tenant(&main_key(), &acme(), Some(Readiness::Ready), false, 1);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let asked = turnstile.asked.load(Ordering::Relaxed);
+    assert!(asked > 1, "asked {asked} times");
 }

@@ -12,6 +12,8 @@ use crate::redis::RedisServer;
 use crate::world::{main_key, redis_url, tenant};
 
 const COUNT: usize = 1_000;
+/// Where instances are written down.
+const ROLL: &str = "ctct-proxy:{instances}:roll";
 
 async fn turnstile(server: &RedisServer, name: &str) -> RedisTurnstile {
     let info =
@@ -86,6 +88,18 @@ async fn a_thousand_instances_that_died_leave_nothing_behind() {
     assert!(dbsize(&server) <= 4, "{}", server.cmd(&["KEYS", "*"]));
 }
 
+/// As of an instance that has heard nothing yet.
+fn beat() -> Beat {
+    Beat::first(Duration::from_mins(10))
+}
+
+/// Makes the moment another one at which an instance was heard.
+fn hear(server: &RedisServer, id: &str, moment: u64) {
+    let written = server.cmd(&["HGET", ROLL, id]);
+    let (_, rest) = written.split_once('\t').expect("its parts");
+    server.cmd(&["HSET", ROLL, id, &format!("{moment}\t{rest}")]);
+}
+
 fn dbsize(server: &RedisServer) -> u64 {
     server.cmd(&["DBSIZE"]).trim_start_matches(':').parse().expect("a number")
 }
@@ -96,7 +110,7 @@ async fn everything_that_counts_is_forgotten_in_time() {
     let one = turnstile(&server, "one").await;
     opened(&one).await;
     until_granted(&one, &ask(vec![place("a", 2)])).await;
-    one.beat(&Beat::default()).await.expect("an answer");
+    one.beat(&beat()).await.expect("an answer");
     let keys = server.cmd(&["KEYS", "*"]);
     assert!(keys.lines().count() > 5, "{keys}");
     for key in keys.lines() {
@@ -116,11 +130,36 @@ async fn an_instance_that_was_passed_over_everywhere_learns_that_it_is_forgotten
     (waits.wanted_until, waits.known) = (None, 1);
     let told = one.ask(&main_key(), &waits).await.expect("an answer");
     assert!(!told.forgotten);
-    // it does not come when it is called: the other has its turn, and nothing of it is left
-    until_granted(&other, &ask(vec![place("a", 1)])).await;
+    // it does not come when it is called, twice: the other has its turns, and nothing of it is left
+    until_granted(&other, &ask(vec![place("a", 2)])).await;
+    until_granted(&other, &ask(Vec::new())).await;
     waits.line.clear();
     let told = one.ask(&main_key(), &waits).await.expect("an answer");
     assert!(told.forgotten, "it takes itself to wait");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_misses_its_turn_has_it_after_the_next() {
+    let server = RedisServer::start();
+    let one = turnstile(&server, "one").await;
+    let (two, three) = (one.seen_as("two"), one.seen_as("three"));
+    opened(&one).await;
+    for instance in [&one, &two, &three] {
+        let waits = Ask { wanted_until: None, ..ask(vec![place("a", 9)]) };
+        instance.ask(&main_key(), &waits).await.expect("an answer");
+    }
+    until_granted(&one, &ask(Vec::new())).await;
+    // two is late; then it is before one, which was served
+    until_granted(&three, &ask(Vec::new())).await;
+    let patient = Ask { grace: Duration::from_secs(9), ..ask(Vec::new()) };
+    for _ in 0..5 {
+        let told = one.ask(&main_key(), &patient).await.expect("an answer");
+        assert_eq!(told.granted, None, "it is not its turn");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    for instance in [&two, &one, &three, &two] {
+        until_granted(instance, &patient).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -180,20 +219,33 @@ async fn an_instance_that_was_heard_by_a_clock_that_was_ahead_is_silent_until_it
     let server = RedisServer::start();
     let one = turnstile(&server, "one").await;
     let other = one.seen_as("other");
-    let roll = other.beat(&Beat::default()).await.expect("an answer");
-    one.beat(&Beat::default()).await.expect("an answer");
-    let written = server.cmd(&["HGET", "ctct-proxy:{instances}:roll", "other"]);
-    let (_, rest) = written.split_once('\t').expect("its parts");
-    let ahead = format!("{}\t{rest}", roll.at.0 + 3_600_000_000);
-    server.cmd(&["HSET", "ctct-proxy:{instances}:roll", "other", &ahead]);
+    let roll = other.beat(&beat()).await.expect("an answer");
+    one.beat(&beat()).await.expect("an answer");
+    hear(&server, "other", roll.at.0 + 3_600_000_000);
     let away = |roll: &Roll| {
         let member = roll.members.iter().find(|member| member.id == "other");
         member.expect("it is on the roll").away
     };
-    let read = one.beat(&Beat::default()).await.expect("an answer");
+    let read = one.beat(&beat()).await.expect("an answer");
     assert_eq!(away(&read), Some(Away::Silent), "it may be by itself");
-    let again = Beat { echo: read.at, ..Beat::default() };
+    let again = Beat { echo: read.at, ..beat() };
     other.beat(&again).await.expect("an answer");
     let read = one.beat(&again).await.expect("an answer");
     assert_eq!(away(&read), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_is_dead_when_it_says_so_itself() {
+    let server = RedisServer::start();
+    let one = turnstile(&server, "one").await;
+    one.seen_as("short").beat(&Beat::first(Duration::from_secs(15))).await.expect("an answer");
+    let roll = one.seen_as("long").beat(&beat()).await.expect("an answer");
+    for (ago, left) in [(14, ["long", "one", "short"].as_slice()), (16, &["long", "one"])] {
+        for id in ["short", "long"] {
+            hear(&server, id, roll.at.0 - ago * 1_000_000);
+        }
+        let read = one.beat(&beat()).await.expect("an answer");
+        let ids: Vec<_> = read.members.iter().map(|member| member.id.as_str()).collect();
+        assert_eq!(ids, left, "{ago} s after they were heard");
+    }
 }

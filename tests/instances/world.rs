@@ -73,7 +73,10 @@ impl Instance {
         let gate = Gate::start(
             Parts {
                 store: Arc::new(MemoryStore::default()),
-                sharing: Some(Sharing { turnstile: Arc::new(turnstile), on_loss: OnLoss::GoOn }),
+                sharing: Some(Sharing {
+                    turnstile: Arc::new(turnstile),
+                    on_loss: OnLoss::GoOn { lasting: Duration::from_mins(10) },
+                }),
                 clock: clock.clone(),
                 metrics: Metrics::new("test"),
                 events: Events::new(clock.clone()),

@@ -98,8 +98,9 @@ async fn turnstiles_and_lanes_of_api_keys_lie_on_several_nodes_and_work() {
 async fn instances_on_a_cluster_are_on_one_roll_and_hear_of_turns_and_changes() {
     let place = ClusterPlace::new();
     let (one, other) = (turnstile(&place, "one").await, turnstile(&place, "other").await);
-    one.beat(&Beat::default()).await.expect("answered");
-    let roll = other.beat(&Beat::default()).await.expect("answered");
+    let beat = Beat::first(Duration::from_mins(10));
+    one.beat(&beat).await.expect("answered");
+    let roll = other.beat(&beat).await.expect("answered");
     assert_eq!(roll.members.len(), 2);
     let (telling, mut told) = mpsc::unbounded_channel();
     let listening = async { other.listen(telling).await };

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use ctct_proxy::config::{self, OnStoreLoss, StoreUrl};
 use ctct_proxy::engine::{ApiKeyName, TenantName, Unix};
@@ -131,6 +132,7 @@ fn new_deployment(url: &str, directory: &Path) -> config::Store {
         encryption_key_file: Some(key),
         accept_volatile: false,
         on_loss: OnStoreLoss::Degraded,
+        degraded_for: Duration::from_mins(10),
         refresh_journal: Some(directory.join("refreshes")),
     }
 }

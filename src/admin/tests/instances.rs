@@ -37,6 +37,7 @@ impl SharedTurnstile for Others {
             details: details.to_owned(),
             seen: Stamp(1_795_500_007_000_000),
             away,
+            dead_after: Duration::from_mins(10),
             parts: [Part::default(), THIRD],
         };
         let own = instance();
@@ -95,7 +96,10 @@ async fn an_instance_with_its_own_store_is_alone_and_has_all_slots() {
 #[tokio::test(start_paused = true)]
 async fn all_that_share_a_store_are_listed_also_when_it_is_lost() {
     let others = Arc::new(Others::default());
-    let sharing = Sharing { turnstile: others.clone(), on_loss: OnLoss::GoOn };
+    let sharing = Sharing {
+        turnstile: others.clone(),
+        on_loss: OnLoss::GoOn { lasting: Duration::from_mins(10) },
+    };
     let bench = Bench::built(None, Some(sharing), router).await;
     tokio::time::sleep(Duration::from_millis(10)).await;
     let answer = list(&bench, "").await;

@@ -28,8 +28,6 @@ pub const BACK_FOR: Duration = Duration::from_millis(1_450);
 /// away, and their slots of before be over, whose window is a second or longer.
 pub const ALONE_AFTER: Duration =
     SILENT_AFTER.saturating_add(ROLL_FRESH).saturating_add(SLOTS_OVER).saturating_add(WINDOW_MIN);
-/// One that is not heard of for so long is dead; so long can one go on by itself.
-pub const ALONE_FOR: Duration = Duration::from_mins(10);
 
 /// Who asks has read the roll this short a time ago, or asks for no slot.
 const ROLL_FRESH: Duration = Duration::from_secs(1);
@@ -40,6 +38,8 @@ const SLOTS_OVER: Duration = Duration::from_millis(900);
 const WINDOW_MIN: Duration = Duration::from_secs(1);
 /// An instance stops by itself so long before it is taken for dead.
 const MARGIN: Duration = Duration::from_secs(5);
+/// One that leaves nothing to itself stays on the roll so long, for those who read it.
+const FORGOTTEN_AFTER: Duration = Duration::from_mins(10);
 /// Questions in a row that were not answered, after which an instance that refuses does so.
 const FAILURES_MAX: u32 = 3;
 /// When slots are not to be had though the roll can be read, an instance refuses after this.
@@ -53,7 +53,21 @@ pub enum OnLoss {
     /// It refuses calls.
     Refuse,
     /// It goes on with its part.
-    GoOn,
+    GoOn {
+        /// For so long, in which the others leave it its part also if it is dead.
+        lasting: Duration,
+    },
+}
+
+impl OnLoss {
+    /// One that is not heard of for so long is dead.
+    #[must_use]
+    pub const fn dead_after(self) -> Duration {
+        match self {
+            Self::Refuse => FORGOTTEN_AFTER,
+            Self::GoOn { lasting } => lasting,
+        }
+    }
 }
 
 impl Turnstile {
@@ -96,11 +110,12 @@ impl Turnstile {
 
     /// From when to when this instance may go on by itself, and with how many of `slots`.
     fn by_itself(&self, slots: u32, window: Duration) -> Option<(Mono, Mono, u32)> {
-        let heard_at = self.standing.heard_at.filter(|_| self.on_loss == OnLoss::GoOn)?;
+        let OnLoss::GoOn { lasting } = self.on_loss else { return None };
+        let heard_at = self.standing.heard_at?;
         let own = self.standing.part.slots(slots);
         let longer = window.saturating_sub(WINDOW_MIN);
         let from = heard_at.plus(ALONE_AFTER.saturating_add(longer));
-        (own > 0).then(|| (from, heard_at.plus(ALONE_FOR.saturating_sub(MARGIN)), own))
+        (own > 0).then(|| (from, heard_at.plus(lasting.saturating_sub(MARGIN)), own))
     }
 
     /// Begins to go on by itself, or ends it, when it is time; the slots that are its own while it
@@ -200,6 +215,7 @@ mod tests {
             details: String::new(),
             seen: Stamp(0),
             away: away.filter(|_| n == 2),
+            dead_after: Duration::from_mins(10),
             parts: [third(n), third(n)],
         };
         Roll { part: third(0), members: (0..3).map(member).collect(), ..Roll::default() }
@@ -218,6 +234,8 @@ mod tests {
         }
     }
 
+    const GO_ON: OnLoss = OnLoss::GoOn { lasting: Duration::from_mins(10) };
+
     fn one_of_three(on_loss: OnLoss) -> Turnstile {
         let mut turnstile = Turnstile::new(on_loss, secs(100));
         turnstile.read(&roll(None), rate(), 9_000, secs(100));
@@ -226,7 +244,7 @@ mod tests {
 
     #[test]
     fn an_instance_by_itself_has_its_part_of_slots_and_day_in_its_time() {
-        let mut turnstile = one_of_three(OnLoss::GoOn);
+        let mut turnstile = one_of_three(GO_ON);
         assert_eq!(turnstile.go_alone(20, WINDOW, 9_000, secs(105)), None, "others may not know");
         assert_eq!(turnstile.go_alone(20, WINDOW, 9_000, secs(106)), Some(7));
         let taken = (0..9_000).filter_map(|_| turnstile.take_alone()).count();
@@ -248,7 +266,7 @@ mod tests {
 
     #[test]
     fn one_without_a_slot_of_its_own_refuses() {
-        let mut turnstile = one_of_three(OnLoss::GoOn);
+        let mut turnstile = one_of_three(GO_ON);
         turnstile.failures = FAILURES_MAX;
         assert!(!turnstile.refuses(20, WINDOW, secs(102)), "it will go on");
         assert_eq!(turnstile.go_alone(1, WINDOW, 9_000, secs(106)), None);
@@ -257,7 +275,7 @@ mod tests {
 
     #[test]
     fn slots_and_calls_of_the_day_are_left_to_an_instance_that_is_away() {
-        let mut turnstile = one_of_three(OnLoss::GoOn);
+        let mut turnstile = one_of_three(GO_ON);
         let kept =
             |turnstile: &Turnstile| (turnstile.standing.left(20, secs(103)), turnstile.kept.0);
         assert_eq!(kept(&turnstile), (0, 0));
@@ -271,7 +289,7 @@ mod tests {
 
     #[test]
     fn calls_of_the_day_are_left_to_an_instance_for_as_long_as_its_slots() {
-        let mut turnstile = one_of_three(OnLoss::GoOn);
+        let mut turnstile = one_of_three(GO_ON);
         let back = Away::Back(Duration::from_secs(1));
         turnstile.read(&roll(Some(back)), rate(), 900, secs(103));
         assert_eq!(turnstile.left_to_others(&terms(), secs(103)), (13, 350));
@@ -280,7 +298,7 @@ mod tests {
 
     #[test]
     fn what_was_used_alone_is_told_when_the_store_is_back() {
-        let mut turnstile = one_of_three(OnLoss::GoOn);
+        let mut turnstile = one_of_three(GO_ON);
         turnstile.go_alone(20, WINDOW, 9_000, secs(106));
         let day = turnstile.take_alone().unwrap();
         turnstile.take_alone().unwrap();
@@ -292,7 +310,7 @@ mod tests {
 
     #[test]
     fn one_that_ends_by_itself_leaves_word_of_what_it_used() {
-        let mut turnstile = one_of_three(OnLoss::GoOn);
+        let mut turnstile = one_of_three(GO_ON);
         assert_eq!(turnstile.farewell(terms(), secs(101)), None, "there is nothing to tell");
         turnstile.go_alone(20, WINDOW, 9_000, secs(106));
         turnstile.take_alone().unwrap();

@@ -65,6 +65,8 @@ pub struct Member {
     pub seen: Stamp,
     /// Its part is left to it by the others; `None` when it need not be.
     pub away: Option<Away>,
+    /// After so long without word from it, it is dead.
+    pub dead_after: Duration,
     /// The part that it uses, and the one that it was last given.
     pub parts: [Part; 2],
 }
@@ -159,6 +161,7 @@ mod tests {
             details: String::new(),
             seen: Stamp(0),
             away,
+            dead_after: Duration::from_mins(10),
             parts: [part, Part::default()],
         };
         let [a, b, c]: [Part; 3] = parts(3).try_into().unwrap();

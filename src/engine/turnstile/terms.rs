@@ -58,7 +58,7 @@ pub enum ByItself {
 }
 
 /// What an instance says to be on the roll.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Beat {
     /// The store's clock as it was last heard; the start of it for one that has heard nothing.
     pub echo: Stamp,
@@ -66,6 +66,8 @@ pub struct Beat {
     pub part: Part,
     /// Whether it would go on by itself.
     pub goes_alone: bool,
+    /// After so long without word from it, it is dead.
+    pub dead_after: Duration,
     /// Whether it goes on by itself, or did.
     pub by_itself: ByItself,
     /// It leaves for good.
@@ -76,6 +78,24 @@ pub struct Beat {
     pub remembered: Vec<Member>,
     /// Ids of instances whose processes have surely ended.
     pub ended: Vec<String>,
+}
+
+impl Beat {
+    /// The first one.
+    #[must_use]
+    pub const fn first(dead_after: Duration) -> Self {
+        Self {
+            echo: Stamp(0),
+            part: Part { from: 0, to: 0 },
+            goes_alone: false,
+            dead_after,
+            by_itself: ByItself::No,
+            leaving: false,
+            epoch: String::new(),
+            remembered: Vec::new(),
+            ended: Vec::new(),
+        }
+    }
 }
 
 /// What an instance asks.

@@ -1,7 +1,7 @@
 //! What the gate's task has the store do: count, uncount, and say whose turn it is among several
 //! instances. Each is a task of its own, whose answer is a message.
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
 use super::{Actor, Message};
@@ -10,22 +10,48 @@ use crate::engine::budget::{Claim, Claimed};
 use crate::engine::turnstile::Ask;
 use crate::store::StoreError;
 
+/// The word of a task to the gate's, which is sent however the task ends: a question whose answer
+/// never came would be the last.
+struct Word {
+    mailbox: mpsc::UnboundedSender<Message>,
+    message: Option<Message>,
+}
+
+impl Word {
+    /// Until there is an answer, the question has failed.
+    const fn failed(mailbox: mpsc::UnboundedSender<Message>, message: Message) -> Self {
+        Self { mailbox, message: Some(message) }
+    }
+
+    fn answer(mut self, message: Message) {
+        self.message = Some(message);
+    }
+}
+
+impl Drop for Word {
+    fn drop(&mut self) {
+        if let Some(message) = self.message.take() {
+            let _ = self.mailbox.send(message);
+        }
+    }
+}
+
 impl Actor {
     pub(super) fn claim(&self, claim: Claim) {
         let Some(mailbox) = self.mailbox.upgrade() else { return };
-        let (store, name) = (self.store.clone(), self.name.clone());
+        let (store, name, asked_day) = (self.store.clone(), self.name.clone(), claim.day);
+        let word = Word::failed(mailbox, Message::Claimed { asked_day, answer: None });
         self.tracker.spawn(async move {
-            let answer = store.reserve(&name, claim.day, claim.want, claim.limit).await;
-            let answer = match answer {
+            match store.reserve(&name, claim.day, claim.want, claim.limit).await {
                 Ok(count) => {
-                    Some(Claimed { day: count.day, granted: count.granted, total: count.total })
+                    let (day, granted, total) = (count.day, count.granted, count.total);
+                    let answer = Some(Claimed { day, granted, total });
+                    word.answer(Message::Claimed { asked_day, answer });
                 }
                 Err(error) => {
                     warn!(api_key = %name, %error, "calls of the day could not be counted");
-                    None
                 }
-            };
-            let _ = mailbox.send(Message::Claimed { asked_day: claim.day, answer });
+            }
         });
     }
 
@@ -71,15 +97,14 @@ impl Actor {
             return;
         };
         let name = self.name.clone();
+        let word = Word::failed(mailbox, Message::Told(None));
         self.tracker.spawn(async move {
-            let told = match turnstile.ask(&name, &ask).await {
-                Ok(told) => Some(Box::new(told)),
+            match turnstile.ask(&name, &ask).await {
+                Ok(told) => word.answer(Message::Told(Some(Box::new(told)))),
                 Err(error) => {
                     debug!(api_key = %name, %error, "the store did not say whose turn it is");
-                    None
                 }
-            };
-            let _ = mailbox.send(Message::Told(told));
+            }
         });
     }
 }

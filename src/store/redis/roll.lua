@@ -13,7 +13,7 @@ local roll, epoch_key = KEYS[1], KEYS[2]
 local me, name, details = ARGV[1], ARGV[2], ARGV[3]
 local echo, from, to = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local takes_part, by_itself, leaving = ARGV[7] == '1', tonumber(ARGV[8]), ARGV[9] == '1'
-local silent_after, back_hold, gone_after =
+local silent_after, back_hold, dead_after =
   tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
 local epoch, remembered = ARGV[13], tonumber(ARGV[14])
 local ended = {}
@@ -23,20 +23,20 @@ local KEPT, WHOLE = 172800, 4294967296
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
 
--- seen, back, part in use, part offered, name, details
+-- seen, back, after how long without word it is dead, part in use, part offered, name, details
 local function read(text)
   local e, words = {}, {}
   for word in string.gmatch(text, '[^\t]+') do words[#words + 1] = word end
-  e.seen, e.back = tonumber(words[1]), tonumber(words[2])
-  e.parts = {{tonumber(words[3]), tonumber(words[4])}, {tonumber(words[5]), tonumber(words[6])}}
-  e.name, e.details = words[7], words[8]
+  e.seen, e.back, e.dead_after = tonumber(words[1]), tonumber(words[2]), tonumber(words[3])
+  e.parts = {{tonumber(words[4]), tonumber(words[5])}, {tonumber(words[6]), tonumber(words[7])}}
+  e.name, e.details = words[8], words[9]
   return e
 end
 
 local function write(id, e)
   local one, other = e.parts[1], e.parts[2]
-  local numbers = string.format('%.0f\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f', e.seen, e.back, one[1],
-    one[2], other[1], other[2])
+  local numbers = string.format('%.0f\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f', e.seen, e.back,
+    e.dead_after, one[1], one[2], other[1], other[2])
   redis.call('HSET', roll, id, numbers .. '\t' .. e.name .. '\t' .. e.details)
 end
 
@@ -77,16 +77,16 @@ elseif by_itself == 2 or mine.back < 0 then
   mine.back = now
 end
 if echo > 0 and echo <= now then mine.seen = math.max(mine.seen, echo) end
-mine.name, mine.details = name, details
+mine.name, mine.details, mine.dead_after = name, details, dead_after
 mine.parts[1] = {from, to}
 
 for id, e in pairs(all) do
   if id ~= me and is_silent(e) and (e.name == name or ended[id]) then
     -- another process has its address, or has seen its end: its last calls were a moment ago
-    e.seen = math.min(e.seen, now - gone_after + back_hold)
+    e.seen = math.min(e.seen, now - e.dead_after + back_hold)
     write(id, e)
   end
-  if now - e.seen > gone_after then
+  if now - e.seen > e.dead_after then
     redis.call('HDEL', roll, id)
     all[id] = nil
   end
@@ -130,6 +130,6 @@ for _, id in ipairs(ids) do
   end
   local one, other = e.parts[1], e.parts[2]
   listed[#listed + 1] =
-    {id, e.name, e.details, e.seen, away, one[1], one[2], other[1], other[2]}
+    {id, e.name, e.details, e.seen, away, e.dead_after, one[1], one[2], other[1], other[2]}
 end
 return {{now, known, a, b}, listed}

@@ -4,7 +4,8 @@
 -- slots, a spacing floor, a gate that refusals close, the count of the day, its reserve and pace,
 -- classes that share 8 : 3 : 1, tenants that share by start-time fair queueing (Goyal, Vin and
 -- Cheng, 1996). A tenant that waits at several instances is one; they take turns within its share.
--- A slot is given just in time, to the asker alone: one that misses its turn is passed over.
+-- A slot is given just in time, to the asker alone: one that misses its turn has it after the
+-- next, and one that misses that too is passed over.
 --
 -- Moments and spans are in microseconds. All keys carry the API key's hash tag. Tenants are written
 -- as the instances give them; instances are texts without NUL.
@@ -161,8 +162,12 @@ local function set_waiting(class, tenant, weight, count)
   end
 end
 
-local missing = {}
-for _, instance in ipairs(redis.call('HKEYS', absent)) do missing[instance] = true end
+-- those that missed a turn, and those that missed two since they were last heard
+local late, missing = {}, {}
+local misses = redis.call('HGETALL', absent)
+for i = 1, #misses, 2 do
+  if misses[i + 1] == '1' then late[misses[i]] = true else missing[misses[i]] = true end
+end
 -- The tenant and the instance whose turn it is in a class.
 local function first_of(class)
   while true do
@@ -220,9 +225,10 @@ if s.used > (tonumber(redis.call('HGET', days, s.day)) or 0) then
 end
 
 local anew, known, forgotten = number() == 1, number(), false
-if missing[me] then
+if missing[me] or late[me] then
   -- passed over: it says anew where it waits
-  forgotten, missing[me] = not anew, nil
+  forgotten = missing[me] and not anew
+  missing[me], late[me] = nil, nil
   redis.call('HDEL', absent, me)
 end
 for _ = 1, number() do
@@ -321,6 +327,20 @@ local function grant(turn)
   end
 end
 
+-- It was called and did not come.
+local function miss(turn)
+  local instance, list = turn.instance, who(turn.class, turn.tenant)
+  if late[instance] or redis.call('LLEN', list) == 1 then
+    missing[instance] = true
+    set(absent, instance, 2)
+  else
+    late[instance] = true
+    set(absent, instance, 1)
+    redis.call('LPOP', list)
+    redis.call('LINSERT', list, 'AFTER', redis.call('LINDEX', list, 0), instance)
+  end
+end
+
 local granted = nil
 while want and not granted and not is_spent() do
   local ready = ready_at()
@@ -330,9 +350,7 @@ while want and not granted and not is_spent() do
     grant(turn)
     granted = turn
   elseif s.turn == turn.instance and now >= s.turn_at + grace then
-    -- it was called and did not come
-    missing[turn.instance] = true
-    set(absent, turn.instance, 1)
+    miss(turn)
   else
     break
   end

@@ -1,18 +1,19 @@
 //! The roll on a Redis or Valkey server: how a beat and the roll are written.
 
+use std::time::Duration;
+
 use redis::ScriptInvocation;
 
 use super::{RedisTurnstile, micros};
-use crate::engine::turnstile::{
-    ALONE_FOR, Away, BACK_FOR, Beat, ByItself, Member, Part, SILENT_AFTER, Stamp,
-};
+use crate::engine::turnstile::{Away, BACK_FOR, Beat, ByItself, Member, Part, SILENT_AFTER, Stamp};
 
 pub(super) const ATTEMPT: &str = "read the roll of instances";
 
 /// The store's clock, its epoch, and the asker's part.
 pub(super) type Head = (u64, String, u64, u64);
-/// An instance: id, name, details, when it was heard, for how long it is away, its two parts.
-pub(super) type Row = (String, String, String, u64, i64, u64, u64, u64, u64);
+/// An instance: id, name, details, when it was heard, for how long it is away, after how long
+/// without word it is dead, its two parts.
+pub(super) type Row = (String, String, String, u64, i64, u64, u64, u64, u64, u64);
 
 impl RedisTurnstile {
     pub(super) fn roll_call(&self, beat: &Beat) -> ScriptInvocation<'_> {
@@ -27,11 +28,19 @@ impl RedisTurnstile {
             ByItself::NoMore => 2,
         });
         call.arg(u8::from(beat.leaving));
-        call.arg(micros(SILENT_AFTER)).arg(micros(BACK_FOR)).arg(micros(ALONE_FOR));
+        call.arg(micros(SILENT_AFTER)).arg(micros(BACK_FOR)).arg(micros(beat.dead_after));
         call.arg(&beat.epoch).arg(beat.remembered.len());
         for member in &beat.remembered {
             let [one, other] = member.parts;
-            let numbers = [member.seen.0, 0, one.from, one.to, other.from, other.to];
+            let numbers = [
+                member.seen.0,
+                0,
+                micros(member.dead_after),
+                one.from,
+                one.to,
+                other.from,
+                other.to,
+            ];
             let numbers = numbers.map(|number| number.to_string()).join("\t");
             call.arg(&member.id);
             call.arg(format!("{numbers}\t{}\t{}", member.name, member.details));
@@ -44,14 +53,15 @@ impl RedisTurnstile {
 }
 
 pub(super) fn member(row: Row) -> Member {
-    let (id, name, details, seen, away, from, to, from_given, to_given) = row;
+    let (id, name, details, seen, away, dead_after, from, to, from_given, to_given) = row;
     let away = match away {
         0 => None,
         span => Some(
             u64::try_from(span)
-                .map_or(Away::Silent, |span| Away::Back(std::time::Duration::from_micros(span))),
+                .map_or(Away::Silent, |span| Away::Back(Duration::from_micros(span))),
         ),
     };
     let parts = [Part { from, to }, Part { from: from_given, to: to_given }];
-    Member { id, name, details, seen: Stamp(seen), away, parts }
+    let dead_after = Duration::from_micros(dead_after);
+    Member { id, name, details, seen: Stamp(seen), away, dead_after, parts }
 }
