@@ -58,6 +58,9 @@ pub enum Guard {
 /// At most `calls` in any `window`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
+    /// What was set, in millionths of a call per second. The two others follow from it, but not it
+    /// from them: a window is whole nanoseconds.
+    micro: u64,
     calls: NonZeroU32,
     window: Duration,
 }
@@ -84,7 +87,8 @@ impl Rate {
     /// `calls` in any second.
     #[must_use]
     pub const fn per_second(calls: NonZeroU32) -> Self {
-        Self { calls, window: Duration::from_secs(1) }
+        let micro = MICRO.saturating_mul(calls.get() as u64);
+        Self { micro, calls, window: Duration::from_secs(1) }
     }
 
     /// Calls that one window holds.
@@ -111,7 +115,7 @@ impl Rate {
             .saturating_mul(1_000_000_000)
             .div_ceil(u128::from(micro));
         let window = Duration::from_nanos(u64::try_from(nanos).map_err(|_| RateError)?);
-        Ok(Self { calls: NonZeroU32::new(calls).ok_or(RateError)?, window })
+        Ok(Self { micro, calls: NonZeroU32::new(calls).ok_or(RateError)?, window })
     }
 }
 
@@ -145,12 +149,7 @@ impl std::str::FromStr for Rate {
 /// Calls per second, as it is written in a configuration file.
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let nanos = self.window.as_nanos().max(1);
-        let per_calls = u128::from(MICRO).saturating_mul(1_000_000_000);
-        let scaled = u128::from(self.calls.get()).saturating_mul(per_calls);
-        let rounded = scaled.saturating_add(nanos.div_euclid(2));
-        let micro = u64::try_from(rounded.div_euclid(nanos)).unwrap_or(u64::MAX);
-        let (whole, fraction) = (micro.div_euclid(MICRO), micro.rem_euclid(MICRO));
+        let (whole, fraction) = (self.micro.div_euclid(MICRO), self.micro.rem_euclid(MICRO));
         if fraction == 0 {
             return write!(f, "{whole}");
         }
@@ -189,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_rate_prints_as_it_was_written() {
-        for text in ["4", "0.5", "10", "1.5", "1000000"] {
+        for text in ["4", "0.5", "10", "1.5", "710780.51", "1000000"] {
             assert_eq!(text.parse::<Rate>().map(|rate| rate.to_string()), Ok(text.to_owned()));
         }
     }
