@@ -9,8 +9,9 @@ mod body;
 mod connect;
 mod pool;
 mod watch;
+mod wire;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use http::{Request, Response, Uri};
@@ -25,8 +26,8 @@ pub use body::{BodyError, OutBody};
 pub use connect::{ConnectError, Connector, TlsError, no_tls, tls};
 pub use pool::Lease;
 use pool::Pool;
-use watch::Socket;
 pub use watch::Watch;
+use wire::Socket;
 
 /// What the connections are made with.
 pub struct Parts {
@@ -59,7 +60,7 @@ pub struct Connection {
 /// One end of a connection.
 struct Link {
     sender: http1::SendRequest<OutBody>,
-    socket: Socket,
+    socket: Weak<Socket>,
 }
 
 /// How long an idle connection may take to be ready. One that is not ready at once still sends the

@@ -2,18 +2,21 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, TryFutureExt as _};
 use http::Uri;
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioIo;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::Verifier;
-use tokio::net::TcpStream;
-use tower::Service as _;
+use tower::Service;
+
+use super::wire::Wire;
 
 /// No connection could be made; nothing was sent.
 #[derive(Debug, thiserror::Error)]
@@ -47,10 +50,36 @@ pub enum TlsError {
 
 /// Makes connections; clones share the TLS session cache.
 #[derive(Clone)]
-pub struct Connector(HttpsConnector<HttpConnector>);
+pub struct Connector(HttpsConnector<Wires>);
 
 /// A fresh connection.
-pub(super) type Io = MaybeHttpsStream<TokioIo<TcpStream>>;
+pub(super) type Io = MaybeHttpsStream<Wire>;
+
+/// The stream below a connection.
+pub(super) fn wire(io: &Io) -> &Wire {
+    match io {
+        MaybeHttpsStream::Http(wire) => wire,
+        MaybeHttpsStream::Https(tls) => tls.inner().get_ref().0.inner(),
+    }
+}
+
+/// Makes the streams below connections.
+#[derive(Clone)]
+struct Wires(HttpConnector);
+
+impl Service<Uri> for Wires {
+    type Response = Wire;
+    type Error = <HttpConnector as Service<Uri>>::Error;
+    type Future = BoxFuture<'static, Result<Wire, Self::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, url: Uri) -> Self::Future {
+        self.0.call(url).map_ok(Wire::new).boxed()
+    }
+}
 
 impl Connector {
     /// A connector that trusts as `tls` says.
@@ -63,7 +92,7 @@ impl Connector {
             .with_tls_config(tls)
             .https_or_http()
             .enable_http1()
-            .wrap_connector(http);
+            .wrap_connector(Wires(http));
         Self(https)
     }
 

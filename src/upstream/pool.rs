@@ -11,7 +11,7 @@ use hyper::client::conn::http1;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use super::watch::Socket;
+use super::connect::wire;
 use super::{ConnectError, Connector, Link, Parts};
 use crate::clock::Clock;
 use crate::engine::Mono;
@@ -114,7 +114,7 @@ impl Pool {
 
     async fn handshake(&self) -> Result<Link, ConnectError> {
         let io = self.connector.connect(self.url.clone()).await?;
-        let (socket, kept) = Socket::of(&io);
+        let socket = wire(&io).socket();
         let (mut sender, connection) =
             http1::Builder::new().handshake(io).await.map_err(ConnectError::Handshake)?;
         // not awaited by a stop: an idle connection ends when its sender is dropped
@@ -122,7 +122,6 @@ impl Pool {
             if let Err(error) = connection.await {
                 debug!(%error, "a connection to the upstream ended");
             }
-            drop(kept);
         });
         sender.ready().await.map_err(ConnectError::Handshake)?;
         Ok(Link { sender, socket })

@@ -1,55 +1,34 @@
 //! When the API's transport had a request, which tells a slow network from a slow API.
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Weak};
+use std::sync::Weak;
 use std::time::Duration;
 
 use http::Request;
 use http_body::Body as _;
-use hyper_rustls::MaybeHttpsStream;
 use tcp_info::acknowledgements;
 
 use super::OutBody;
-use super::connect::Io;
+use super::wire::Socket;
 
 /// The longest tick of a kernel (100 a second): what the time since an acknowledgement may be too
 /// long by.
 const TICK: Duration = Duration::from_millis(10);
 
-/// The socket below a connection, for what the kernel knows of it. It is held by the connection's
-/// task alone, so that it closes with the connection.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Socket(Weak<OwnedFd>);
-
-impl Socket {
-    /// The socket, and what keeps it open.
-    pub(super) fn of(io: &Io) -> (Self, Option<Arc<OwnedFd>>) {
-        let fd: BorrowedFd<'_> = match io {
-            MaybeHttpsStream::Http(tcp) => tcp.inner().as_fd(),
-            MaybeHttpsStream::Https(tls) => tls.inner().get_ref().0.inner().inner().as_fd(),
-        };
-        // none left: calls go all the same, their acknowledgements are not seen
-        let kept = fd.try_clone_to_owned().ok().map(Arc::new);
-        (Self(kept.as_ref().map(Arc::downgrade).unwrap_or_default()), kept)
-    }
-}
-
 /// Looks for the acknowledgement of one request.
 #[derive(Debug)]
 pub struct Watch {
-    socket: Socket,
-    /// Bytes that were acknowledged before the request left.
+    socket: Weak<Socket>,
+    /// Bytes that were written before the request.
     before: u64,
     /// Bytes that the request has at least.
     least: u64,
 }
 
 impl Watch {
-    /// A watch for a request that has not left yet, where the kernel tells and the request's length
-    /// is known.
-    pub(super) fn start(socket: &Socket, request: &Request<OutBody>) -> Option<Self> {
+    /// A watch for a request that has not left yet, where its length is known.
+    pub(super) fn start(socket: &Weak<Socket>, request: &Request<OutBody>) -> Option<Self> {
         let least = least_len(request)?;
-        let before = acknowledgements(&*socket.0.upgrade()?).ok()?.bytes;
+        let before = socket.upgrade()?.written();
         Some(Self { socket: socket.clone(), before, least })
     }
 
@@ -57,10 +36,13 @@ impl Watch {
     /// it was not yet.
     #[must_use]
     pub fn acknowledged(&self) -> Option<Duration> {
-        let seen = acknowledgements(&*self.socket.0.upgrade()?).ok()?;
-        // hyper may not have written it yet: then nothing is missing, but too little was taken
-        let is_whole = seen.is_complete && seen.bytes.saturating_sub(self.before) >= self.least;
-        is_whole.then(|| seen.last_since.saturating_sub(TICK))
+        let socket = self.socket.upgrade()?;
+        // while hyper has not written it, the kernel misses nothing
+        if socket.written().saturating_sub(self.before) < self.least {
+            return None;
+        }
+        let seen = acknowledgements(&socket.fd).ok()?;
+        seen.is_complete.then(|| seen.last_since.saturating_sub(TICK))
     }
 }
 
@@ -135,7 +117,7 @@ mod tests {
         let request = request(10);
         let watch = connection.watch(&request).expect("Linux tells");
         drop((connection, far));
-        while watch.socket.0.upgrade().is_some() {
+        while watch.socket.upgrade().is_some() {
             tokio::task::yield_now().await;
         }
         assert_eq!(watch.acknowledged(), None);
