@@ -396,3 +396,17 @@ fn a_journal_beside_a_store_that_has_its_own_is_a_mistake() {
     let journal = "store.refresh_journal (--refresh-journal)";
     assert_eq!(places, ["store.on_loss (--on-store-loss)", journal]);
 }
+
+#[test]
+fn a_key_that_is_not_known_is_shown_as_the_file_has_it() {
+    let text =
+        format!("\"\" = 6\n{ONE_KEY}\"a.b\" = 1\n[server]\n\"two\\nlines\" = 1\nlissen = 1\n");
+    let (places, _) = Case::file(&text).mistakes();
+    let expected = [
+        "\"\" (proxy.toml line 1)",
+        "api_keys[0].\"a.b\" (proxy.toml line 5)",
+        "server.lissen (proxy.toml line 8)",
+        "server.\"two\\nlines\" (proxy.toml line 7)",
+    ];
+    assert_eq!(places, expected);
+}

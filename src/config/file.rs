@@ -4,6 +4,7 @@
 //! and not only the first. Values stay text here. Of a file that is no TOML only the places are
 //! reported, never the lines themselves, since a line may hold a secret.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
@@ -101,7 +102,7 @@ impl Walk<'_> {
                 | DeValue::Table(_) => {
                     let known: Vec<_> = sections().iter().map(|s| format!("[{s}]")).collect();
                     let allowed = format!("{}, [[api_keys]]", known.join(", "));
-                    self.mistakes.add(name, &origin, "unknown key", allowed);
+                    self.mistakes.add(shown(name), &origin, "unknown key", allowed);
                 }
             }
         }
@@ -115,6 +116,7 @@ impl Walk<'_> {
                 setting.key.filter(|key| *key == path).map(|key| (key, setting.kind))
             });
             let Some((key, kind)) = known else {
+                let path = format!("{section}.{}", shown(key.get_ref()));
                 self.mistakes.add(path, &origin, "unknown key", keys_of(section));
                 continue;
             };
@@ -134,7 +136,7 @@ impl Walk<'_> {
         let mut fields = BTreeMap::new();
         for (key, value) in table {
             let name: &str = key.get_ref();
-            let path = format!("{path}.{name}");
+            let path = format!("{path}.{}", shown(name));
             let origin = self.origin(key.span());
             let Some((name, kind)) = API_KEY_FIELDS.iter().find(|(known, _)| *known == name) else {
                 let known: Vec<_> = API_KEY_FIELDS.iter().map(|(name, _)| *name).collect();
@@ -184,6 +186,15 @@ impl Walk<'_> {
         let line = 1 + self.text.get(..span.start).map_or(0, |before| before.matches('\n').count());
         Origin::File { name: self.name.to_owned(), line }
     }
+}
+
+/// A key as TOML has it: what is no bare key is in quotes.
+fn shown(key: &str) -> Cow<'_, str> {
+    let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    if !key.is_empty() && key.bytes().all(is_bare) {
+        return Cow::Borrowed(key);
+    }
+    Cow::Owned(format!("{key:?}"))
 }
 
 /// A list of texts as one.
