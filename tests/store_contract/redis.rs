@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use ctct_proxy::engine::{ClientName, Day};
 use ctct_proxy::secret::{ClientKey, Secret};
@@ -80,15 +81,21 @@ fn power_cut(place: &mut SharedPlace, files: &Path, before: &Path) {
     server(place).restart();
 }
 
-#[tokio::test]
-async fn scripts_that_the_server_forgot_are_sent_again() {
-    let place = SharedPlace::new();
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scripts_that_the_server_forgets_are_sent_again() {
+    let place = own_place(&[]);
     let store = place.open().await;
-    for total in 1..=3_u64 {
-        put(&store, "acme", "1").await;
-        let count = store.reserve(&api_key("default"), Day::new(9), 1, 10).await.expect("reserved");
-        assert_eq!(count.total, total);
-        place.server.cmd(&["SCRIPT", "FLUSH"]);
+    let (done, server) = (CancellationToken::new(), place.server.clone());
+    let _guard = done.clone().drop_guard();
+    // also between a script and its call
+    tokio::task::spawn_blocking(move || {
+        while !done.is_cancelled() {
+            server.cmd(&["SCRIPT", "FLUSH"]);
+        }
+    });
+    for total in 1..=300_u64 {
+        let count = store.reserve(&api_key("default"), Day::new(9), 1, 1_000).await;
+        assert_eq!(count.expect("reserved").total, total);
     }
 }
 

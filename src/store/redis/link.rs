@@ -41,6 +41,9 @@ const SILENCE: Duration = Duration::from_secs(5);
 /// For how long the mark stays that is written to be waited for.
 const MARK_SECS: u64 = 60;
 
+/// The server does not know the script, although it was sent right before.
+const NO_SCRIPT: ErrorKind = ErrorKind::Server(ServerErrorKind::NoScript);
+
 /// Pause before a call is sent again that a cluster turned away: the nodes are asked meanwhile who
 /// has its keys now.
 const AGAIN_PAUSE: Duration = Duration::from_millis(25);
@@ -114,7 +117,13 @@ impl Link {
         call: &ScriptInvocation<'_>,
     ) -> Result<T, StoreError> {
         self.within(attempt, |calls| async move {
-            over!(calls, connection => call.invoke_async(&mut connection).await)
+            over!(calls, connection => loop {
+                match call.invoke_async(&mut connection).await {
+                    // forgotten again between the two: it has not run
+                    Err(error) if error.kind() == NO_SCRIPT => {}
+                    answer => break answer,
+                }
+            })
         })
         .await
     }
