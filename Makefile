@@ -12,9 +12,11 @@ help: ## List these targets
 demo: ## Sandbox, proxy and three tenants on this machine, until Ctrl-C
 	$(CARGO) run --locked -- demo
 
+# The tests of texts take no time and go first.
 test: deps ## All that must pass: form, lints, tests, fuzz targets
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) test --locked --test tidy --test readme
 	$(CARGO) test --locked
 	@CARGO="$(CARGO)" fuzz/run.sh
 

@@ -1,11 +1,11 @@
-//! `config/example.toml` has every key with its default, and loads.
+//! `config/example.toml` has every key with its default, and loads; so does what is deployed.
 
 use std::collections::BTreeMap;
 
 use ctct_proxy::config::settings::{self, ALL, API_KEY_FIELDS};
 use ctct_proxy::config::{self, Config, Mistakes, ServeFlags, Sources};
 
-const EXAMPLE: &str = include_str!("../config/example.toml");
+const EXAMPLE: &str = include_str!("../../config/example.toml");
 
 fn load(text: &str, flags: &ServeFlags) -> Result<Config, Mistakes> {
     let sources = Sources { flags, env: &|_| None, file: Some(("example.toml", text)) };
@@ -62,4 +62,26 @@ fn the_example_has_every_key_with_its_default() {
         assert!(found.contains_key(&format!("api_keys.{name}")), "{name}");
     }
     assert_eq!(found.len(), expected, "the example has keys that nobody reads");
+}
+
+#[test]
+fn what_is_deployed_has_known_keys_and_lacks_only_its_secrets() {
+    let mut read = 0;
+    for file in
+        std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/kubernetes")).unwrap()
+    {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        let Some((_, rest)) = text.split_once("config.toml: |\n") else { continue };
+        let (text, _) = rest.split_once("\n---\n").unwrap();
+        let flags = ServeFlags::default();
+        // a URL with a password comes from the environment
+        let has_url = text.contains("\n    url = ");
+        let flags = if has_url { flags } else { flags.with(&settings::STORE, "redis://redis") };
+        let mistakes = load(text, &flags).unwrap_err();
+        for mistake in mistakes.list() {
+            assert!(mistake.problem.starts_with("the file cannot be read"), "{mistake:?}");
+        }
+        read += 1;
+    }
+    assert_eq!(read, 2);
 }
