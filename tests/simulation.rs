@@ -7,18 +7,27 @@
 
 #[path = "simulation/cells.rs"]
 mod cells;
+#[path = "simulation/cluster.rs"]
+mod cluster;
+#[path = "simulation/desk.rs"]
+mod desk;
 #[path = "simulation/long.rs"]
 mod long;
 #[path = "simulation/network.rs"]
 mod network;
+#[path = "simulation/plan.rs"]
+mod plan;
 #[path = "simulation/run.rs"]
 mod run;
 #[path = "simulation/upstream.rs"]
 mod upstream;
 
+use std::time::Duration;
+
 use cells::{Measured, Row, SEED};
 use long::Long;
 use network::{Network, Server};
+use plan::{BUSY_MAX, PLANNED, Plan};
 use run::Acknowledgements;
 use upstream::Model;
 
@@ -119,12 +128,48 @@ fn the_document_has_every_row_and_its_judged_cells_hold() {
 }
 
 #[test]
+fn the_model_of_a_server_is_as_busy_as_a_real_one() {
+    // measured: 2.12 questions for a call, 46 % of a core
+    let plan = Plan { api_keys: 200, calls: 10, instances: 3, nodes: 1 };
+    let carried = plan.run(Duration::from_secs(3), SEED.into());
+    assert!((1.9..=2.2).contains(&carried.questions), "{carried:?}");
+    assert!((41.0..=51.0).contains(&carried.busiest), "{carried:?}");
+}
+
+#[test]
+fn a_thousand_api_keys_on_six_nodes_have_their_rate_in_equal_parts() {
+    let plan = PLANNED;
+    let carried = plan.run(Duration::from_secs(3), SEED.into());
+    assert!(carried.holds(plan) && carried.busiest <= BUSY_MAX, "{carried:?}");
+}
+
+#[test]
+fn the_document_has_every_plan_and_what_the_model_says_of_it() {
+    let document = include_str!("../docs/scaling.md");
+    assert!(document.contains(&Plan::head()), "the head of the table");
+    for plan in Plan::all() {
+        assert!(document.contains(&format!("\n{}", plan.label())), "{plan:?} is missing");
+    }
+    let plan = Plan { api_keys: 100, nodes: 1, ..PLANNED };
+    assert!(document.contains(&plan.row(&plan.run(plan::SPAN, SEED.into()))), "make simulate");
+}
+
+#[test]
+fn nodes_that_are_too_few_cost_rate_and_let_no_call_too_many_leave() {
+    // the work of 113 % of a core
+    let plan = Plan { api_keys: 500, calls: 10, instances: 3, nodes: 1 };
+    let carried = plan.run(Duration::from_secs(3), SEED.into());
+    assert!((80.0..95.0).contains(&carried.share), "{carried:?}");
+    assert!(carried.most_in_a_second <= 10, "{carried:?}");
+}
+
+#[test]
 fn the_models_of_upstreams_count_as_they_say() {
     // four at once, a fifth half a second later, a sixth when a second is over
-    let at = [0, 0, 0, 0, 500, 1_001].map(std::time::Duration::from_millis);
+    let at = [0, 0, 0, 0, 500, 1_001].map(Duration::from_millis);
     let passed = |model| {
-        let mut upstream = upstream::Upstream::new(model, 4, std::time::Duration::ZERO);
-        at.map(|at| u8::from(upstream.passes(std::time::Duration::from_secs(9) + at)))
+        let mut upstream = upstream::Upstream::new(model, 4, Duration::ZERO);
+        at.map(|at| u8::from(upstream.passes(Duration::from_secs(9) + at)))
     };
     assert_eq!(passed(Model::FixedSecond), [1, 1, 1, 1, 0, 1]);
     assert_eq!(passed(Model::SlidingLog), [1, 1, 1, 1, 0, 1]);

@@ -14,6 +14,7 @@ mod terms;
 
 use std::time::Duration;
 
+use super::chance::Chance;
 use super::ids::TenantName;
 use super::pacer::Lateness;
 use super::rate::Class;
@@ -79,6 +80,7 @@ pub struct Turnstile {
     failures: u32,
     retry_at: Mono,
     on_loss: OnLoss,
+    chance: Chance,
     standing: Standing,
     /// Calls of the day that are left to instances that are away, and for how many slots.
     kept: (u64, u32),
@@ -89,7 +91,7 @@ pub struct Turnstile {
 impl Turnstile {
     /// One that has asked nothing yet.
     #[must_use]
-    pub fn new(on_loss: OnLoss, now: Mono) -> Self {
+    pub fn new(on_loss: OnLoss, chance: Chance, now: Mono) -> Self {
         Self {
             line: Line::default(),
             reports: Vec::new(),
@@ -109,6 +111,7 @@ impl Turnstile {
             failures: 0,
             retry_at: now,
             on_loss,
+            chance,
             standing: Standing::default(),
             kept: (0, 0),
             alone: None,
@@ -168,9 +171,13 @@ impl Turnstile {
         Some(due.max(self.retry_at))
     }
 
-    /// How late another instance may be before its turn is taken.
+    /// How late another instance may be before its turn is taken. A busy server makes all late, so
+    /// what a question mostly takes counts: those who ask too soon keep it busy.
     fn grace(&self) -> Duration {
-        self.trip().saturating_mul(2).saturating_add(GRACE_MIN)
+        let mut trips = self.trips;
+        trips.sort_unstable();
+        let median = trips.get(TRIPS / 2).copied().unwrap_or_default();
+        median.saturating_mul(2).saturating_add(GRACE_MIN)
     }
 
     /// The answer came.
@@ -230,7 +237,12 @@ impl Turnstile {
         let due = now.plus(turn.due.saturating_sub(self.trip().saturating_sub(GRACE_MIN)));
         match turn.whose {
             Whose::Mine => self.turn_at = due,
-            Whose::Another => self.turn_at = due.plus(self.grace()),
+            Whose::Another => {
+                // of many who would take a turn that is missed, one should be well before the rest
+                let grace = self.grace();
+                let spread = grace.saturating_mul(self.sharers.saturating_sub(2));
+                self.turn_at = due.plus(grace).plus(self.chance.part_of(spread));
+            }
             Whose::All => self.poll_at = now,
         }
     }

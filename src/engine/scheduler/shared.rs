@@ -22,7 +22,7 @@ impl Scheduler {
     #[must_use]
     pub fn sharing(mut self, on_loss: OnLoss, now: Now) -> Self {
         self.commands.clear();
-        self.turnstile = Some(Turnstile::new(on_loss, now.mono));
+        self.turnstile = Some(Turnstile::new(on_loss, self.chance, now.mono));
         self.queue.watch();
         self.advance(now);
         self

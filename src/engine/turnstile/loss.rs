@@ -191,6 +191,7 @@ fn part_of(whole: u64, part: u32, of: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::chance::Chance;
     use crate::engine::turnstile::Stamp;
     use crate::engine::turnstile::roll::{Away, Member, Part, WHOLE};
 
@@ -237,7 +238,7 @@ mod tests {
     const GO_ON: OnLoss = OnLoss::GoOn { lasting: Duration::from_mins(10) };
 
     fn one_of_three(on_loss: OnLoss) -> Turnstile {
-        let mut turnstile = Turnstile::new(on_loss, secs(100));
+        let mut turnstile = Turnstile::new(on_loss, Chance::new(1), secs(100));
         turnstile.read(&roll(None), rate(), 9_000, secs(100));
         turnstile
     }

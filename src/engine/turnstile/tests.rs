@@ -57,7 +57,8 @@ impl World {
     fn waiting(next: Option<Turn>, trip: Duration) -> Self {
         let now = Mono::new(ms(10_000));
         let pacer = Pacer::new("4".parse().unwrap(), Guard::Auto, now);
-        let mut world = Self { turnstile: Turnstile::new(OnLoss::Refuse, now), pacer, now };
+        let turnstile = Turnstile::new(OnLoss::Refuse, Chance::new(1), now);
+        let mut world = Self { turnstile, pacer, now };
         world.turnstile.set_waiting(Class::Normal, &tenant(), 1, 1);
         assert!(world.turnstile.poll_ask(true, terms(), now).is_some());
         world.now = now.plus(trip);
@@ -88,6 +89,24 @@ fn anothers_turn_is_only_taken_when_it_is_missed() {
     let other = Turn { whose: Whose::Another, due: ms(120) };
     let world = World::waiting(Some(other), ms(1));
     assert_eq!(world.asks_in(), ms(120) + GRACE_MIN + ms(2));
+}
+
+#[test]
+fn of_many_that_wait_each_takes_a_missed_turn_at_a_moment_of_its_own() {
+    let grace = GRACE_MIN + ms(2);
+    let moments = (0..9).map(|seed| {
+        let mut world = World::waiting(None, ms(1));
+        world.turnstile.chance = Chance::new(seed);
+        world.turnstile.sharers = 10;
+        world.turnstile.turn(Turn { whose: Whose::Another, due: ms(50) }, world.now);
+        let asks_in = world.asks_in();
+        assert!(asks_in >= ms(50) + grace && asks_in < ms(50) + 9 * grace, "{asks_in:?}");
+        asks_in
+    });
+    let mut moments: Vec<_> = moments.collect();
+    moments.sort_unstable();
+    let soon = moments.iter().filter(|moment| **moment < moments[0] + grace).count();
+    assert!(soon <= 4, "word that the first has taken the turn stops the others: {moments:?}");
 }
 
 #[test]
@@ -136,7 +155,23 @@ fn a_server_that_stood_still_for_a_moment_is_not_taken_for_a_slow_one() {
     world.turnstile.told(told(None), WINDOW, world.pacer.lateness(), world.now);
     world.now = world.now.plus(POLL_WAITING);
     let ask = world.turnstile.poll_ask(true, terms(), world.now).unwrap();
-    assert_eq!(ask.life, LIFE_MIN + ms(2));
+    assert_eq!((ask.life, ask.grace), (LIFE_MIN + ms(2), GRACE_MIN + ms(2)));
+}
+
+#[test]
+fn a_busy_server_is_given_more_time_than_its_best_answer_took() {
+    let mut world = World::waiting(None, ms(1));
+    for trip in [1, 40, 50, 45, 60, 40, 45] {
+        world.now = world.now.plus(POLL_WAITING);
+        world.read_roll();
+        world.turnstile.poll_ask(true, terms(), world.now).unwrap();
+        world.now = world.now.plus(ms(trip));
+        world.turnstile.told(told(None), WINDOW, world.pacer.lateness(), world.now);
+    }
+    world.now = world.now.plus(POLL_WAITING);
+    world.read_roll();
+    let ask = world.turnstile.poll_ask(true, terms(), world.now).unwrap();
+    assert_eq!((ask.life, ask.grace), (LIFE_MIN + ms(2), GRACE_MIN + ms(90)));
 }
 
 #[test]
