@@ -18,6 +18,8 @@ mod kills;
 mod line;
 #[path = "instances/namespaces.rs"]
 mod namespaces;
+#[path = "instances/paths.rs"]
+mod paths;
 #[path = "instances/processes.rs"]
 mod processes;
 #[path = "support/redis.rs"]

@@ -101,6 +101,18 @@ impl TenantName {
     pub fn of_visitor(mark: &str) -> Self {
         Self(Arc::from(format!("~{mark}")))
     }
+
+    /// A name of either kind, as another instance has written it.
+    ///
+    /// # Errors
+    /// [`NameError`] when `text` is neither.
+    pub fn of_any(text: &str) -> Result<Self, NameError> {
+        match text.strip_prefix('~') {
+            // a mark may begin with any of the characters
+            Some(mark) => check(&format!("x{mark}")).map(|()| Self::of_visitor(mark)),
+            None => Self::new(text),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -117,6 +129,19 @@ mod tests {
                 TenantName::new(good).map(|name| name.as_str().to_owned()),
                 Ok(good.to_owned())
             );
+        }
+    }
+
+    #[test]
+    fn a_visitors_name_is_read_as_it_was_written_and_no_tenants() {
+        for mark in ["-_aB3", "_x", "9"] {
+            let name = TenantName::of_visitor(mark);
+            assert_eq!(TenantName::of_any(name.as_str()), Ok(name.clone()));
+            assert_eq!(TenantName::new(name.as_str()), Err(NameError));
+        }
+        assert_eq!(TenantName::of_any("acme"), TenantName::new("acme"));
+        for bad in ["", "~a b", "~ä", "~~\0"] {
+            assert_eq!(TenantName::of_any(bad), Err(NameError), "{bad:?}");
         }
     }
 }

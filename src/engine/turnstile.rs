@@ -7,6 +7,7 @@
 //! is this instance's turn, and others' timers are only there for those that do not come.
 
 mod alone;
+mod clock;
 mod line;
 mod loss;
 mod roll;
@@ -27,6 +28,7 @@ pub use terms::{
 };
 
 use alone::Allowance;
+use clock::StoreClock;
 use line::Line;
 use roll::Standing;
 
@@ -75,9 +77,10 @@ pub struct Turnstile {
     refused: u64,
     widened: Duration,
     sharers: u32,
-    /// When the store last answered, by both clocks.
-    heard_at: Option<(Mono, Stamp)>,
+    clock: StoreClock,
+    /// Questions that were not answered since the last that was, and when the first was asked.
     failures: u32,
+    failing_since: Mono,
     retry_at: Mono,
     on_loss: OnLoss,
     chance: Chance,
@@ -107,8 +110,9 @@ impl Turnstile {
             refused: 0,
             widened: Duration::ZERO,
             sharers: 1,
-            heard_at: None,
+            clock: StoreClock::default(),
             failures: 0,
+            failing_since: now,
             retry_at: now,
             on_loss,
             chance,
@@ -147,7 +151,7 @@ impl Turnstile {
         self.turn_at = Mono::NEVER;
         Ask {
             wanted_until: (want && !self.line.is_empty())
-                .then(|| self.stamp_of(now.plus(self.life))),
+                .then(|| self.clock.at(now.plus(self.life))),
             terms,
             life: self.life,
             grace: self.grace(),
@@ -184,12 +188,18 @@ impl Turnstile {
     pub fn told(&mut self, told: Told, window: Duration, lateness: &mut Lateness, now: Mono) {
         let Some((asked, _)) = self.asked.take() else { return };
         self.learn_trip(now.since(asked));
-        if told.at > self.stamp_of(now.plus(LIFE_MIN)) {
-            // the store's clock was set forward: by it slots are free that are not
+        let begun = self.begun.replace(told.begun);
+        let is_another = begun.is_some_and(|begun| begun != told.begun);
+        if is_another {
+            // it begins with a window of silence by itself
+            self.clock.forget();
+        }
+        if self.clock.read(asked, now, told.at) {
+            // the clock was set forward: by it slots are free that are not
             let span = window.saturating_add(lateness.unanswered()).saturating_add(self.life);
             self.reports.push(Report::Closed { span });
         }
-        (self.failures, self.retry_at, self.heard_at) = (0, now, Some((now, told.at)));
+        (self.failures, self.retry_at) = (0, now);
         if told.refused > self.refused && self.refused > 0 {
             lateness.refused(now);
         }
@@ -197,8 +207,7 @@ impl Turnstile {
         self.widened = told.widened;
         self.sharers = told.sharers.max(1);
         self.memory = Memory { ticket: told.ticket, day: told.day, used: told.used };
-        let begun = self.begun.replace(told.begun);
-        if told.forgotten || begun.is_some_and(|begun| begun != told.begun) {
+        if told.forgotten || is_another {
             self.line.forget();
         }
         if let Some((class, tenant)) = told.granted {
@@ -249,7 +258,10 @@ impl Turnstile {
 
     /// The store did not answer; whether it did what it was asked is not known.
     pub fn failed(&mut self, now: Mono) {
-        let Some((_, reports)) = self.asked.take() else { return };
+        let Some((asked, reports)) = self.asked.take() else { return };
+        if self.failures == 0 {
+            self.failing_since = asked;
+        }
         // each of them may be told twice
         self.reports.splice(0..0, reports);
         self.line.forget();
@@ -317,9 +329,9 @@ impl Turnstile {
         self.reports.push(report);
     }
 
-    /// How long the store has not answered; `None` while it does.
+    /// How long the store has not answered questions; `None` while it does.
     fn silent_for(&self, now: Mono) -> Option<Duration> {
-        (self.failures > 0).then(|| now.since(self.heard_at.map_or(Mono::default(), |(at, _)| at)))
+        (self.failures > 0).then(|| now.since(self.failing_since))
     }
 
     /// What refusals add to the margin, for all instances.
@@ -340,17 +352,12 @@ impl Turnstile {
         if self.turn_at == Mono::NEVER { Duration::ZERO } else { self.turn_at.since(now) }
     }
 
-    /// What the store's clock shows then, as far as is known.
-    fn stamp_of(&self, at: Mono) -> Stamp {
-        self.heard_at.map_or(Stamp::NEVER, |(heard_at, stamp)| stamp.plus(at.since(heard_at)))
-    }
-
     fn trip(&self) -> Duration {
         self.trips.into_iter().min().unwrap_or_default()
     }
 
     fn learn_trip(&mut self, took: Duration) {
-        if self.heard_at.is_none() {
+        if self.begun.is_none() {
             self.trips = [took; TRIPS];
         }
         if let Some(trip) = self.trips.get_mut(self.trip_next) {

@@ -80,6 +80,14 @@ impl Lateness {
         }
     }
 
+    /// How far the upstream is from here, beside other instances: the most and the least that it
+    /// may be, in round trips. Both are zero with a fixed guard, which is the operator's word for
+    /// all that makes a call late.
+    #[must_use]
+    pub fn path(&self) -> (Duration, Duration) {
+        (self.round_trip.seen(), self.round_trip.believed())
+    }
+
     /// The part of the margin that the spacing floor has too: a learned one shows in the slots
     /// alone.
     #[must_use]

@@ -61,11 +61,22 @@ impl Least {
 
     /// What this time may exceed the true least by; all of it while the least is not known.
     pub(super) fn excess(&self, took: Duration) -> Duration {
+        took.saturating_sub(self.believed())
+    }
+
+    /// What nothing is believed to be quicker than; zero while the least is not known.
+    pub(super) fn believed(&self) -> Duration {
         if !self.is_believed() {
-            return took;
+            return Duration::ZERO;
         }
         let [least, .., eighth] = self.smallest();
-        took.saturating_sub(least.saturating_sub(error(least, eighth)))
+        least.saturating_sub(error(least, eighth))
+    }
+
+    /// The smallest so far, or what is believed; zero while nothing is known at all.
+    pub(super) fn seen(&self) -> Duration {
+        let [least, ..] = self.smallest();
+        if self.is_believed() || least == Duration::MAX { self.believed() } else { least }
     }
 
     fn is_believed(&self) -> bool {
@@ -111,6 +122,18 @@ mod tests {
         least.learn(ms(60), Mono::default());
         assert_eq!(least.excess(ms(70)), ms(20));
         assert_eq!(least.excess(ms(40)), ms(0));
+    }
+
+    #[test]
+    fn what_is_seen_is_told_before_it_is_believed() {
+        let mut least = Least::default();
+        assert_eq!((least.seen(), least.believed()), (ms(0), ms(0)));
+        for took in [80, 70, 90] {
+            least.learn(ms(took), Mono::default());
+        }
+        assert_eq!((least.seen(), least.believed()), (ms(70), ms(0)));
+        learned(BELIEVED_AFTER, ms(70), Mono::default(), &mut least);
+        assert_eq!((least.seen(), least.believed()), (ms(70), ms(70)));
     }
 
     #[test]

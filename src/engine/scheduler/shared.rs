@@ -215,6 +215,7 @@ impl Scheduler {
             calls: self.limits.rate.calls(),
             unanswered: lateness.unanswered(),
             spaced: lateness.spaced(),
+            path: lateness.path(),
             per_day: self.limits.per_day,
             day_reset: self.limits.day_reset,
             reserve_percent: self.limits.reserve.percent(),

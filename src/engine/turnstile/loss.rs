@@ -228,6 +228,7 @@ mod tests {
             calls: 20,
             unanswered: Duration::ZERO,
             spaced: Duration::ZERO,
+            path: (Duration::ZERO, Duration::ZERO),
             per_day: 10_000,
             day_reset: crate::engine::time::DayReset::default(),
             reserve_percent: 10,

@@ -35,6 +35,9 @@ pub struct Terms {
     pub unanswered: Duration,
     /// The part of the margin that the spacing floor has too.
     pub spaced: Duration,
+    /// The least round trip to the upstream, as far as it is known: it is at most the first of
+    /// these and at least the second.
+    pub path: (Duration, Duration),
     /// Calls per quota day.
     pub per_day: u64,
     /// When the day turns.

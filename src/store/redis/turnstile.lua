@@ -14,7 +14,7 @@ local state, slots, days = KEYS[1], KEYS[2], KEYS[3]
 local waits, weights, busy, absent = KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local lines = {KEYS[8], KEYS[9], KEYS[10]}
 local finishes = {KEYS[11], KEYS[12], KEYS[13]}
-local base = KEYS[14]
+local paths, base = KEYS[14], KEYS[15]
 
 local SHARES = {8, 3, 1}
 local DAY = 86400000000
@@ -23,6 +23,7 @@ local PROBE_EVERY, PROBE_NEAR_TURN, NEAR_TURN = 3600000000, 10000000, 120000000
 local DAY_TURN_PAUSE = 2000000
 local NARROW_AFTER, NARROW_STEP, WIDEN_STEP, WIDEN_MAX = 500, 5000, 10000, 1000000
 local LATENESS_MAX, STEP_MAX = 50000, 50000
+local PATH_STEP, WAY_MAX = 200, 10000000
 local STATE_KEPT, DAYS_KEPT, RENEW_EVERY = 172800, 432000, 3600000000
 
 local place = 0
@@ -34,7 +35,9 @@ local function number() return tonumber(text()) end
 
 local channel, name, me = text(), text(), text()
 local wanted_until, calls, window = number(), number(), number()
-local unanswered, spacing_guard, forget_after, grace = number(), number(), number(), number()
+local unanswered, spacing_guard = number(), number()
+local path_max, path_min = number(), number()
+local forget_after, grace = number(), number()
 local limit, day_reset, reserve, kept_back = number(), number(), number(), number()
 local seen_ticket, seen_day, seen_used = number(), number(), number()
 
@@ -47,7 +50,7 @@ local want = now <= wanted_until
 local fields = {
   'server', 'ticket', 'spaced', 'closed', 'widened', 'clean', 'refused', 'day', 'used', 'spent_at',
   'probe_at', 'level', 'level_at', 'credit1', 'credit2', 'credit3', 'virtual1', 'virtual2',
-  'virtual3', 'turn', 'turn_at', 'renewed', 'begun', 'at',
+  'virtual3', 'turn', 'turn_at', 'renewed', 'begun', 'at', 'nearest',
 }
 local s = {}
 for i, value in ipairs(redis.call('HMGET', state, unpack(fields))) do
@@ -123,6 +126,7 @@ local function one_less(instance)
   if redis.call('HINCRBY', busy, instance, -1) <= 0 then
     redis.call('HDEL', busy, instance)
     redis.call('HDEL', absent, instance)
+    redis.call('HDEL', paths, instance)
   end
 end
 
@@ -187,11 +191,13 @@ local function first_of(class)
   end
 end
 
+local function farther() return math.max(0, path_max - (s.nearest or path_min)) end
+
 -- What calls that were granted before have become
 local function report()
   local kind, ticket, at, span = text(), number(), number(), number()
   if kind == 'held' then
-    redis.call('ZADD', slots, 'XX', at + span + s.widened, ticket)
+    redis.call('ZADD', slots, 'XX', at + span + s.widened + farther(), ticket)
   elseif kind == 'returned' then
     if redis.call('ZREM', slots, ticket) == 1 then
       local left = redis.call('HINCRBY', days, at, -1)
@@ -235,6 +241,25 @@ for _ = 1, number() do
   local class, tenant = number(), text()
   set_waiting(class, tenant, number(), number())
 end
+-- A call of one that is far from the upstream arrives later than it left, so that what a nearer one
+-- sends next must leave later still: slots are held for what the holder is farther than the nearest
+-- of those who wait. Who knows its way not yet may be right beside the upstream.
+if redis.call('HEXISTS', busy, me) == 1 then
+  local told = tonumber(redis.call('HGET', paths, me))
+  if not told or math.abs(told - path_min) >= PATH_STEP then set(paths, me, path_min) end
+end
+local nearest = nil
+for _, other in ipairs(redis.call('HVALS', paths)) do
+  nearest = math.min(nearest or WAY_MAX, tonumber(other))
+end
+if nearest and s.nearest and nearest < s.nearest then
+  local nearer = s.nearest - nearest
+  s.closed = math.max(s.closed, now + nearer)
+  for _, ticket in ipairs(redis.call('ZRANGE', slots, 0, -1)) do
+    redis.call('ZINCRBY', slots, nearer, ticket)
+  end
+end
+s.nearest = nearest or s.nearest
 -- what it was passed over for may have been dropped in full, and nothing be left that says so
 if (tonumber(redis.call('HGET', busy, me)) or 0) < known then forgotten = true end
 
@@ -299,7 +324,7 @@ local function grant(turn)
   local class, tenant, list = turn.class, turn.tenant, who(turn.class, turn.tenant)
   s.ticket, s.used = s.ticket + 1, redis.call('HINCRBY', days, s.day, 1)
   if s.used == 1 then redis.call('EXPIRE', days, DAYS_KEPT) end
-  add(slots, now + window + unanswered + s.widened, s.ticket)
+  add(slots, now + window + unanswered + s.widened + farther(), s.ticket)
   local spacing = math.floor((window + spacing_guard + s.widened) / calls)
   local from = now
   if now - s.spaced < spacing then
@@ -403,7 +428,7 @@ end
 redis.call('HSET', state, unpack(write))
 if #gone > 0 then redis.call('HDEL', state, unpack(gone)) end
 if renews then
-  for _, key in ipairs({slots, waits, weights, busy, absent, state}) do
+  for _, key in ipairs({slots, waits, weights, busy, absent, paths, state}) do
     redis.call('EXPIRE', key, STATE_KEPT)
   end
   for class = 1, 3 do

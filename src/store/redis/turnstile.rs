@@ -85,6 +85,7 @@ impl RedisTurnstile {
             "finish:1",
             "finish:2",
             "finish:3",
+            "paths",
             "",
         ] {
             call.key(self.names.counting(api_key, name));
@@ -97,6 +98,8 @@ impl RedisTurnstile {
             .arg(micros(terms.rate.window()))
             .arg(micros(unanswered))
             .arg(micros(terms.spaced))
+            .arg(micros(terms.path.0))
+            .arg(micros(terms.path.1))
             .arg(micros(unanswered))
             .arg(micros(ask.grace))
             .arg(terms.per_day)
@@ -178,7 +181,7 @@ fn told(answer: Answer) -> Option<Told> {
     let (day, used, is_spent, probe_in, closed, widened, refused) = day;
     let (whose, due, forgotten, sharers) = turn;
     let granted = match class_of(class) {
-        Some(class) => Some((class, TenantName::new(&tenant).ok()?)),
+        Some(class) => Some((class, TenantName::of_any(&tenant).ok()?)),
         None => None,
     };
     let whose = match whose {
