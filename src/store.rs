@@ -293,7 +293,7 @@ pub trait Store: Send + Sync + 'static {
     /// What was changed after `since`; `None` for somebody who is about to read everything. A store
     /// of one instance has no changes to tell.
     async fn changes(&self, since: Option<Revision>) -> Result<Changes, StoreError> {
-        Ok(Changes { revision: since.unwrap_or_default(), since: Since::Changed(Vec::new()) })
+        Ok(Changes::none(since))
     }
 
     /// Whether the history tells of a change of this thing. One that is missing and was known has

@@ -118,7 +118,7 @@ impl Follower {
                 self.read_everything(shells, Missing::IsGone, &Told::default()).await?;
             }
             Since::Lost(things) => {
-                warn!("the store has lost what it had; what is known here is restored");
+                warn!("the store was emptied or started again; what it has lost is restored");
                 self.read_everything(shells, Missing::IsLost, &Told::of(things)).await?;
             }
         }

@@ -6,6 +6,8 @@
 //!
 //! A store can lose its newest changes, or all it has: it was emptied, or another server stands in
 //! its place. Its history shows that: the revisions it goes on with are others than those it lost.
+//! Whoever wrote last has not read its own change yet, so everybody who has not read past the loss
+//! is told of it, also one that knew nothing of what is lost.
 //! Then what the store has been told since the loss counts, and of everything else what instances
 //! know. Without a loss what is missing has been removed, which the history tells as well.
 
@@ -35,6 +37,17 @@ pub struct Changes {
     pub since: Since,
 }
 
+impl Changes {
+    /// What a store of one instance tells.
+    pub(super) const fn none(since: Option<Revision>) -> Self {
+        let revision = match since {
+            Some(since) => since,
+            None => Revision(0),
+        };
+        Self { revision, since: Since::Changed(Vec::new()) }
+    }
+}
+
 /// What was changed since a revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Since {
@@ -42,8 +55,8 @@ pub enum Since {
     Changed(Vec<Changed>),
     /// The store does not know any more: everything must be read again.
     Forgotten,
-    /// The store has lost what it knew at that revision. These things were changed since the loss,
-    /// each once; everything else counts as it was known before.
+    /// The store may have lost what it knew at that revision, or what was written after it. These
+    /// things were changed since, each once; everything else counts as it was known before.
     Lost(Vec<Changed>),
 }
 

@@ -256,7 +256,9 @@ impl Store for MemoryStore {
     }
 
     async fn changes(&self, since: Option<Revision>) -> Result<Changes, StoreError> {
-        Ok(self.state("read what was changed")?.history.after(since, self.is_shared()))
+        let mut state = self.state("read what was changed")?;
+        let Some(shared) = &self.shared else { return Ok(Changes::none(since)) };
+        Ok(state.history.after(since, shared.run()))
     }
 
     async fn tells_of(&self, thing: &Changed) -> Result<bool, StoreError> {
