@@ -18,7 +18,9 @@ use tracing::warn;
 use crate::clock::Clock;
 use crate::engine::{ClientName, Unix};
 use crate::secret::{ClientKey, ClientKeyDigest};
-use crate::store::{Client, ClientKeys, Missing, PreviousKey, Store, StoreError, TenantScope};
+use crate::store::{
+    Client, ClientKeys, Missing, PreviousKey, Revision, Store, StoreError, TenantScope,
+};
 
 /// The clients; clones share the table.
 #[derive(Clone)]
@@ -116,7 +118,7 @@ impl Clients {
     ) -> Result<Option<(ClientKey, Arc<Client>)>, StoreError> {
         if self.store.is_shared() {
             // its key may have been changed elsewhere a moment ago
-            self.reread(|_| Missing::AsTold).await?;
+            self.reread(|_| Missing::AsTold { known: Revision(u64::MAX) }).await?;
         }
         let Some(held) = self.by_name.get(name).map(|held| held.clone()) else { return Ok(None) };
         let (key, now) = (ClientKey::generate(), self.clock.now().unix);

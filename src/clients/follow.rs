@@ -31,20 +31,23 @@ impl Clients {
             let held = self.by_name.get(&there.name).map(|held| held.clone());
             match (ours, held) {
                 (Some(ours), _) if ours.is_same_as(&there) => {}
-                (Some(ours), Some(_)) if missing(&there.name) == Missing::IsLost => {
-                    self.change_back(&ours, &there).await?;
-                }
                 (None, None) => drop(self.hold(there)),
                 (Some(ours), Some(held)) if Arc::ptr_eq(&ours, &held.client) => {
-                    let last_used_at = there.last_used_at.max(held.uses.last());
-                    self.hold(Client { last_used_at, ..there });
+                    let thing = Changed::Client(there.name.clone());
+                    if missing(&there.name).counts_here(self.store.as_ref(), &thing).await? {
+                        self.change_back(&ours, &there).await?;
+                    } else {
+                        let last_used_at = there.last_used_at.max(held.uses.last());
+                        self.hold(Client { last_used_at, ..there });
+                    }
                 }
                 // changed here meanwhile
                 (Some(_), Some(_) | None) | (None, Some(_)) => {}
             }
         }
         for (name, ours) in before {
-            if self.is_lost(&name, missing(&name)).await? {
+            let thing = Changed::Client(name.clone());
+            if missing(&name).was_lost(self.store.as_ref(), &thing).await? {
                 self.add_again(&ours).await?;
                 continue;
             }
@@ -54,15 +57,6 @@ impl Clients {
             }
         }
         Ok(())
-    }
-
-    /// Whether the store has lost a client that it does not have.
-    async fn is_lost(&self, name: &ClientName, missing: Missing) -> Result<bool, StoreError> {
-        match missing {
-            Missing::IsLost => Ok(true),
-            Missing::IsGone => Ok(false),
-            Missing::AsTold => Ok(!self.store.tells_of(&Changed::Client(name.clone())).await?),
-        }
     }
 
     async fn add_again(&self, ours: &Client) -> Result<(), StoreError> {

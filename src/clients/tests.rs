@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::engine::ClientName;
-use crate::store::{MemoryStore, Missing};
+use crate::store::{MemoryStore, Missing, Revision};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const ALMOST_AN_HOUR: Duration = Duration::from_millis(3_599_999);
@@ -139,7 +139,7 @@ async fn what_another_instance_changes_is_taken_over_and_uses_are_kept() {
     let second = bench.rotate(Duration::ZERO, None).await;
     assert!(bench.clients.remove(&named("shop")).await.unwrap());
     let third = bench.add("erp", None).await;
-    other.reread(|_| Missing::AsTold).await.unwrap();
+    other.reread(|_| Missing::AsTold { known: Revision(0) }).await.unwrap();
     assert_eq!(opens(&other, &first), Err(KeyRefused::Unknown));
     assert_eq!(opens(&other, &gone), Err(KeyRefused::Unknown));
     assert_eq!(opens(&other, &second), Ok("crm".into()));

@@ -11,6 +11,7 @@
 //! Then what the store has been told since the loss counts, and of everything else what instances
 //! know. Without a loss what is missing has been removed, which the history tells as well.
 
+use super::{Store, StoreError};
 use crate::engine::{ApiKeyName, ClientName, TenantName};
 
 /// A moment in the history of a store; later ones are greater.
@@ -60,13 +61,79 @@ pub enum Since {
     Lost(Vec<Changed>),
 }
 
+/// When the history last told of a thing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LastTold {
+    /// The last that it tells.
+    pub at: Option<Revision>,
+    /// What it told up to here may be forgotten; zero when nothing is.
+    pub forgotten: Revision,
+}
+
+impl LastTold {
+    /// Whether it told something after `revision`, or may have.
+    #[must_use]
+    pub fn is_after(&self, revision: Revision) -> bool {
+        self.at.is_some_and(|at| at > revision) || self.forgotten > revision
+    }
+}
+
 /// What it means that the store has not, or has in another way, what is known here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
-    /// The history says whether it has been removed ([`super::Store::tells_of`]).
-    AsTold,
+    /// The history says whether it has been removed.
+    AsTold {
+        /// Up to here everything was known when somebody wanted to look.
+        known: Revision,
+    },
     /// It has been removed or changed.
     IsGone,
-    /// The store has lost it.
-    IsLost,
+    /// The store has lost it, unless the history tells of it after that was noticed.
+    IsLost {
+        /// The newest revision when it was noticed.
+        noticed: Revision,
+    },
+}
+
+impl Missing {
+    /// One meaning for two who want to look.
+    #[must_use]
+    pub fn join(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::IsLost { noticed: one }, Self::IsLost { noticed: two }) => {
+                Self::IsLost { noticed: one.min(two) }
+            }
+            (lost @ Self::IsLost { .. }, _) | (_, lost @ Self::IsLost { .. }) => lost,
+            (Self::IsGone, _) | (_, Self::IsGone) => Self::IsGone,
+            (Self::AsTold { known: one }, Self::AsTold { known: two }) => {
+                Self::AsTold { known: one.min(two) }
+            }
+        }
+    }
+
+    /// Whether a thing that `store` does not have was lost by it rather than removed. Ask after
+    /// looking for it: what is removed later is told of.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the history cannot be read.
+    pub async fn was_lost(self, store: &dyn Store, thing: &Changed) -> Result<bool, StoreError> {
+        match self {
+            Self::IsGone => Ok(false),
+            Self::IsLost { .. } => self.counts_here(store, thing).await,
+            Self::AsTold { known } => {
+                let told = store.last_told(thing).await?;
+                Ok(told.at.is_none() && told.forgotten <= known)
+            }
+        }
+    }
+
+    /// Whether a thing that `store` has in another way counts as it is known here. Ask after
+    /// reading it: what is changed later is told of.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the history cannot be read.
+    pub async fn counts_here(self, store: &dyn Store, thing: &Changed) -> Result<bool, StoreError> {
+        let Self::IsLost { noticed } = self else { return Ok(false) };
+        Ok(!store.last_told(thing).await?.is_after(noticed))
+    }
 }

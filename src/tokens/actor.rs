@@ -29,7 +29,7 @@ use super::{
 use crate::clock::Clock;
 use crate::engine::token::{LaneOutlook, Readiness, Settings, TokenKeeper};
 use crate::engine::{ApiKeyName, Mono, Now, TenantName};
-use crate::store::{Grant, Missing, OpenRefresh};
+use crate::store::{Grant, Missing, OpenRefresh, Revision};
 
 /// A question of a handle.
 pub(super) enum Request {
@@ -48,13 +48,15 @@ pub(super) enum Request {
     /// Other instances have changed these.
     Look {
         tenants: Vec<TenantName>,
+        /// After this revision, if that is known to whoever asks.
+        known: Option<Revision>,
         waiting: mpsc::Sender<()>,
     },
     /// This is all that the store has.
     Compare {
         grants: Vec<Grant>,
         missing: Missing,
-        told: BTreeSet<TenantName>,
+        told: (BTreeSet<TenantName>, Revision),
         waiting: mpsc::Sender<()>,
     },
     Reload {
@@ -89,6 +91,8 @@ pub(super) struct Actor {
     draining: Option<Vec<oneshot::Sender<()>>>,
     depths: BTreeMap<ApiKeyName, usize>,
     counts_stale: bool,
+    /// Up to here what others have changed is known, or has been asked for.
+    known: Revision,
 }
 
 impl Actor {
@@ -130,6 +134,7 @@ impl Actor {
             draining: None,
             depths: BTreeMap::new(),
             counts_stale: true,
+            known: Revision(u64::MAX),
         };
         actor.set_keys(parts.keys, now);
         let mut left: BTreeMap<_, _> =
@@ -237,9 +242,10 @@ impl Actor {
                 let lane = |key: &ApiKeyName| (key.clone(), self.keeper.lane(key, now));
                 let _ = reply.send(self.keys.keys().map(lane).collect());
             }
-            Request::Look { tenants, waiting } => {
-                let look = tenants.into_iter().map(|tenant| (tenant, Missing::AsTold));
-                self.look_at(look, &waiting);
+            Request::Look { tenants, known, waiting } => {
+                self.known = known.unwrap_or(self.known);
+                let missing = Missing::AsTold { known: self.known };
+                self.look_at(tenants.into_iter().map(|tenant| (tenant, missing)), &waiting);
             }
             Request::Compare { grants, missing, told, waiting } => {
                 self.compare(&grants, missing, &told, &waiting);

@@ -52,10 +52,10 @@ impl Bench {
 
     /// Reads a grant that may have been changed elsewhere, and restores it where the store has lost
     /// it.
-    pub(super) fn reread_shared(&self, about: About, ours: Option<Grant>) {
+    pub(super) fn reread_shared(&self, about: About, ours: Option<Grant>, missing: Missing) {
         let store = Arc::clone(&self.store);
         self.spawn(async move {
-            let work = look(&store, &about.tenant, ours.as_ref(), Missing::AsTold);
+            let work = look(&store, &about.tenant, ours.as_ref(), missing);
             let result = guarded("read a grant", work).await;
             Done::Reread(about, result)
         });

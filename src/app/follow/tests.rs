@@ -261,6 +261,25 @@ async fn what_was_removed_stays_so_though_a_store_has_lost_other_things() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_removed_before_anybody_has_restored_it_is_not_restored() {
+    let (one, other, store, _) = two().await;
+    let past = store.now();
+    let (key, _) = one.clients.add(client_name("crm"), TenantScope::All, None).await.unwrap();
+    one.tokens.put(new_grant()).await.unwrap();
+    soon().await;
+    store.come_back(&past);
+    assert!(!other.tokens.remove(&tenant()).await.unwrap(), "it is not there");
+    assert!(!other.clients.remove(&client_name("crm")).await.unwrap());
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert!(store.grant(&tenant()).await.unwrap().is_none());
+    assert!(store.clients().await.unwrap().is_empty());
+    for instance in [&one, &other] {
+        assert!(instance.tokens.tenant("acme").is_none());
+        assert!(instance.clients.holder(key.expose()).is_err());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_store_of_one_instance_is_not_followed() {
     let clock = Clock::starting_at(Unix::from_secs(1_800_000_000));
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());

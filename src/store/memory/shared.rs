@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::engine::{ApiKeyName, Mono};
-use crate::store::{Changed, Changes, LaneLease, LaneTurn, Revision, Since};
+use crate::store::{Changed, Changes, LaneLease, LaneTurn, LastTold, Revision, Since};
 
 /// More than a store forgets at a time.
 const LEAP: u64 = 100_000;
@@ -63,8 +63,8 @@ impl History {
         Changes { revision, since }
     }
 
-    pub(super) fn tells_of(&self, thing: &Changed) -> bool {
-        self.last.contains_key(thing)
+    pub(super) fn last_told(&self, thing: &Changed) -> LastTold {
+        LastTold { at: self.last.get(thing).copied().map(Revision), forgotten: Revision(0) }
     }
 }
 

@@ -14,7 +14,7 @@ use super::Actor;
 use super::settle::write;
 use crate::engine::token::Write;
 use crate::engine::{ApiKeyName, Now, TenantName};
-use crate::store::{Grant, Missing, StoreError};
+use crate::store::{Grant, Missing, Revision, StoreError};
 use crate::tokens::lane::Turn;
 use crate::tokens::look::{Look, is_same};
 use crate::tokens::work::{About, Begun};
@@ -46,7 +46,7 @@ impl Actor {
     pub(super) fn read_again(&self, about: About) {
         if self.bench.store.is_shared() {
             let ours = self.records.get(&about.tenant).map(|record| record.grant.clone());
-            self.bench.reread_shared(about, ours);
+            self.bench.reread_shared(about, ours, Missing::AsTold { known: self.known });
         } else {
             self.bench.reread(about);
         }
@@ -66,7 +66,8 @@ impl Actor {
             Begun::Busy(retry) => self.keeper.occupied(&tenant, version, retry, now),
             Begun::Overtaken => {
                 self.keeper.occupied(&tenant, version, Duration::ZERO, now);
-                let look = Look { missing: Missing::AsTold, waiting: Vec::new() };
+                let missing = Missing::AsTold { known: self.known };
+                let look = Look { missing, waiting: Vec::new() };
                 self.desk.add_look(tenant, look);
             }
             Begun::Failed(error) => {
@@ -123,9 +124,10 @@ impl Actor {
         &mut self,
         grants: &[Grant],
         missing: Missing,
-        told: &BTreeSet<TenantName>,
+        (told, known): &(BTreeSet<TenantName>, Revision),
         waiting: &mpsc::Sender<()>,
     ) {
+        self.known = *known;
         let is_known = |there: &Grant| {
             let ours = self.records.get(&there.tenant).map(|record| &record.grant);
             ours.is_some_and(|ours| {
@@ -140,7 +142,8 @@ impl Actor {
         let there: BTreeSet<&TenantName> = grants.iter().map(|grant| &grant.tenant).collect();
         look.extend(self.records.keys().filter(|tenant| !there.contains(tenant)).cloned());
         let look = look.into_iter().map(|tenant| {
-            let missing = if told.contains(&tenant) { Missing::AsTold } else { missing };
+            let as_told = Missing::AsTold { known: *known };
+            let missing = if told.contains(&tenant) { as_told } else { missing };
             (tenant, missing)
         });
         self.look_at(look, waiting);
