@@ -5,13 +5,13 @@
 //! be given out anew.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use tracing::warn;
 
 use super::{Clients, Held};
-use crate::engine::ClientName;
-use crate::store::{Changed, Client, Missing, StoreError};
+use crate::engine::{ClientName, Unix};
+use crate::store::{Changed, Client, Fate, Missing, Removals, StoreError};
 
 impl Clients {
     /// Reads the clients again, since another instance has changed some, or the store has lost
@@ -31,7 +31,7 @@ impl Clients {
             let held = self.by_name.get(&there.name).map(|held| held.clone());
             match (ours, held) {
                 (Some(ours), _) if ours.is_same_as(&there) => {}
-                (None, None) => drop(self.hold(there)),
+                (None, None) => self.take_up(there, &missing).await?,
                 (Some(ours), Some(held)) if Arc::ptr_eq(&ours, &held.client) => {
                     let thing = Changed::Client(there.name.clone());
                     if missing(&there.name).counts_here(self.store.as_ref(), &thing).await? {
@@ -47,9 +47,13 @@ impl Clients {
         }
         for (name, ours) in before {
             let thing = Changed::Client(name.clone());
-            if missing(&name).was_lost(self.store.as_ref(), &thing).await? {
-                self.add_again(&ours).await?;
-                continue;
+            match missing(&name).fate(self.store.as_ref(), &thing).await? {
+                Fate::Lost => {
+                    self.add_again(&ours).await?;
+                    continue;
+                }
+                Fate::Removed => self.remember_removal(&ours),
+                Fate::Gone => {}
             }
             let is_gone = |_: &ClientName, held: &Held| Arc::ptr_eq(&held.client, &ours);
             if self.by_name.remove_if(&name, is_gone).is_some() {
@@ -57,6 +61,37 @@ impl Clients {
             }
         }
         Ok(())
+    }
+
+    /// Takes a client that is not known here, unless it was removed and has come back with a store
+    /// that has lost that: then its key must open nothing again.
+    async fn take_up(
+        &self,
+        there: Client,
+        missing: impl Fn(&ClientName) -> Missing,
+    ) -> Result<(), StoreError> {
+        let thing = Changed::Client(there.name.clone());
+        let was_removed = self.was_removed(&there);
+        if was_removed && missing(&there.name).counts_here(self.store.as_ref(), &thing).await? {
+            warn!(client = %there.name, "the store has lost a removal; the client is removed again");
+            return self.store.remove_client(&there.name).await.map(drop);
+        }
+        self.hold(there);
+        Ok(())
+    }
+
+    pub(super) fn remember_removal(&self, client: &Client) {
+        let (now, name) = (self.clock.mono(), client.name.clone());
+        self.removals().remember(name, client.created_at, now);
+    }
+
+    fn was_removed(&self, there: &Client) -> bool {
+        let now = self.clock.mono();
+        self.removals().last(&there.name, now) == Some(&there.created_at)
+    }
+
+    fn removals(&self) -> MutexGuard<'_, Removals<ClientName, Unix>> {
+        self.removals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn add_again(&self, ours: &Client) -> Result<(), StoreError> {

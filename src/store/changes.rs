@@ -95,6 +95,17 @@ pub enum Missing {
     },
 }
 
+/// What became of a thing that is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Somebody has removed it.
+    Removed,
+    /// It has been removed, as far as anybody can tell.
+    Gone,
+    /// The store has lost it.
+    Lost,
+}
+
 impl Missing {
     /// One meaning for two who want to look.
     #[must_use]
@@ -111,20 +122,23 @@ impl Missing {
         }
     }
 
-    /// Whether a thing that `store` does not have was lost by it rather than removed. Ask after
-    /// looking for it: what is removed later is told of.
+    /// What became of a thing that `store` does not have. Ask after looking for it: what is removed
+    /// later is told of.
     ///
     /// # Errors
     /// [`StoreError`] when the history cannot be read.
-    pub async fn was_lost(self, store: &dyn Store, thing: &Changed) -> Result<bool, StoreError> {
-        match self {
-            Self::IsGone => Ok(false),
-            Self::IsLost { .. } => self.counts_here(store, thing).await,
-            Self::AsTold { known } => {
-                let told = store.last_told(thing).await?;
-                Ok(told.at.is_none() && told.forgotten <= known)
-            }
-        }
+    pub async fn fate(self, store: &dyn Store, thing: &Changed) -> Result<Fate, StoreError> {
+        let (told_after, kept_after) = match self {
+            Self::IsGone => return Ok(Fate::Gone),
+            Self::AsTold { known } => (Revision(0), known),
+            Self::IsLost { noticed } => (noticed, noticed),
+        };
+        let told = store.last_told(thing).await?;
+        Ok(match told.at {
+            Some(at) if at > told_after => Fate::Removed,
+            Some(_) | None if told.forgotten > kept_after => Fate::Gone,
+            Some(_) | None => Fate::Lost,
+        })
     }
 
     /// Whether a thing that `store` has in another way counts as it is known here. Ask after

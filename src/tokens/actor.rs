@@ -29,7 +29,8 @@ use super::{
 use crate::clock::Clock;
 use crate::engine::token::{LaneOutlook, Readiness, Settings, TokenKeeper};
 use crate::engine::{ApiKeyName, Mono, Now, TenantName};
-use crate::store::{Grant, Missing, OpenRefresh, Revision};
+use crate::secret::TokenDigest;
+use crate::store::{Grant, Missing, OpenRefresh, Removals, Revision};
 
 /// A question of a handle.
 pub(super) enum Request {
@@ -93,6 +94,7 @@ pub(super) struct Actor {
     counts_stale: bool,
     /// Up to here what others have changed is known, or has been asked for.
     known: Revision,
+    removals: Removals<TenantName, (u64, Option<TokenDigest>)>,
 }
 
 impl Actor {
@@ -135,6 +137,7 @@ impl Actor {
             depths: BTreeMap::new(),
             counts_stale: true,
             known: Revision(u64::MAX),
+            removals: Removals::default(),
         };
         actor.set_keys(parts.keys, now);
         let mut left: BTreeMap<_, _> =

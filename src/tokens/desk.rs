@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::claims::Claims;
 use super::endpoint::{KeyAuth, is_token};
 use super::hand_in::{HandedIn, Terms, hand_in};
-use super::look::{Look, look};
+use super::look::{Look, Seen, look};
 use super::record::Record;
 use super::take_out::{Afterwards, Taken, take_out};
 use super::work::{Bench, Done, guarded};
@@ -77,7 +77,7 @@ pub(super) enum Finished {
     },
     Look {
         look: Look,
-        result: Result<Option<Box<Grant>>, StoreError>,
+        result: Result<Seen, StoreError>,
     },
 }
 

@@ -15,7 +15,7 @@ use tracing::warn;
 use super::Tokens;
 use super::actor::Request;
 use crate::engine::TenantName;
-use crate::store::{Changed, Grant, GrantState, Missing, Revision, Store, StoreError};
+use crate::store::{Changed, Fate, Grant, GrantState, Missing, Revision, Store, StoreError};
 
 /// A look that somebody wants.
 #[derive(Debug)]
@@ -72,14 +72,22 @@ impl Tokens {
     }
 }
 
+/// What a look found.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) there: Option<Box<Grant>>,
+    /// It is not there because somebody has removed it; of what is only gone nobody knows.
+    pub(super) was_removed: bool,
+}
+
 /// What the store has, after what it has lost was written again. `ours` is what is known here.
 pub(super) async fn look(
     store: &Arc<dyn Store>,
     tenant: &TenantName,
     ours: Option<&Grant>,
     missing: Missing,
-) -> Result<Option<Box<Grant>>, StoreError> {
-    let mut there = store.grant(tenant).await?;
+) -> Result<Seen, StoreError> {
+    let (mut there, mut was_removed) = (store.grant(tenant).await?, false);
     if let Some(ours) = ours {
         let thing = Changed::Tenant(tenant.clone());
         let pause_counts = match &there {
@@ -90,7 +98,11 @@ pub(super) async fn look(
         };
         let has_lost = match &there {
             Some(there) => has_lost(ours, there, pause_counts),
-            None => missing.was_lost(store.as_ref(), &thing).await?,
+            None => {
+                let fate = missing.fate(store.as_ref(), &thing).await?;
+                was_removed = fate == Fate::Removed;
+                fate == Fate::Lost
+            }
         };
         if has_lost {
             let version = ours.version;
@@ -99,11 +111,12 @@ pub(super) async fn look(
             there = store.grant(tenant).await?;
         }
     }
-    Ok(there.map(|mut grant| {
+    let there = there.map(|mut grant| {
         // whether somebody is at work on it is asked when the lane is ours
         grant.refresh_begun_at = None;
         Box::new(grant)
-    }))
+    });
+    Ok(Seen { there, was_removed })
 }
 
 /// Whether the store, which has a grant, has lost what was written last.

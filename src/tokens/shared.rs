@@ -57,7 +57,7 @@ impl Bench {
         self.spawn(async move {
             let work = look(&store, &about.tenant, ours.as_ref(), missing);
             let result = guarded("read a grant", work).await;
-            Done::Reread(about, result)
+            Done::Reread(about, result.map(|seen| seen.there))
         });
     }
 

@@ -280,6 +280,48 @@ async fn what_is_removed_before_anybody_has_restored_it_is_not_restored() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_removal_that_a_store_has_lost_is_made_again() {
+    let (one, other, store, _) = two().await;
+    let (key, _) = one.clients.add(client_name("crm"), TenantScope::All, None).await.unwrap();
+    one.tokens.put(new_grant()).await.unwrap();
+    soon().await;
+    let past = store.now();
+    one.tokens.remove(&tenant()).await.unwrap();
+    one.clients.remove(&client_name("crm")).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    store.come_back(&past);
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert!(store.grant(&tenant()).await.unwrap().is_none());
+    assert!(store.clients().await.unwrap().is_empty());
+    for instance in [&one, &other] {
+        assert!(instance.tokens.tenant("acme").is_none());
+        assert!(instance.clients.holder(key.expose()).is_err());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_made_anew_under_the_name_of_something_removed_stays() {
+    let (one, other, store, _) = two().await;
+    let empty = store.now();
+    one.clients.add(client_name("crm"), TenantScope::All, None).await.unwrap();
+    one.tokens.put(new_grant()).await.unwrap();
+    soon().await;
+    one.tokens.remove(&tenant()).await.unwrap();
+    one.clients.remove(&client_name("crm")).await.unwrap();
+    soon().await;
+    store.come_back(&empty);
+    let mut grant = new_grant();
+    grant.tokens.refresh = "another".into();
+    store.put_grant(grant).await.unwrap();
+    let (key, _) = other.clients.add(client_name("crm"), TenantScope::All, None).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    for instance in [&one, &other] {
+        assert!(instance.tokens.tenant("acme").is_some());
+        assert!(instance.clients.holder(key.expose()).is_ok());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_store_of_one_instance_is_not_followed() {
     let clock = Clock::starting_at(Unix::from_secs(1_800_000_000));
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
