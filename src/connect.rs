@@ -252,15 +252,15 @@ impl Inner {
             ("redirect_uri", &asked.redirect_uri),
         ];
         form.extend(asked.verifier.as_ref().map(|it| ("code_verifier", it.expose().as_str())));
-        let answer = self.parts.endpoint.ask(errand.key(), &form).await;
+        let answer = self.parts.endpoint.ask(&errand, &form).await;
         errand.answered(&answer);
         let received = match answer {
             RefreshAnswer::Received(received) => received,
             RefreshAnswer::InvalidGrant => return Err(Failure::CodeRefused),
+            RefreshAnswer::LaneLost => return Err(Failure::Busy),
             RefreshAnswer::InvalidClient { .. }
             | RefreshAnswer::NotSent { .. }
             | RefreshAnswer::NotJournalled { .. }
-            | RefreshAnswer::LaneLost
             | RefreshAnswer::Lost { .. }
             | RefreshAnswer::Trouble { .. } => return Err(Failure::Endpoint(answer.to_string())),
         };

@@ -116,7 +116,7 @@ impl Connect {
         let mut form = client(errand.key());
         form.push(("scope", key.scopes.clone()));
         let url = &config.oauth.device_authorize_url;
-        let posted = self.0.parts.endpoint.post(errand.key(), url, &pairs(&form)).await;
+        let posted = self.0.parts.endpoint.post(&errand, url, &pairs(&form)).await;
         let codes = read_codes(posted, &mut errand).map_err(BeginError::Upstream)?;
         drop(errand);
         Ok(self.0.clone().start((tenant, since), api_key.clone(), codes))
@@ -186,7 +186,7 @@ impl Inner {
             form.push(("grant_type", "urn:ietf:params:oauth:grant-type:device_code".to_owned()));
             form.push(("device_code", device_code.expose().clone()));
             let url = errand.key().token_url.clone();
-            let posted = self.parts.endpoint.post(errand.key(), &url, &pairs(&form)).await;
+            let posted = self.parts.endpoint.post(&errand, &url, &pairs(&form)).await;
             match judge(posted, interval, &mut errand) {
                 Next::Again(after) => interval = after,
                 Next::Over(failure) => return Err(failure),
@@ -227,6 +227,9 @@ fn read_codes(posted: Posted, errand: &mut Errand) -> Result<Codes, Failure> {
         Err(failed) => failed,
     };
     errand.answered(&refused);
+    if matches!(refused, RefreshAnswer::LaneLost) {
+        return Err(Failure::Busy);
+    }
     Err(Failure::Endpoint(format!("{refused} (oauth.device_authorize_url)")))
 }
 
