@@ -73,7 +73,7 @@ impl Clients {
         let thing = Changed::Client(there.name.clone());
         let was_removed = self.was_removed(&there);
         if was_removed && missing(&there.name).counts_here(self.store.as_ref(), &thing).await? {
-            warn!(client = %there.name, "the store has lost a removal; the client is removed again");
+            warn!(client = %there.name, "the store has lost its removal; it is removed again");
             return self.store.remove_client(&there.name).await.map(drop);
         }
         self.hold(there);

@@ -1,8 +1,9 @@
 //! An errand: the lane of an API key, lent for one token request that is no refresh.
 //!
-//! Whoever holds one sends its request while it may ([`Errand::may_leave`]), says how that ended, and may hand over a grant that came of
-//! it. While it is held no other token request of the API key is sent, and a stop waits for it, so
-//! that tokens which were asked for are also stored. Dropping it gives the lane back.
+//! Whoever holds one sends its request while it may ([`Errand::may_leave`]), says how that ended,
+//! and may hand over a grant that came of it. While it is held no other token request of the API
+//! key is sent, and a stop waits for it, so that tokens which were asked for are also stored.
+//! Dropping it gives the lane back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -89,25 +89,12 @@ pub(super) async fn look(
 ) -> Result<Seen, StoreError> {
     let (mut there, mut was_removed) = (store.grant(tenant).await?, false);
     if let Some(ours) = ours {
-        let thing = Changed::Tenant(tenant.clone());
-        let pause_counts = match &there {
-            Some(there) if there.paused != ours.paused => {
-                missing.counts_here(store.as_ref(), &thing).await?
-            }
-            Some(_) | None => false,
-        };
-        let has_lost = match &there {
-            Some(there) => has_lost(ours, there, pause_counts),
-            None => {
-                let fate = missing.fate(store.as_ref(), &thing).await?;
-                was_removed = fate == Fate::Removed;
-                fate == Fate::Lost
-            }
-        };
-        if has_lost {
+        let judged = judge(store, ours, there.as_ref(), missing).await?;
+        was_removed = judged.was_removed;
+        if judged.has_lost {
             let version = ours.version;
             warn!(%tenant, version, "the store has lost the newest of a grant; it is restored");
-            restore(store, ours, there, pause_counts).await?;
+            restore(store, ours, there, judged.pause_counts).await?;
             there = store.grant(tenant).await?;
         }
     }
@@ -119,11 +106,33 @@ pub(super) async fn look(
     Ok(Seen { there, was_removed })
 }
 
-/// Whether the store, which has a grant, has lost what was written last.
-fn has_lost(ours: &Grant, there: &Grant, pause_lost: bool) -> bool {
+/// What follows from a grant as the store has it, or has not, beside ours.
+struct Judged {
+    /// The store has lost what was written last.
+    has_lost: bool,
+    /// Whether calls are held counts as it is known here.
+    pause_counts: bool,
+    was_removed: bool,
+}
+
+async fn judge(
+    store: &Arc<dyn Store>,
+    ours: &Grant,
+    there: Option<&Grant>,
+    missing: Missing,
+) -> Result<Judged, StoreError> {
+    let thing = Changed::Tenant(ours.tenant.clone());
+    let Some(there) = there else {
+        let fate = missing.fate(store.as_ref(), &thing).await?;
+        let (has_lost, was_removed) = (fate == Fate::Lost, fate == Fate::Removed);
+        return Ok(Judged { has_lost, pause_counts: true, was_removed });
+    };
     let verdict_lost = there.state == GrantState::Ready && ours.state != GrantState::Ready;
+    let pause_counts =
+        there.paused != ours.paused && missing.counts_here(store.as_ref(), &thing).await?;
     let is_older = there.version < ours.version;
-    is_older || (is_same(ours, there) && (verdict_lost || pause_lost))
+    let has_lost = is_older || (is_same(ours, there) && (verdict_lost || pause_counts));
+    Ok(Judged { has_lost, pause_counts, was_removed: false })
 }
 
 /// Whether both have the same tokens of the same API key.
