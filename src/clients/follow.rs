@@ -4,7 +4,7 @@
 //! here, with the keys that it had. Nobody can show a key again, so one that is lost would have to
 //! be given out anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use tracing::warn;
@@ -45,18 +45,35 @@ impl Clients {
                 (Some(_), Some(_) | None) | (None, Some(_)) => {}
             }
         }
-        for (name, ours) in before {
-            let thing = Changed::Client(name.clone());
-            match missing(&name).fate(self.store.as_ref(), &thing).await? {
-                Fate::Lost => {
-                    self.add_again(&ours).await?;
-                    continue;
-                }
-                Fate::Removed => self.remember_removal(&ours),
-                Fate::Gone => {}
+        self.reread_absent(before.into_values().collect(), &missing).await
+    }
+
+    /// These are known here and were not in the store.
+    async fn reread_absent(
+        &self,
+        absent: Vec<Arc<Client>>,
+        missing: impl Fn(&ClientName) -> Missing,
+    ) -> Result<(), StoreError> {
+        let mut gone = Vec::new();
+        for ours in absent {
+            let (name, thing) = (&ours.name, Changed::Client(ours.name.clone()));
+            match missing(name).fate(self.store.as_ref(), &thing).await? {
+                Fate::Lost => self.add_again(&ours).await?,
+                fate @ (Fate::Removed | Fate::Gone) => gone.push((ours, fate)),
+            }
+        }
+        if gone.is_empty() {
+            return Ok(());
+        }
+        // what was told of may be that another instance has restored it since they were read
+        let there: BTreeSet<_> =
+            self.store.clients().await?.into_iter().map(|it| it.name).collect();
+        for (ours, fate) in gone.into_iter().filter(|(ours, _)| !there.contains(&ours.name)) {
+            if fate == Fate::Removed {
+                self.remember_removal(&ours);
             }
             let is_gone = |_: &ClientName, held: &Held| Arc::ptr_eq(&held.client, &ours);
-            if self.by_name.remove_if(&name, is_gone).is_some() {
+            if self.by_name.remove_if(&ours.name, is_gone).is_some() {
                 self.by_key.retain(|_, held| !Arc::ptr_eq(&held.client, &ours));
             }
         }

@@ -1,5 +1,7 @@
 //! Keys that end, are replaced and are used, on a virtual clock.
 
+use futures_util::FutureExt as _;
+
 use super::*;
 use crate::engine::ClientName;
 use crate::store::{MemoryStore, Missing, Revision};
@@ -148,6 +150,21 @@ async fn what_another_instance_changes_is_taken_over_and_uses_are_kept() {
     assert_eq!(names, ["crm", "erp"]);
     assert_eq!(other.list()[0].last_used_at, Some(bench.clock.now().unix));
     assert!(other.named("shop").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_another_restores_between_two_questions_is_not_taken_for_removed() {
+    let bench = Bench::open().await;
+    let key = bench.add("crm", None).await;
+    let client = bench.store.clients().await.unwrap().remove(0);
+    bench.store.remove_client(&named("crm")).await.unwrap();
+    let restoring = |_: &ClientName| {
+        // the clients have been read, and the history has not
+        bench.store.add_client(client.clone()).now_or_never().expect("at once").unwrap();
+        Missing::AsTold { known: Revision(0) }
+    };
+    bench.clients.reread(restoring).await.unwrap();
+    assert_eq!(opens(&bench.clients, &key), Ok("crm".into()));
 }
 
 #[tokio::test(start_paused = true)]

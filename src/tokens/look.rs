@@ -96,6 +96,10 @@ pub(super) async fn look(
             warn!(%tenant, version, "the store has lost the newest of a grant; it is restored");
             restore(store, ours, there, judged.pause_counts).await?;
             there = store.grant(tenant).await?;
+        } else if was_removed {
+            // what was told of may be that another instance has restored it since we looked
+            there = store.grant(tenant).await?;
+            was_removed = there.is_none();
         }
     }
     let there = there.map(|mut grant| {
