@@ -8,8 +8,8 @@
 
 mod follow;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -18,7 +18,9 @@ use tracing::warn;
 use crate::clock::Clock;
 use crate::engine::{ClientName, Unix};
 use crate::secret::{ClientKey, ClientKeyDigest};
-use crate::store::{Client, ClientKeys, Missing, PreviousKey, Store, StoreError, TenantScope};
+use crate::store::{
+    Client, ClientKeys, Missing, PreviousKey, Removals, Revision, Store, StoreError, TenantScope,
+};
 
 /// The clients; clones share the table.
 #[derive(Clone)]
@@ -27,6 +29,8 @@ pub struct Clients {
     clock: Clock,
     by_key: Arc<DashMap<ClientKeyDigest, Held>>,
     by_name: Arc<DashMap<ClientName, Held>>,
+    /// By when they were made, which tells them from later ones.
+    removals: Arc<Mutex<Removals<ClientName, Unix>>>,
 }
 
 /// Why a key opens nothing.
@@ -47,8 +51,8 @@ impl Clients {
     /// [`StoreError`] when they cannot be read.
     pub async fn load(store: Arc<dyn Store>, clock: Clock) -> Result<Self, StoreError> {
         let read = store.clients().await?;
-        let (by_key, by_name) = (Arc::default(), Arc::default());
-        let clients = Self { store, clock, by_key, by_name };
+        let (by_key, by_name, removals) = (Arc::default(), Arc::default(), Arc::default());
+        let clients = Self { store, clock, by_key, by_name, removals };
         for client in read {
             clients.hold(client);
         }
@@ -116,7 +120,7 @@ impl Clients {
     ) -> Result<Option<(ClientKey, Arc<Client>)>, StoreError> {
         if self.store.is_shared() {
             // its key may have been changed elsewhere a moment ago
-            self.reread(|_| Missing::AsTold).await?;
+            self.reread(|_| Missing::AsTold { known: Revision(u64::MAX) }).await?;
         }
         let Some(held) = self.by_name.get(name).map(|held| held.clone()) else { return Ok(None) };
         let (key, now) = (ClientKey::generate(), self.clock.now().unix);
@@ -141,7 +145,9 @@ impl Clients {
     /// [`StoreError`] when the store cannot be written.
     pub async fn remove(&self, name: &ClientName) -> Result<bool, StoreError> {
         let removed = self.store.remove_client(name).await?;
-        self.by_name.remove(name);
+        if let Some((_, held)) = self.by_name.remove(name) {
+            self.remember_removal(&held.client);
+        }
         self.by_key.retain(|_, held| held.client.name != *name);
         Ok(removed)
     }

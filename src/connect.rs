@@ -26,7 +26,9 @@ use crate::config::{ApiKey, Config};
 use crate::engine::{ApiKeyName, Mono, TenantName, Unix};
 use crate::gate::Gate;
 use crate::secret::{Secret, StateDigest, StateToken, Verifier};
-use crate::store::{Authorization, NewGrant, Store, StoreError, Tokens as StoredTokens};
+use crate::store::{
+    Authorization, Changed, NewGrant, Revision, Store, StoreError, Tokens as StoredTokens,
+};
 use crate::telemetry::{Event, Events};
 use crate::tokens::{Errand, HttpTokenEndpoint, Received, RefreshAnswer, Tokens, claims};
 
@@ -218,10 +220,11 @@ impl Connect {
 
 impl Inner {
     async fn finish(&self, state: &StateDigest, came: CameBack) -> Result<Connected, NotConnected> {
+        let since = self.revision().await.map_err(Failure::Store)?;
         let taken = self.parts.store.take_authorization(state).await;
         let asked = taken.map_err(Failure::Store)?.ok_or(Failure::NotAsked)?;
         let Authorization { tenant, api_key, return_to, .. } = &asked;
-        let result = self.connect(&asked, came).await;
+        let result = self.connect(&asked, came, since).await;
         self.tell(FlowId::of_state(state), tenant, api_key, result.as_ref().err());
         match result {
             Ok(()) => Ok(Connected { tenant: tenant.clone(), return_to: return_to.clone() }),
@@ -229,7 +232,12 @@ impl Inner {
         }
     }
 
-    async fn connect(&self, asked: &Authorization, came: CameBack) -> Result<(), Failure> {
+    async fn connect(
+        &self,
+        asked: &Authorization,
+        came: CameBack,
+        since: Revision,
+    ) -> Result<(), Failure> {
         if asked.expires_at <= self.parts.clock.now().unix {
             return Err(Failure::Late);
         }
@@ -244,19 +252,36 @@ impl Inner {
             ("redirect_uri", &asked.redirect_uri),
         ];
         form.extend(asked.verifier.as_ref().map(|it| ("code_verifier", it.expose().as_str())));
-        let answer = self.parts.endpoint.ask(errand.key(), &form).await;
+        let answer = self.parts.endpoint.ask(&errand, &form).await;
         errand.answered(&answer);
         let received = match answer {
             RefreshAnswer::Received(received) => received,
             RefreshAnswer::InvalidGrant => return Err(Failure::CodeRefused),
+            RefreshAnswer::LaneLost => return Err(Failure::Busy),
             RefreshAnswer::InvalidClient { .. }
             | RefreshAnswer::NotSent { .. }
             | RefreshAnswer::NotJournalled { .. }
-            | RefreshAnswer::LaneLost
             | RefreshAnswer::Lost { .. }
             | RefreshAnswer::Trouble { .. } => return Err(Failure::Endpoint(answer.to_string())),
         };
-        self.store(errand, &asked.tenant, &asked.api_key, received).await
+        self.store(errand, (&asked.tenant, since), &asked.api_key, received).await
+    }
+
+    /// Where the history of the store stands, to tell later what came after.
+    async fn revision(&self) -> Result<Revision, StoreError> {
+        self.parts.store.changes(None).await.map(|changes| changes.revision)
+    }
+
+    /// Whether the tenant was removed after `since`, at whichever instance of a shared store.
+    async fn was_removed(&self, tenant: &TenantName, since: Revision) -> bool {
+        let store = &self.parts.store;
+        if !store.is_shared() {
+            return false;
+        }
+        let told = store.last_told(&Changed::Tenant(tenant.clone())).await;
+        let is_told = told.is_ok_and(|told| told.at.is_some_and(|at| at > since));
+        // a store that fails decides nothing: tokens that came are worth a try to keep them
+        is_told && matches!(store.grant(tenant).await, Ok(None))
     }
 
     /// The token lane of `api_key`, for a request that somebody waits for.
@@ -269,11 +294,11 @@ impl Inner {
         }
     }
 
-    /// Has the keeper take what the upstream gave.
+    /// Has the keeper take what the upstream gave, unless the tenant was removed after `since`.
     async fn store(
         &self,
         errand: Errand,
-        tenant: &TenantName,
+        (tenant, since): (&TenantName, Revision),
         api_key: &ApiKeyName,
         received: Received,
     ) -> Result<(), Failure> {
@@ -283,6 +308,9 @@ impl Inner {
         let access_expires_at = access.as_ref().map(ends);
         let refresh = refresh.ok_or(Failure::NoRefreshToken)?;
         let tokens = StoredTokens { access, access_expires_at, refresh };
+        if self.was_removed(tenant, since).await {
+            return Err(Failure::Cancelled);
+        }
         let (tenant, api_key) = (tenant.clone(), api_key.clone());
         let grant =
             NewGrant { tenant: tenant.clone(), api_key: api_key.clone(), tokens, weight: None };

@@ -29,6 +29,7 @@ mod memory;
 mod news;
 mod opening;
 mod redis;
+mod removals;
 mod rotating;
 mod sealed;
 mod sqlite;
@@ -44,7 +45,7 @@ use async_trait::async_trait;
 use crate::engine::{ApiKeyName, ClientName, Day, TenantName, Unix};
 use crate::secret::{KeyId, Secret, StateDigest};
 
-pub use changes::{Changed, Changes, Missing, Revision, Since};
+pub use changes::{Changed, Changes, Fate, LastTold, Missing, Revision, Since};
 pub use client::{Client, ClientKeys, PreviousKey, TenantScope};
 pub use copying::{CopyError, CopyOrder, Existing, Gone, LeftAlone, Place, Report, Tally, copy};
 pub use grant::{Grant, GrantState, NewGrant, OpenRefresh, Put, RefreshStep, Tokens};
@@ -54,6 +55,7 @@ pub use memory::MemoryStore;
 pub use news::{News, NewsAsked};
 pub use opening::{Opened, open, open_sqlite};
 pub use redis::{RedisStore, RedisTurnstile};
+pub use removals::Removals;
 pub use rotating::{KeyRotation, RotateError};
 pub use sqlite::{KeySource, SqliteStore, keys_for};
 pub use turnstile::{InstanceInfo, SharedTurnstile};
@@ -200,8 +202,8 @@ pub trait Store: Send + Sync + 'static {
     /// begun refresh and was never refreshed; its version goes up by one. A new one is not paused.
     async fn put_grant(&self, grant: NewGrant) -> Result<(Put, Grant), StoreError>;
 
-    /// Removes a grant; `false` when there is none. Authorizations that were begun for the tenant
-    /// go with it.
+    /// Removes a grant; `false` when there is none, which is told of too. Authorizations that were
+    /// begun for the tenant go with it.
     async fn remove_grant(&self, tenant: &TenantName) -> Result<bool, StoreError>;
 
     /// Records that a refresh with `version` is about to be sent, and makes sure that there is room
@@ -293,13 +295,13 @@ pub trait Store: Send + Sync + 'static {
     /// What was changed after `since`; `None` for somebody who is about to read everything. A store
     /// of one instance has no changes to tell.
     async fn changes(&self, since: Option<Revision>) -> Result<Changes, StoreError> {
-        Ok(Changes { revision: since.unwrap_or_default(), since: Since::Changed(Vec::new()) })
+        Ok(Changes::none(since))
     }
 
-    /// Whether the history tells of a change of this thing. One that is missing and was known has
-    /// been removed then; otherwise the store has lost it.
-    async fn tells_of(&self, _thing: &Changed) -> Result<bool, StoreError> {
-        Ok(true)
+    /// When the history last told of this thing: one that is missing has been removed then, and one
+    /// of which nothing is told was lost.
+    async fn last_told(&self, _thing: &Changed) -> Result<LastTold, StoreError> {
+        Ok(LastTold { at: Some(Revision(u64::MAX)), forgotten: Revision(0) })
     }
 
     /// Writes a grant as it was, version and all, which a shared store has lost. `false` when there
@@ -363,7 +365,7 @@ pub trait Store: Send + Sync + 'static {
     /// Records when clients last called; unknown names are skipped.
     async fn record_client_use(&self, used: &[(ClientName, Unix)]) -> Result<(), StoreError>;
 
-    /// Removes a client; `false` when there is none.
+    /// Removes a client; `false` when there is none, which is told of too.
     async fn remove_client(&self, name: &ClientName) -> Result<bool, StoreError>;
 
     /// The encryption keys, the current one first; none when nothing is sealed.

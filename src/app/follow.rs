@@ -115,11 +115,12 @@ impl Follower {
         match changes.since {
             Since::Changed(things) => self.read(shells, Told::of(things)).await?,
             Since::Forgotten => {
-                self.read_everything(shells, Missing::IsGone, &Told::default()).await?;
+                self.read_everything(shells, Missing::IsGone, Told::default()).await?;
             }
             Since::Lost(things) => {
-                warn!("the store has lost what it had; what is known here is restored");
-                self.read_everything(shells, Missing::IsLost, &Told::of(things)).await?;
+                warn!("the store was emptied or started again; what it has lost is restored");
+                let lost = Missing::IsLost { noticed: changes.revision };
+                self.read_everything(shells, lost, Told::of(things)).await?;
             }
         }
         self.since = changes.revision;
@@ -128,7 +129,7 @@ impl Follower {
 
     async fn read(&self, shells: &Shells, told: Told) -> Result<(), StoreError> {
         if !told.clients.is_empty() {
-            shells.clients.reread(|_| Missing::AsTold).await?;
+            shells.clients.reread(|_| Missing::AsTold { known: self.since }).await?;
         }
         if !told.api_keys.is_empty() {
             let paused = self.store.paused_api_keys().await?;
@@ -139,7 +140,7 @@ impl Follower {
             }
         }
         if !told.tenants.is_empty() {
-            shells.tokens.look(told.tenants.into_iter().collect()).await;
+            shells.tokens.look(told.tenants.into_iter().collect(), self.since).await;
         }
         Ok(())
     }
@@ -150,22 +151,25 @@ impl Follower {
         &self,
         shells: &Shells,
         missing: Missing,
-        told: &Told,
+        told: Told,
     ) -> Result<(), StoreError> {
-        let meaning = |is_told| if is_told { Missing::AsTold } else { missing };
+        let as_told = Missing::AsTold { known: self.since };
+        let meaning = |is_told| if is_told { as_told } else { missing };
         shells.clients.reread(|name| meaning(told.clients.contains(name))).await?;
         let paused = self.store.paused_api_keys().await?;
         for gate in &shells.gate.api_keys() {
             let (name, there) = (gate.name(), paused.contains(gate.name()));
-            let is_lost = meaning(told.api_keys.contains(name)) == Missing::IsLost;
-            let ours = gate.snapshot().await.filter(|_| is_lost).map(|ours| ours.paused);
-            match ours.filter(|ours| *ours != there) {
-                Some(ours) => self.store.pause_api_key(name, ours).await?,
-                None => gate.pause(there),
+            let ours = gate.snapshot().await.map_or(there, |ours| ours.paused);
+            let thing = Changed::ApiKey(name.clone());
+            let meaning = meaning(told.api_keys.contains(name));
+            if ours != there && meaning.counts_here(self.store.as_ref(), &thing).await? {
+                self.store.pause_api_key(name, ours).await?;
+            } else {
+                gate.pause(there);
             }
         }
         let grants = self.store.grants().await?;
-        shells.tokens.compare(grants, missing, told.tenants.clone()).await;
+        shells.tokens.compare(grants, missing, (told.tenants, self.since)).await;
         Ok(())
     }
 }

@@ -4,14 +4,14 @@
 //! here, with the keys that it had. Nobody can show a key again, so one that is lost would have to
 //! be given out anew.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use tracing::warn;
 
 use super::{Clients, Held};
-use crate::engine::ClientName;
-use crate::store::{Changed, Client, Missing, StoreError};
+use crate::engine::{ClientName, Unix};
+use crate::store::{Changed, Client, Fate, Missing, Removals, StoreError};
 
 impl Clients {
     /// Reads the clients again, since another instance has changed some, or the store has lost
@@ -31,38 +31,84 @@ impl Clients {
             let held = self.by_name.get(&there.name).map(|held| held.clone());
             match (ours, held) {
                 (Some(ours), _) if ours.is_same_as(&there) => {}
-                (Some(ours), Some(_)) if missing(&there.name) == Missing::IsLost => {
-                    self.change_back(&ours, &there).await?;
-                }
-                (None, None) => drop(self.hold(there)),
+                (None, None) => self.take_up(there, &missing).await?,
                 (Some(ours), Some(held)) if Arc::ptr_eq(&ours, &held.client) => {
-                    let last_used_at = there.last_used_at.max(held.uses.last());
-                    self.hold(Client { last_used_at, ..there });
+                    let thing = Changed::Client(there.name.clone());
+                    if missing(&there.name).counts_here(self.store.as_ref(), &thing).await? {
+                        self.change_back(&ours, &there).await?;
+                    } else {
+                        let last_used_at = there.last_used_at.max(held.uses.last());
+                        self.hold(Client { last_used_at, ..there });
+                    }
                 }
                 // changed here meanwhile
                 (Some(_), Some(_) | None) | (None, Some(_)) => {}
             }
         }
-        for (name, ours) in before {
-            if self.is_lost(&name, missing(&name)).await? {
-                self.add_again(&ours).await?;
-                continue;
+        self.reread_absent(before.into_values().collect(), &missing).await
+    }
+
+    /// These are known here and were not in the store.
+    async fn reread_absent(
+        &self,
+        absent: Vec<Arc<Client>>,
+        missing: impl Fn(&ClientName) -> Missing,
+    ) -> Result<(), StoreError> {
+        let mut gone = Vec::new();
+        for ours in absent {
+            let (name, thing) = (&ours.name, Changed::Client(ours.name.clone()));
+            match missing(name).fate(self.store.as_ref(), &thing).await? {
+                Fate::Lost => self.add_again(&ours).await?,
+                fate @ (Fate::Removed | Fate::Gone) => gone.push((ours, fate)),
+            }
+        }
+        if gone.is_empty() {
+            return Ok(());
+        }
+        // what was told of may be that another instance has restored it since they were read
+        let there: BTreeSet<_> =
+            self.store.clients().await?.into_iter().map(|it| it.name).collect();
+        for (ours, fate) in gone.into_iter().filter(|(ours, _)| !there.contains(&ours.name)) {
+            if fate == Fate::Removed {
+                self.remember_removal(&ours);
             }
             let is_gone = |_: &ClientName, held: &Held| Arc::ptr_eq(&held.client, &ours);
-            if self.by_name.remove_if(&name, is_gone).is_some() {
+            if self.by_name.remove_if(&ours.name, is_gone).is_some() {
                 self.by_key.retain(|_, held| !Arc::ptr_eq(&held.client, &ours));
             }
         }
         Ok(())
     }
 
-    /// Whether the store has lost a client that it does not have.
-    async fn is_lost(&self, name: &ClientName, missing: Missing) -> Result<bool, StoreError> {
-        match missing {
-            Missing::IsLost => Ok(true),
-            Missing::IsGone => Ok(false),
-            Missing::AsTold => Ok(!self.store.tells_of(&Changed::Client(name.clone())).await?),
+    /// Takes a client that is not known here, unless it was removed and has come back with a store
+    /// that has lost that: then its key must open nothing again.
+    async fn take_up(
+        &self,
+        there: Client,
+        missing: impl Fn(&ClientName) -> Missing,
+    ) -> Result<(), StoreError> {
+        let thing = Changed::Client(there.name.clone());
+        let was_removed = self.was_removed(&there);
+        if was_removed && missing(&there.name).counts_here(self.store.as_ref(), &thing).await? {
+            warn!(client = %there.name, "the store has lost its removal; it is removed again");
+            return self.store.remove_client(&there.name).await.map(drop);
         }
+        self.hold(there);
+        Ok(())
+    }
+
+    pub(super) fn remember_removal(&self, client: &Client) {
+        let (now, name) = (self.clock.mono(), client.name.clone());
+        self.removals().remember(name, client.created_at, now);
+    }
+
+    fn was_removed(&self, there: &Client) -> bool {
+        let now = self.clock.mono();
+        self.removals().last(&there.name, now) == Some(&there.created_at)
+    }
+
+    fn removals(&self) -> MutexGuard<'_, Removals<ClientName, Unix>> {
+        self.removals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn add_again(&self, ours: &Client) -> Result<(), StoreError> {

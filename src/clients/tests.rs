@@ -1,8 +1,10 @@
 //! Keys that end, are replaced and are used, on a virtual clock.
 
+use futures_util::FutureExt as _;
+
 use super::*;
 use crate::engine::ClientName;
-use crate::store::{MemoryStore, Missing};
+use crate::store::{MemoryStore, Missing, Revision};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const ALMOST_AN_HOUR: Duration = Duration::from_millis(3_599_999);
@@ -139,7 +141,7 @@ async fn what_another_instance_changes_is_taken_over_and_uses_are_kept() {
     let second = bench.rotate(Duration::ZERO, None).await;
     assert!(bench.clients.remove(&named("shop")).await.unwrap());
     let third = bench.add("erp", None).await;
-    other.reread(|_| Missing::AsTold).await.unwrap();
+    other.reread(|_| Missing::AsTold { known: Revision(0) }).await.unwrap();
     assert_eq!(opens(&other, &first), Err(KeyRefused::Unknown));
     assert_eq!(opens(&other, &gone), Err(KeyRefused::Unknown));
     assert_eq!(opens(&other, &second), Ok("crm".into()));
@@ -148,6 +150,21 @@ async fn what_another_instance_changes_is_taken_over_and_uses_are_kept() {
     assert_eq!(names, ["crm", "erp"]);
     assert_eq!(other.list()[0].last_used_at, Some(bench.clock.now().unix));
     assert!(other.named("shop").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_another_restores_between_two_questions_is_not_taken_for_removed() {
+    let bench = Bench::open().await;
+    let key = bench.add("crm", None).await;
+    let client = bench.store.clients().await.unwrap().remove(0);
+    bench.store.remove_client(&named("crm")).await.unwrap();
+    let restoring = |_: &ClientName| {
+        // the clients have been read, and the history has not
+        bench.store.add_client(client.clone()).now_or_never().expect("at once").unwrap();
+        Missing::AsTold { known: Revision(0) }
+    };
+    bench.clients.reread(restoring).await.unwrap();
+    assert_eq!(opens(&bench.clients, &key), Ok("crm".into()));
 }
 
 #[tokio::test(start_paused = true)]

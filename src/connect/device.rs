@@ -3,7 +3,7 @@
 //! The proxy shows a short code, the owner types it in at the upstream, and meanwhile the proxy
 //! asks again and again, each time as an errand in the token lane and never sooner than it is told.
 //! Under way in memory only: what a stop ends must be begun anew. It also ends when its tenant is
-//! removed, or when it is begun again.
+//! removed, at whichever instance, or when it is begun again.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +21,7 @@ use crate::config::AuthStyle;
 use crate::engine::token::{RefreshResult, Trouble};
 use crate::engine::{ApiKeyName, TenantName, Unix};
 use crate::secret::Secret;
+use crate::store::Revision;
 use crate::tokens::oauth::{classify, error_code};
 use crate::tokens::{Errand, KeyAuth, Received, RefreshAnswer, claims};
 
@@ -68,6 +69,8 @@ struct Codes {
 /// A flow that polls.
 struct Polling {
     tenant: TenantName,
+    /// What was told of the tenant after this came after the begin.
+    since: Revision,
     api_key: ApiKeyName,
     id: FlowId,
     device_code: Secret<String>,
@@ -108,24 +111,30 @@ impl Connect {
         if self.0.devices.of_key(api_key) >= AT_A_TIME {
             return Err(BeginError::TooMany(AT_A_TIME));
         }
+        let since = self.0.revision().await?;
         let mut errand = self.0.errand(api_key).await.map_err(BeginError::Upstream)?;
         let mut form = client(errand.key());
         form.push(("scope", key.scopes.clone()));
         let url = &config.oauth.device_authorize_url;
-        let posted = self.0.parts.endpoint.post(errand.key(), url, &pairs(&form)).await;
+        let posted = self.0.parts.endpoint.post(&errand, url, &pairs(&form)).await;
         let codes = read_codes(posted, &mut errand).map_err(BeginError::Upstream)?;
         drop(errand);
-        Ok(self.0.clone().start(tenant, api_key.clone(), codes))
+        Ok(self.0.clone().start((tenant, since), api_key.clone(), codes))
     }
 
-    /// Ends what is under way for a tenant that is removed.
+    /// Ends what is under way for a tenant that is removed here; other instances find out.
     pub fn forget(&self, tenant: &TenantName) {
         self.0.devices.cancel(tenant);
     }
 }
 
 impl Inner {
-    fn start(self: Arc<Self>, tenant: TenantName, api_key: ApiKeyName, codes: Codes) -> DeviceCode {
+    fn start(
+        self: Arc<Self>,
+        (tenant, since): (TenantName, Revision),
+        api_key: ApiKeyName,
+        codes: Codes,
+    ) -> DeviceCode {
         let now = self.parts.clock.now().unix;
         let seconds = |value: Option<&Value>| value.and_then(claims::seconds);
         let life = seconds(codes.expires_in.as_ref()).unwrap_or(LIFE_MAX).min(LIFE_MAX);
@@ -136,7 +145,7 @@ impl Inner {
         self.ledger.begun(&tenant, id, Flow::Device, expires_at, now);
         info!(%tenant, %api_key, "a consent was asked for, to be given with a code");
         let device_code = Secret::new(codes.device_code);
-        let polling = Polling { tenant, api_key, id, device_code, interval, expires_at };
+        let polling = Polling { tenant, since, api_key, id, device_code, interval, expires_at };
         let tracker = self.parts.tracker.clone();
         tracker.spawn(async move {
             let failed = tokio::select! {
@@ -159,13 +168,16 @@ impl Inner {
 
     /// Asks until the owner has decided.
     async fn poll(&self, polling: &Polling) -> Result<(), Failure> {
-        let Polling { tenant, api_key, device_code, expires_at, .. } = polling;
+        let Polling { tenant, since, api_key, device_code, expires_at, .. } = polling;
         let clock = &self.parts.clock;
         let mut interval = polling.interval;
         loop {
             clock.sleep_until(clock.mono().plus(interval)).await;
             if clock.now().unix >= *expires_at {
                 return Err(Failure::Late);
+            }
+            if self.was_removed(tenant, *since).await {
+                return Err(Failure::Cancelled);
             }
             let deadline = clock.mono().plus(PATIENCE);
             let turn = self.parts.tokens.errand(api_key, deadline).await;
@@ -174,12 +186,12 @@ impl Inner {
             form.push(("grant_type", "urn:ietf:params:oauth:grant-type:device_code".to_owned()));
             form.push(("device_code", device_code.expose().clone()));
             let url = errand.key().token_url.clone();
-            let posted = self.parts.endpoint.post(errand.key(), &url, &pairs(&form)).await;
+            let posted = self.parts.endpoint.post(&errand, &url, &pairs(&form)).await;
             match judge(posted, interval, &mut errand) {
                 Next::Again(after) => interval = after,
                 Next::Over(failure) => return Err(failure),
                 Next::Granted(received) => {
-                    return self.store(errand, tenant, api_key, received).await;
+                    return self.store(errand, (tenant, *since), api_key, received).await;
                 }
             }
         }
@@ -215,6 +227,9 @@ fn read_codes(posted: Posted, errand: &mut Errand) -> Result<Codes, Failure> {
         Err(failed) => failed,
     };
     errand.answered(&refused);
+    if matches!(refused, RefreshAnswer::LaneLost) {
+        return Err(Failure::Busy);
+    }
     Err(Failure::Endpoint(format!("{refused} (oauth.device_authorize_url)")))
 }
 

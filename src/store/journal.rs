@@ -22,7 +22,7 @@ use rustix::io::Errno;
 use tracing::debug;
 use zeroize::Zeroizing;
 
-use self::record::{BEGUN, ENDED, POSTED, RECEIVED, Record, encode, name_of, read};
+use self::record::{BEGUN, ENDED, POSTED, RECEIVED, Record, encode, name_of, read, sealed_away};
 use super::{OpenRefresh, RefreshStep, StoreError, Tokens};
 use crate::engine::{TenantName, Unix};
 use crate::secret::KeyRing;
@@ -83,6 +83,7 @@ impl Journal {
         let mut bytes = Zeroizing::new(Vec::new());
         file.read_to_end(&mut bytes).map_err(explain)?;
         let (records, end) = read(&bytes, &keys.load(), &path);
+        refuse_sealed_away(&path, &records, current)?;
         let last = records.last().map_or("none", |record| name_of(record.step));
         let left = open_at_end(records, current);
         debug!(last, open = left.len(), "the journal of refreshes is read");
@@ -262,7 +263,7 @@ impl Pages {
         self.file()?.read_exact_at(&mut bytes, 0)?;
         let keys = self.keys.load_full();
         let (records, end) = read(&bytes, &keys, &self.path);
-        if end != self.end {
+        if end != self.end || records.iter().any(|record| record.missing.is_some()) {
             return Err(io::Error::other("a record cannot be opened with the keys that are there"));
         }
         let anew = records.iter().flat_map(|old| {
@@ -317,10 +318,12 @@ pub(super) fn left_in(
     let mut bytes = Zeroizing::new(Vec::new());
     file.read_to_end(&mut bytes).map_err(explain)?;
     let (records, _) = read(&bytes, keys, path);
-    if records.is_empty() && bytes.iter().any(|byte| *byte != 0) {
+    let is_sealed_away = records.iter().all(|record| record.missing.is_some());
+    if is_sealed_away && bytes.iter().any(|byte| *byte != 0) {
         let cause = "no record of it can be opened with the encryption key that was given";
         return Err(unavailable(path, &io::Error::other(cause)));
     }
+    refuse_sealed_away(path, &records, current)?;
     Ok(open_at_end(records, current).into_values().collect())
 }
 
@@ -338,6 +341,21 @@ fn open_at_end(
         }
     }
     left
+}
+
+/// What is open and cannot be read is not cut off: it may hold the only copy of a refresh token.
+fn refuse_sealed_away(
+    path: &Path,
+    records: &[Record],
+    current: &BTreeMap<TenantName, u64>,
+) -> Result<(), StoreError> {
+    let Some((tenant, key)) = sealed_away(records, current) else { return Ok(()) };
+    let path = path.display();
+    let cause = format!(
+        "{path}: a refresh of tenant {tenant} is written down with encryption key {key}, which is \
+         not there; put that key back into the key file, in a line below the one that is there"
+    );
+    Err(StoreError::Unavailable { attempt: "open the journal of refreshes", cause })
 }
 
 fn unavailable(path: &Path, error: &io::Error) -> StoreError {

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 
 use super::{
     Authorization, Changed, Changes, Client, ClientKeys, DayCount, Grant, InstanceInfo,
-    KeyRotation, LaneLease, LaneTurn, NewGrant, OpenRefresh, Put, Revision, RotateError,
+    KeyRotation, LaneLease, LaneTurn, LastTold, NewGrant, OpenRefresh, Put, Revision, RotateError,
     SharedTurnstile, Store, StoreError, Tokens,
 };
 use crate::clock::Clock;
@@ -188,8 +188,8 @@ impl Store for Measured {
         measured!(self, changes(since))
     }
 
-    async fn tells_of(&self, thing: &Changed) -> Result<bool, StoreError> {
-        measured!(self, tells_of(thing))
+    async fn last_told(&self, thing: &Changed) -> Result<LastTold, StoreError> {
+        measured!(self, last_told(thing))
     }
 
     fn turnstile(&self, instance: &InstanceInfo) -> Option<Arc<dyn SharedTurnstile>> {

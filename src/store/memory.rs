@@ -20,7 +20,8 @@ use crate::engine::{ApiKeyName, ClientName, Day, TenantName, Unix};
 use crate::secret::{StateDigest, TokenDigest};
 use crate::store::{
     Authorization, Changed, Changes, Client, ClientKeys, DayCount, Grant, GrantState, LaneLease,
-    LaneTurn, NewGrant, OpenRefresh, Put, Revision, Store, StoreError, Tokens, WholeStore,
+    LaneTurn, LastTold, NewGrant, OpenRefresh, Put, Revision, Store, StoreError, Tokens,
+    WholeStore,
 };
 use shared::{History, Shared};
 
@@ -139,10 +140,11 @@ impl Store for MemoryStore {
     async fn remove_grant(&self, tenant: &TenantName) -> Result<bool, StoreError> {
         let mut state = self.state("remove a grant")?;
         state.authorizations.retain(|begun| begun.tenant != *tenant);
-        let Some(removed) = state.grants.remove(tenant) else { return Ok(false) };
-        state.version_floor = state.version_floor.max(removed.version);
+        let removed = state.grants.remove(tenant);
+        let version = removed.as_ref().map_or(0, |removed| removed.version);
+        state.version_floor = state.version_floor.max(version);
         self.note(&mut state, Changed::Tenant(tenant.clone()));
-        Ok(true)
+        Ok(removed.is_some())
     }
 
     async fn begin_refresh(
@@ -256,11 +258,13 @@ impl Store for MemoryStore {
     }
 
     async fn changes(&self, since: Option<Revision>) -> Result<Changes, StoreError> {
-        Ok(self.state("read what was changed")?.history.after(since, self.is_shared()))
+        let mut state = self.state("read what was changed")?;
+        let Some(shared) = &self.shared else { return Ok(Changes::none(since)) };
+        Ok(state.history.after(since, shared.run()))
     }
 
-    async fn tells_of(&self, thing: &Changed) -> Result<bool, StoreError> {
-        Ok(self.state("read what was changed")?.history.tells_of(thing))
+    async fn last_told(&self, thing: &Changed) -> Result<LastTold, StoreError> {
+        Ok(self.state("read what was changed")?.history.last_told(thing))
     }
 
     async fn restore_grant(&self, grant: &Grant) -> Result<bool, StoreError> {
@@ -360,9 +364,7 @@ impl Store for MemoryStore {
     async fn remove_client(&self, name: &ClientName) -> Result<bool, StoreError> {
         let mut state = self.state("remove a client")?;
         let removed = state.clients.remove(name).is_some();
-        if removed {
-            self.note(&mut state, Changed::Client(name.clone()));
-        }
+        self.note(&mut state, Changed::Client(name.clone()));
         Ok(removed)
     }
 

@@ -44,7 +44,7 @@ use crate::secret::{KeyId, KeyRing, StateDigest};
 use crate::store::journal::Journal;
 use crate::store::{
     Authorization, Changed, Changes, Client, ClientKeys, DayCount, Grant, InstanceInfo,
-    KeyRotation, LaneLease, LaneTurn, NewGrant, OpenRefresh, Put, Revision, RotateError,
+    KeyRotation, LaneLease, LaneTurn, LastTold, NewGrant, OpenRefresh, Put, Revision, RotateError,
     SharedTurnstile, Store, StoreError, Tokens, WholeStore,
 };
 
@@ -306,8 +306,8 @@ impl Store for RedisStore {
         changes::since(self.server("read the changes")?, since).await
     }
 
-    async fn tells_of(&self, thing: &Changed) -> Result<bool, StoreError> {
-        changes::tells_of(self.server("read the changes")?, thing).await
+    async fn last_told(&self, thing: &Changed) -> Result<LastTold, StoreError> {
+        changes::last_told(self.server("read the changes")?, thing).await
     }
 
     async fn changed(&self) {

@@ -29,7 +29,8 @@ use super::{
 use crate::clock::Clock;
 use crate::engine::token::{LaneOutlook, Readiness, Settings, TokenKeeper};
 use crate::engine::{ApiKeyName, Mono, Now, TenantName};
-use crate::store::{Grant, Missing, OpenRefresh};
+use crate::secret::TokenDigest;
+use crate::store::{Grant, Missing, OpenRefresh, Removals, Revision};
 
 /// A question of a handle.
 pub(super) enum Request {
@@ -48,13 +49,15 @@ pub(super) enum Request {
     /// Other instances have changed these.
     Look {
         tenants: Vec<TenantName>,
+        /// After this revision, if that is known to whoever asks.
+        known: Option<Revision>,
         waiting: mpsc::Sender<()>,
     },
     /// This is all that the store has.
     Compare {
         grants: Vec<Grant>,
         missing: Missing,
-        told: BTreeSet<TenantName>,
+        told: (BTreeSet<TenantName>, Revision),
         waiting: mpsc::Sender<()>,
     },
     Reload {
@@ -89,6 +92,9 @@ pub(super) struct Actor {
     draining: Option<Vec<oneshot::Sender<()>>>,
     depths: BTreeMap<ApiKeyName, usize>,
     counts_stale: bool,
+    /// Up to here what others have changed is known, or has been asked for.
+    known: Revision,
+    removals: Removals<TenantName, (u64, Option<TokenDigest>)>,
 }
 
 impl Actor {
@@ -130,6 +136,8 @@ impl Actor {
             draining: None,
             depths: BTreeMap::new(),
             counts_stale: true,
+            known: Revision(u64::MAX),
+            removals: Removals::default(),
         };
         actor.set_keys(parts.keys, now);
         let mut left: BTreeMap<_, _> =
@@ -237,9 +245,10 @@ impl Actor {
                 let lane = |key: &ApiKeyName| (key.clone(), self.keeper.lane(key, now));
                 let _ = reply.send(self.keys.keys().map(lane).collect());
             }
-            Request::Look { tenants, waiting } => {
-                let look = tenants.into_iter().map(|tenant| (tenant, Missing::AsTold));
-                self.look_at(look, &waiting);
+            Request::Look { tenants, known, waiting } => {
+                self.known = known.unwrap_or(self.known);
+                let missing = Missing::AsTold { known: self.known };
+                self.look_at(tenants.into_iter().map(|tenant| (tenant, missing)), &waiting);
             }
             Request::Compare { grants, missing, told, waiting } => {
                 self.compare(&grants, missing, &told, &waiting);

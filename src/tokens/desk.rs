@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::claims::Claims;
 use super::endpoint::{KeyAuth, is_token};
 use super::hand_in::{HandedIn, Terms, hand_in};
-use super::look::{Look, look};
+use super::look::{Look, Seen, look};
 use super::record::Record;
 use super::take_out::{Afterwards, Taken, take_out};
 use super::work::{Bench, Done, guarded};
@@ -77,7 +77,7 @@ pub(super) enum Finished {
     },
     Look {
         look: Look,
-        result: Result<Option<Box<Grant>>, StoreError>,
+        result: Result<Seen, StoreError>,
     },
 }
 
@@ -153,16 +153,25 @@ fn start(tenant: TenantName, job: Job, ours: Option<&Grant>, bench: &Bench) {
             let result = result.map(|(put, grant)| (put, Box::new(grant)));
             Done::Job(tenant, Finished::Put { result, reply })
         }),
-        Job::HandIn { grant, terms, reply } => bench.spawn(async move {
-            let result = guarded("hand a grant in", hand_in(&store, *grant, terms)).await;
-            Done::Job(tenant, Finished::HandIn { result, reply })
-        }),
+        Job::HandIn { grant, terms, reply } => {
+            let lanes = bench.lanes();
+            bench.spawn(async move {
+                let work = hand_in(&store, &lanes, *grant, terms);
+                let result = guarded("hand a grant in", work).await;
+                Done::Job(tenant, Finished::HandIn { result, reply })
+            });
+        }
         Job::TakeOut { afterwards, reply } => {
             let held = ours.filter(|_| afterwards == Afterwards::Held);
-            let lane = bench.wait_for_lane(held.map(|ours| &ours.api_key));
+            let (lanes, api_key) = (bench.lanes(), held.map(|ours| ours.api_key.clone()));
             bench.spawn(async move {
-                let _lane = lane.await;
-                let work = take_out(&store, &tenant, afterwards, &reply);
+                let work = async {
+                    let _lane = match &api_key {
+                        Some(api_key) => lanes.wait(api_key).await?,
+                        None => None,
+                    };
+                    take_out(&store, &tenant, afterwards, &reply).await
+                };
                 let result = guarded("read a grant", work).await;
                 Done::Job(tenant, Finished::TakeOut { afterwards, result, reply })
             });

@@ -1,8 +1,9 @@
 //! An errand: the lane of an API key, lent for one token request that is no refresh.
 //!
-//! Whoever holds one sends its request, says how that ended, and may hand over a grant that came of
-//! it. While it is held no other token request of the API key is sent, and a stop waits for it, so
-//! that tokens which were asked for are also stored. Dropping it gives the lane back.
+//! Whoever holds one sends its request while it may ([`Errand::may_leave`]), says how that ended,
+//! and may hand over a grant that came of it. While it is held no other token request of the API
+//! key is sent, and a stop waits for it, so that tokens which were asked for are also stored.
+//! Dropping it gives the lane back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::actor::Request;
 use super::desk::Job;
-use super::endpoint::{KeyAuth, RefreshAnswer};
+use super::endpoint::{KeyAuth, MayLeave, RefreshAnswer};
 use super::lane::HeldLane;
 use super::work::Done;
 use super::{PutError, TenantStatus, Tokens};
@@ -67,6 +68,19 @@ impl Errand {
         &self.key
     }
 
+    /// What says, when the request leaves, whether the lane is still this instance's. To be had
+    /// right before sending: whoever was stopped since its turn may have lost the lane.
+    ///
+    /// # Errors
+    /// [`RefreshAnswer::LaneLost`] when it may be another's by now: nothing may be sent.
+    pub async fn may_leave(&self) -> Result<MayLeave, RefreshAnswer> {
+        match &self.lane {
+            Some(lane) if lane.is_sure().await => Ok(lane.may_leave()),
+            Some(_) => Err(RefreshAnswer::LaneLost),
+            None => Ok(Arc::new(|| true)),
+        }
+    }
+
     /// The request has ended so: the lane is free for the next one.
     pub fn answered(&mut self, answer: &RefreshAnswer) {
         self.ended(answer.result(), answer.outcome());
@@ -77,7 +91,7 @@ impl Errand {
         if !std::mem::replace(&mut self.answered, true) {
             if let Some(mut lane) = self.lane.take() {
                 lane.answered();
-                if result == RefreshResult::NotSent {
+                if matches!(result, RefreshResult::NotSent | RefreshResult::LaneLost) {
                     lane.sent_nothing();
                 }
             }

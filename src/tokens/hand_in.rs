@@ -4,13 +4,17 @@
 //! time. Putting such a token back would put a spent one in the place of a good one and cost the
 //! connection. So each grant is compared with what is there: with the tokens of now, and with the
 //! refresh token that was handed in first. The desk has set the tenant aside meanwhile, so that no
-//! refresh changes anything between the look and the write.
+//! refresh changes anything between the look and the write; refreshes of other instances are kept
+//! away by the lane.
 
 use std::sync::Arc;
 
 use super::actor::Request;
 use super::desk::Job;
+use super::lane::HeldLane;
+use super::shared::Lanes;
 use super::{PutError, Tokens};
+use crate::engine::ApiKeyName;
 use crate::secret::TokenDigest;
 use crate::store::{Grant, NewGrant, Put, Store};
 
@@ -103,27 +107,55 @@ impl Tokens {
     }
 }
 
-/// Looks and, where that is to be done, puts; the grant that is there then, when it was put.
+/// Looks and, where that is to be done, puts; the grant that is there then, when it was put. What
+/// another instance may be refreshing is looked at again with the lane of its API key in hand, and
+/// only then replaced.
 pub(super) async fn hand_in(
     store: &Arc<dyn Store>,
+    lanes: &Lanes,
     new: NewGrant,
     terms: Terms,
 ) -> Result<(HandedIn, Option<Box<Grant>>), PutError> {
-    let there = store.grant(&new.tenant).await?;
-    let outcome = match (there.map(|there| Standing::of(&new, &there)), terms.on_conflict) {
-        (None, _) => HandedIn::Created,
-        (Some(Standing::Same), _) => HandedIn::Unchanged,
-        (Some(Standing::Spent | Standing::Other), OnConflict::Skip) => HandedIn::Skipped,
-        (Some(Standing::Spent | Standing::Other), OnConflict::Fail) => {
-            return Err(PutError::Conflict { tenant: new.tenant });
+    let mut held: Option<(ApiKeyName, Option<HeldLane>)> = None;
+    loop {
+        let there = store.grant(&new.tenant).await?;
+        let outcome = decide(&new, there.as_ref(), terms.on_conflict)?;
+        let writes = matches!(outcome, HandedIn::Created | HandedIn::Replaced) && !terms.dry_run;
+        if !writes {
+            return Ok((outcome, None));
         }
-        (Some(Standing::Spent), OnConflict::Replace) => return Err(PutError::Spent),
-        (Some(Standing::Other), OnConflict::Replace) => HandedIn::Replaced,
-    };
-    let writes = matches!(outcome, HandedIn::Created | HandedIn::Replaced) && !terms.dry_run;
-    if !writes {
-        return Ok((outcome, None));
+        match there {
+            Some(there) if held.as_ref().is_none_or(|(of, _)| *of != there.api_key) => {
+                // never two lanes at a time: somebody may wait for them in the other order
+                drop(held.take());
+                held = Some((there.api_key.clone(), lanes.wait(&there.api_key).await?));
+            }
+            Some(_) | None => return put(store, new).await,
+        }
     }
+}
+
+fn decide(
+    new: &NewGrant,
+    there: Option<&Grant>,
+    on_conflict: OnConflict,
+) -> Result<HandedIn, PutError> {
+    match (there.map(|there| Standing::of(new, there)), on_conflict) {
+        (None, _) => Ok(HandedIn::Created),
+        (Some(Standing::Same), _) => Ok(HandedIn::Unchanged),
+        (Some(Standing::Spent | Standing::Other), OnConflict::Skip) => Ok(HandedIn::Skipped),
+        (Some(Standing::Spent | Standing::Other), OnConflict::Fail) => {
+            Err(PutError::Conflict { tenant: new.tenant.clone() })
+        }
+        (Some(Standing::Spent), OnConflict::Replace) => Err(PutError::Spent),
+        (Some(Standing::Other), OnConflict::Replace) => Ok(HandedIn::Replaced),
+    }
+}
+
+async fn put(
+    store: &Arc<dyn Store>,
+    new: NewGrant,
+) -> Result<(HandedIn, Option<Box<Grant>>), PutError> {
     let (put, grant) = store.put_grant(new).await?;
     let outcome = match put {
         Put::Created => HandedIn::Created,

@@ -15,7 +15,7 @@ use tracing::warn;
 use super::Tokens;
 use super::actor::Request;
 use crate::engine::TenantName;
-use crate::store::{Changed, Grant, GrantState, Missing, Store, StoreError};
+use crate::store::{Changed, Fate, Grant, GrantState, Missing, Revision, Store, StoreError};
 
 /// A look that somebody wants.
 #[derive(Debug)]
@@ -28,29 +28,38 @@ pub(super) struct Look {
 impl Look {
     /// One look for two that want one.
     pub(super) fn join(&mut self, other: Self) {
-        self.missing = self.missing.max(other.missing);
+        self.missing = self.missing.join(other.missing);
         self.waiting.extend(other.waiting);
     }
 }
 
 impl Tokens {
-    /// Other instances have changed these tenants: each is read again, and what is new is taken
-    /// over when nothing is under way for it. Returns when those that were not known here are.
-    pub async fn look(&self, tenants: Vec<TenantName>) {
-        self.look_and_wait(|waiting| Request::Look { tenants, waiting }).await;
+    /// Other instances have changed these tenants after the revision that is `known`: each is read
+    /// again, and what is new is taken over when nothing is under way for it. Returns when those
+    /// that were not known here are.
+    pub async fn look(&self, tenants: Vec<TenantName>, known: Revision) {
+        let known = Some(known);
+        self.look_and_wait(|waiting| Request::Look { tenants, known, waiting }).await;
     }
 
     /// These are all grants of the store: each that is not as it is known here is looked at.
-    /// `missing` says what that means, but not for those of `told`, of which the history tells.
-    /// Returns when those that were not known here are.
-    pub async fn compare(&self, grants: Vec<Grant>, missing: Missing, told: BTreeSet<TenantName>) {
+    /// `missing` says what that means, but not for those of `told`, of which the history tells
+    /// after the revision that is `known`. Returns when those that were not known here are.
+    pub async fn compare(
+        &self,
+        grants: Vec<Grant>,
+        missing: Missing,
+        (told, known): (BTreeSet<TenantName>, Revision),
+    ) {
+        let told = (told, known);
         self.look_and_wait(|waiting| Request::Compare { grants, missing, told, waiting }).await;
     }
 
     /// A tenant that was made elsewhere a moment ago may not be known here yet.
     pub(super) async fn look_if_unknown(&self, tenant: &TenantName) {
         if self.is_shared && self.tenant(tenant.as_str()).is_none() {
-            self.look(vec![tenant.clone()]).await;
+            let tenants = vec![tenant.clone()];
+            self.look_and_wait(|waiting| Request::Look { tenants, known: None, waiting }).await;
         }
     }
 
@@ -63,47 +72,71 @@ impl Tokens {
     }
 }
 
+/// What a look found.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) there: Option<Box<Grant>>,
+    /// It is not there because somebody has removed it; of what is only gone nobody knows.
+    pub(super) was_removed: bool,
+}
+
 /// What the store has, after what it has lost was written again. `ours` is what is known here.
 pub(super) async fn look(
     store: &Arc<dyn Store>,
     tenant: &TenantName,
     ours: Option<&Grant>,
     missing: Missing,
-) -> Result<Option<Box<Grant>>, StoreError> {
-    let mut there = store.grant(tenant).await?;
-    if let Some(ours) = ours
-        && has_lost(store, ours, there.as_ref(), missing).await?
-    {
-        let version = ours.version;
-        warn!(%tenant, version, "the store has lost the newest of a grant; it is restored");
-        restore(store, ours, there, missing).await?;
-        there = store.grant(tenant).await?;
+) -> Result<Seen, StoreError> {
+    let (mut there, mut was_removed) = (store.grant(tenant).await?, false);
+    if let Some(ours) = ours {
+        let judged = judge(store, ours, there.as_ref(), missing).await?;
+        was_removed = judged.was_removed;
+        if judged.has_lost {
+            let version = ours.version;
+            warn!(%tenant, version, "the store has lost the newest of a grant; it is restored");
+            restore(store, ours, there, judged.pause_counts).await?;
+            there = store.grant(tenant).await?;
+        } else if was_removed {
+            // what was told of may be that another instance has restored it since we looked
+            there = store.grant(tenant).await?;
+            was_removed = there.is_none();
+        }
     }
-    Ok(there.map(|mut grant| {
+    let there = there.map(|mut grant| {
         // whether somebody is at work on it is asked when the lane is ours
         grant.refresh_begun_at = None;
         Box::new(grant)
-    }))
+    });
+    Ok(Seen { there, was_removed })
 }
 
-/// Whether the store has lost what was written last.
-async fn has_lost(
+/// What follows from a grant as the store has it, or has not, beside ours.
+struct Judged {
+    /// The store has lost what was written last.
+    has_lost: bool,
+    /// Whether calls are held counts as it is known here.
+    pause_counts: bool,
+    was_removed: bool,
+}
+
+async fn judge(
     store: &Arc<dyn Store>,
     ours: &Grant,
     there: Option<&Grant>,
     missing: Missing,
-) -> Result<bool, StoreError> {
+) -> Result<Judged, StoreError> {
+    let thing = Changed::Tenant(ours.tenant.clone());
     let Some(there) = there else {
-        return match missing {
-            Missing::IsLost => Ok(true),
-            Missing::IsGone => Ok(false),
-            Missing::AsTold => Ok(!store.tells_of(&Changed::Tenant(ours.tenant.clone())).await?),
-        };
+        let fate = missing.fate(store.as_ref(), &thing).await?;
+        let (has_lost, was_removed) = (fate == Fate::Lost, fate == Fate::Removed);
+        return Ok(Judged { has_lost, pause_counts: true, was_removed });
     };
     let verdict_lost = there.state == GrantState::Ready && ours.state != GrantState::Ready;
-    let pause_lost = missing == Missing::IsLost && there.paused != ours.paused;
+    let pause_counts =
+        there.paused != ours.paused && missing.counts_here(store.as_ref(), &thing).await?;
     let is_older = there.version < ours.version;
-    Ok(is_older || (is_same(ours, there) && (verdict_lost || pause_lost)))
+    let has_lost = is_older || (is_same(ours, there) && (verdict_lost || pause_counts));
+    Ok(Judged { has_lost, pause_counts, was_removed: false })
 }
 
 /// Whether both have the same tokens of the same API key.
@@ -113,16 +146,15 @@ pub(super) fn is_same(ours: &Grant, there: &Grant) -> bool {
         && there.tokens.refresh == ours.tokens.refresh
 }
 
-/// Writes our grant over an older one, or what is missing of the same.
+/// Writes our grant over an older one, or what is missing of the same; our hold too, if it counts.
 async fn restore(
     store: &Arc<dyn Store>,
     ours: &Grant,
     there: Option<Grant>,
-    missing: Missing,
+    pause_counts: bool,
 ) -> Result<(), StoreError> {
-    let is_told = missing != Missing::IsLost;
     // a hold is no part of a version: one that was told since counts
-    let paused = there.as_ref().filter(|_| is_told).map_or(ours.paused, |there| there.paused);
+    let paused = there.as_ref().filter(|_| !pause_counts).map_or(ours.paused, |it| it.paused);
     let Some(there) = there.filter(|there| is_same(ours, there)) else {
         return store
             .restore_grant(&Grant { paused, refresh_begun_at: None, ..ours.clone() })

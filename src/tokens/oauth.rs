@@ -27,6 +27,7 @@ use rustls::ClientConfig;
 use zeroize::Zeroizing;
 
 use super::endpoint::{KeyAuth, MayLeave, RefreshAnswer, TokenEndpoint};
+use super::errand::Errand;
 use crate::config::AuthStyle;
 use crate::engine::token::Trouble;
 use crate::secret::Secret;
@@ -96,7 +97,7 @@ impl HttpTokenEndpoint {
 #[async_trait]
 impl TokenEndpoint for HttpTokenEndpoint {
     async fn refresh(&self, key: &KeyAuth, refresh_token: &Secret<String>) -> RefreshAnswer {
-        self.ask(key, &refresh_form(refresh_token)).await
+        read_answer(self.send(key, &key.token_url, &refresh_form(refresh_token), None).await)
     }
 
     async fn refresh_while(
@@ -122,22 +123,25 @@ fn read_answer(posted: Posted) -> RefreshAnswer {
 type Posted = Result<(StatusCode, Secret<Vec<u8>>), RefreshAnswer>;
 
 impl HttpTokenEndpoint {
-    /// Asks the token endpoint of `key` for tokens with `form`, as [`TokenEndpoint::refresh`] does.
-    pub async fn ask(&self, key: &KeyAuth, form: &[(&str, &str)]) -> RefreshAnswer {
-        read_answer(self.post(key, &key.token_url, form).await)
+    /// Asks the token endpoint of an errand's API key for tokens with `form`, while the errand has
+    /// the lane.
+    pub async fn ask(&self, errand: &Errand, form: &[(&str, &str)]) -> RefreshAnswer {
+        read_answer(self.post(errand, &errand.key().token_url, form).await)
     }
 
-    /// Sends `form` to `url` with what authenticates `key`, and reads the answer to its end.
+    /// Sends `form` to `url` with what authenticates an errand's API key, while the errand has the
+    /// lane, and reads the answer to its end.
     ///
     /// # Errors
     /// How the exchange ended when there was no whole answer.
     pub async fn post(
         &self,
-        key: &KeyAuth,
+        errand: &Errand,
         url: &Uri,
         form: &[(&str, &str)],
     ) -> Result<(StatusCode, Secret<Vec<u8>>), RefreshAnswer> {
-        self.send(key, url, form, None).await
+        let may_leave = errand.may_leave().await?;
+        self.send(errand.key(), url, form, Some(may_leave)).await
     }
 
     async fn send(

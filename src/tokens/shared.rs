@@ -4,13 +4,15 @@
 //! only who holds the lane may believe what it reads about a refresh that was begun. Everything
 //! else is as with a store of our own.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio_util::task::TaskTracker;
 
 use super::lane::{self, HeldLane, Turn};
 use super::look::{Look, is_same, look};
 use super::work::{About, Begun, Bench, Done, guarded};
+use crate::clock::Clock;
 use crate::engine::{ApiKeyName, TenantName, Unix};
 use crate::store::{Grant, Missing, Store, StoreError};
 
@@ -52,12 +54,12 @@ impl Bench {
 
     /// Reads a grant that may have been changed elsewhere, and restores it where the store has lost
     /// it.
-    pub(super) fn reread_shared(&self, about: About, ours: Option<Grant>) {
+    pub(super) fn reread_shared(&self, about: About, ours: Option<Grant>, missing: Missing) {
         let store = Arc::clone(&self.store);
         self.spawn(async move {
-            let work = look(&store, &about.tenant, ours.as_ref(), Missing::AsTold);
+            let work = look(&store, &about.tenant, ours.as_ref(), missing);
             let result = guarded("read a grant", work).await;
-            Done::Reread(about, result)
+            Done::Reread(about, result.map(|seen| seen.there))
         });
     }
 
@@ -71,28 +73,10 @@ impl Bench {
         });
     }
 
-    /// The lane of an API key, as soon as it is free, for a change that must not meet a refresh of
-    /// another instance; `None` when there is nobody to meet, or the store cannot say.
-    pub(super) fn wait_for_lane(
-        &self,
-        api_key: Option<&ApiKeyName>,
-    ) -> impl Future<Output = Option<HeldLane>> + Send + use<> {
-        let api_key = api_key.filter(|_| self.store.is_shared()).cloned();
-        let (store, clock, tracker) =
-            (Arc::clone(&self.store), self.clock.clone(), self.tracker.clone());
-        async move {
-            let api_key = api_key?;
-            loop {
-                match lane::take(&store, &clock, &tracker, &api_key).await {
-                    Ok(Turn::Held(lane)) => return Some(lane),
-                    Ok(Turn::Busy(retry)) => {
-                        let retry = retry.clamp(LANE_RETRY_MIN, LANE_RETRY_MAX);
-                        clock.sleep_until(clock.mono().plus(retry)).await;
-                    }
-                    Err(_) => return None,
-                }
-            }
-        }
+    /// What gives lanes, for a change that must not meet a refresh of another instance.
+    pub(super) fn lanes(&self) -> Lanes {
+        let (store, clock) = (Arc::clone(&self.store), self.clock.clone());
+        Lanes { store, clock, tracker: self.tracker.clone() }
     }
 
     pub(super) fn look_again(&self, tenant: TenantName, look: Look) {
@@ -101,6 +85,32 @@ impl Bench {
             clock.sleep_until(clock.mono().plus(LOOK_AGAIN_AFTER)).await;
             Done::LookAgain(tenant, look)
         });
+    }
+}
+
+/// Gives the lanes of API keys to those who wait.
+pub(super) struct Lanes {
+    store: Arc<dyn Store>,
+    clock: Clock,
+    tracker: TaskTracker,
+}
+
+impl Lanes {
+    /// The lane of an API key, as soon as it is free; `None` when there is nobody to meet.
+    pub(super) async fn wait(&self, api_key: &ApiKeyName) -> Result<Option<HeldLane>, StoreError> {
+        let Self { store, clock, tracker } = self;
+        if !store.is_shared() {
+            return Ok(None);
+        }
+        loop {
+            match lane::take(store, clock, tracker, api_key).await? {
+                Turn::Held(lane) => return Ok(Some(lane)),
+                Turn::Busy(retry) => {
+                    let retry = retry.clamp(LANE_RETRY_MIN, LANE_RETRY_MAX);
+                    clock.sleep_until(clock.mono().plus(retry)).await;
+                }
+            }
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use http::Method;
+use serde_json::json;
 use tokio::task::JoinHandle;
 
 use ctct_proxy::clock::Clock;
@@ -59,6 +60,7 @@ impl World {
             .flag("per-day", "1000000")
             .flag("refresh-interval", "1s")
             .flag("refresh-margin", "10s")
+            .flag("device-authorize-url", self.sandbox.device_authorize_url())
     }
 
     pub(crate) async fn join(&mut self) {
@@ -286,6 +288,37 @@ async fn a_rolling_restart_under_load_fails_no_call() {
         assert_eq!(caller.await.expect("it ends"), Vec::<String>::new());
     }
     judge::assert_no_429(&world.sandbox);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_that_is_removed_at_another_instance_is_not_connected_by_its_code() {
+    let world = World::start(2, |options| options.device_interval = Duration::from_secs(1)).await;
+    let [one, other] = [&world.processes[0], &world.processes[1]];
+    let ask = json!({ "api_key": "default", "flow": "device" });
+    let connect = async |tenant: &str| {
+        let path = format!("/v1/tenants/{tenant}/connect");
+        one.admin(Method::POST, &path, &ask).await.expect(200).json()
+    };
+    let stands = async |tenant: &str, state: &str| {
+        let path = format!("/v1/tenants/{tenant}/connect");
+        until(&format!("{tenant} is {state}"), async || {
+            one.admin(Method::GET, &path, &().into()).await.json()["state"] == *state
+        })
+        .await;
+    };
+    let activate = async |code: &serde_json::Value| {
+        let page = code["verification_uri_complete"].as_str().expect("a page");
+        one.http.send(Call::get(format!("{page}&login_hint=gone"))).await.expect(200);
+    };
+    let code = connect("gone").await;
+    other.admin(Method::DELETE, "/v1/tenants/gone", &().into()).await.expect(404);
+    activate(&code).await;
+    stands("gone", "failed").await;
+    one.admin(Method::GET, "/v1/tenants/gone", &().into()).await.expect(404);
+    // what is begun after the removal is another matter
+    let code = connect("gone").await;
+    activate(&code).await;
+    stands("gone", "connected").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use ctct_proxy::engine::ClientName;
 use ctct_proxy::secret::ClientKey;
 use ctct_proxy::store::{
-    Changed, Changes, Client, ClientKeys, NewGrant, Revision, Since, Store, TenantScope,
+    Changed, Changes, Client, ClientKeys, LastTold, NewGrant, Revision, Since, Store, TenantScope,
 };
 
 use crate::redis_process::RedisServer;
@@ -152,6 +152,10 @@ async fn the_newest_ten_thousand_are_kept() {
     tasks.join_all().await;
     let told = changed(since(&store, Some(first)).await).expect("all are kept");
     assert_eq!(told.len(), 10_000);
+    // the tenant's own change, which was the first, is not
+    let told = store.last_told(&acme()).await.expect("answered");
+    assert_eq!(told, LastTold { at: None, forgotten: first });
+    assert!(!told.is_after(first) && told.is_after(Revision(first.0 - 1)));
     store.pause_api_key(&api_key("one-more"), true).await.expect("paused");
     let oldest = since(&store, Some(first)).await;
     assert_eq!(oldest.since, Since::Forgotten, "the oldest is forgotten");
@@ -170,14 +174,22 @@ async fn a_server_that_was_emptied_says_so_until_it_is_known_and_what_it_was_tol
     let others = known;
     let changes = since(&store, Some(known)).await;
     assert_eq!(changes.since, Since::Lost(vec![]));
-    assert!(!store.tells_of(&acme()).await.expect("answered"));
+    assert_eq!(store.last_told(&acme()).await.expect("answered"), LastTold::default());
     store.put_grant(new_grant("bolt", tokens("1"))).await.expect("stored");
     let bolt = Changed::Tenant(tenant("bolt"));
     known = changes.revision;
     assert_eq!(news(&store, &mut known).await, Some(of([bolt.clone()])));
     assert_eq!(since(&other, Some(others)).await.since, Since::Lost(vec![bolt.clone()]));
     store.remove_grant(&tenant("bolt")).await.expect("removed");
-    assert!(other.tells_of(&bolt).await.expect("answered"), "it is gone, not lost");
+    let told = other.last_told(&bolt).await.expect("answered").at;
+    assert_eq!(told, Some(caught_up(&other).await), "it is gone, not lost");
+    assert!(!store.remove_grant(&tenant("corp")).await.expect("answered"));
+    let crm = ClientName::new("crm").expect("a valid name");
+    assert!(!store.remove_client(&crm).await.expect("answered"));
+    for absent in [Changed::Tenant(tenant("corp")), Changed::Client(crm)] {
+        let told = other.last_told(&absent).await.expect("answered").at;
+        assert!(told > Some(known), "somebody may be about to restore it");
+    }
 }
 
 #[tokio::test]
@@ -219,17 +231,22 @@ async fn a_server_that_was_started_again_has_lost_nothing_but_what_it_did_not_wr
     };
     server(&mut place);
     while store.ping().await.is_err() {}
-    assert_eq!(news(&store, &mut known).await, Some(of([acme()])), "it has written that");
+    let changes = since(&store, Some(known)).await;
+    assert_eq!(changes.since, Since::Lost(vec![acme()]), "it has written that, and maybe no more");
+    known = changes.revision;
+    assert_eq!(news(&store, &mut known).await, Some(of([])), "once read past, it is past");
     // the same without the newest change, as another server has it that was not told in time
     let lost = Revision(known.0 + 1);
     server(&mut place);
     while store.ping().await.is_err() {}
     store.put_grant(new_grant("bolt", tokens("1"))).await.expect("stored");
     let bolt = Changed::Tenant(tenant("bolt"));
-    assert_eq!(since(&store, Some(lost)).await.since, Since::Lost(vec![bolt.clone()]));
-    assert_eq!(news(&store, &mut known).await, Some(of([bolt.clone()])), "of this nothing is lost");
-    let all = changed(since(&store, Some(before)).await).expect("known");
-    assert_eq!(all, [acme(), bolt]);
+    // who wrote the change that is lost may not have read it
+    for known in [lost, known] {
+        assert_eq!(since(&store, Some(known)).await.since, Since::Lost(vec![bolt.clone()]));
+    }
+    let all = since(&store, Some(before)).await.since;
+    assert_eq!(all, Since::Lost(vec![acme(), bolt]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -45,6 +45,17 @@ async fn a_start_without_a_server_or_with_a_wrong_password_says_where() {
 }
 
 #[tokio::test]
+async fn a_server_without_hello_is_refused_and_the_password_that_it_repeats_is_not_told() {
+    let without_hello = ["--requirepass", "hunter2", "--rename-command", "HELLO", ""];
+    let mut place = own_place(&without_hello);
+    let port = place.server.port();
+    place.settings.url = url(&format!("redis://:hunter2@127.0.0.1:{port}?prefix=p:"));
+    let refused = place.refusal().await;
+    assert!(refused.contains("unknown command") && refused.contains("HELLO"), "{refused}");
+    assert!(!refused.contains("hunter") && !refused.contains("AUTH"), "{refused}");
+}
+
+#[tokio::test]
 async fn a_user_needs_no_more_rights_than_the_manual_says() {
     let manual = include_str!("../../docs/operations.md");
     assert!(manual.contains(RIGHTS), "the manual says other rights");

@@ -3,10 +3,10 @@
 use std::fs;
 
 use ctct_proxy::secret::KeyRing;
-use ctct_proxy::store::StoreError;
+use ctct_proxy::store::{RefreshStep, StoreError};
 
 use crate::redis_server::{fill, put, refresh_token};
-use crate::support::SharedPlace;
+use crate::support::{SharedPlace, secs, tenant, tokens};
 
 #[tokio::test]
 async fn another_encryption_key_is_refused_and_nothing_is_overwritten() {
@@ -39,6 +39,39 @@ async fn another_encryption_key_is_refused_and_nothing_is_overwritten() {
     store.close().await.expect("closes");
     place.server.cmd(&["HSET", &meta, "form", "99"]);
     assert!(place.refusal().await.contains("newer ctct-proxy"));
+}
+
+#[tokio::test]
+async fn a_start_without_the_key_of_a_refresh_under_way_is_refused_until_it_is_back() {
+    let place = SharedPlace::new();
+    let key = place.settings.encryption_key_file.as_deref().expect("is named");
+    let old = KeyRing::read(&fs::read_to_string(key).expect("reads")).expect("a key");
+    let store = place.open().await;
+    let acme = tenant("acme");
+    let version = put(&store, "acme", "1").await;
+    store.begin_refresh(&acme, version, secs(1)).await.expect("begun");
+    store.receive_refresh(&acme, version, &tokens("2"), secs(2)).await.expect("received");
+    drop(store);
+    // a rotation at another instance does not reach this one's journal
+    let both = old.with_new_key();
+    fs::write(key, both.text().expose()).expect("written");
+    place.open_another("other").await.rotate_key().await.expect("rotated");
+    fs::write(key, both.current_alone().text().expose()).expect("written");
+    let refused = place.refusal().await;
+    assert!(refused.contains(&old.key_id().to_string()), "{refused}");
+    assert!(refused.contains("acme") && refused.contains("put that key back"), "{refused}");
+    fs::write(key, both.text().expose()).expect("written");
+    let store = place.open().await;
+    let open = store.open_refreshes().await.expect("read");
+    let RefreshStep::Received { tokens: came, .. } = &open[0].step else { panic!("{open:?}") };
+    assert_eq!(came.refresh, tokens("2").refresh);
+    let next = store.finish_refresh(&acme, version, came, secs(3)).await.expect("finished");
+    drop(store);
+    // what has ended needs no key
+    fs::write(key, both.current_alone().text().expose()).expect("written");
+    let store = place.open().await;
+    assert!(store.open_refreshes().await.expect("read").is_empty());
+    assert_eq!(store.grant(&acme).await.expect("read").map(|it| it.version), Some(next));
 }
 
 #[tokio::test]

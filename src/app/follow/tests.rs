@@ -149,6 +149,41 @@ async fn a_store_that_came_back_older_is_read_as_a_whole_and_given_back_what_it_
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_last_that_an_instance_wrote_is_not_lost_with_a_store_that_nobody_had_read() {
+    let (one, other, store, _) = two().await;
+    let past = store.now();
+    one.tokens.put(new_grant()).await.unwrap();
+    let (key, _) = one.clients.add(client_name("crm"), TenantScope::All, None).await.unwrap();
+    one.gate.api_key(&api_key()).unwrap().pause(true);
+    store.pause_api_key(&api_key(), true).await.unwrap();
+    store.come_back(&past);
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert!(store.grant(&tenant()).await.unwrap().is_some());
+    for instance in [&one, &other] {
+        assert!(instance.tokens.tenant("acme").is_some());
+        assert!(instance.clients.holder(key.expose()).is_ok());
+        assert!(is_paused(instance).await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_removed_just_before_a_store_was_started_again_stays_removed() {
+    let (one, other, store, _) = two().await;
+    one.tokens.put(new_grant()).await.unwrap();
+    let (key, _) = one.clients.add(client_name("crm"), TenantScope::All, None).await.unwrap();
+    soon().await;
+    one.tokens.remove(&tenant()).await.unwrap();
+    one.clients.remove(&client_name("crm")).await.unwrap();
+    store.come_back(&store.now());
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert!(store.grant(&tenant()).await.unwrap().is_none());
+    for instance in [&one, &other] {
+        assert!(instance.tokens.tenant("acme").is_none());
+        assert!(instance.clients.holder(key.expose()).is_err());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_emptied_store_is_given_back_tenants_clients_and_what_is_held() {
     let (one, other, store, _) = two().await;
     let empty = store.now();
@@ -222,6 +257,67 @@ async fn what_was_removed_stays_so_though_a_store_has_lost_other_things() {
         assert!(instance.clients.named("crm").is_none());
         assert!(instance.clients.named("shop").is_some());
         assert!(instance.tokens.tenant("acme").is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_removed_before_anybody_has_restored_it_is_not_restored() {
+    let (one, other, store, _) = two().await;
+    let past = store.now();
+    let (key, _) = one.clients.add(client_name("crm"), TenantScope::All, None).await.unwrap();
+    one.tokens.put(new_grant()).await.unwrap();
+    soon().await;
+    store.come_back(&past);
+    assert!(!other.tokens.remove(&tenant()).await.unwrap(), "it is not there");
+    assert!(!other.clients.remove(&client_name("crm")).await.unwrap());
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert!(store.grant(&tenant()).await.unwrap().is_none());
+    assert!(store.clients().await.unwrap().is_empty());
+    for instance in [&one, &other] {
+        assert!(instance.tokens.tenant("acme").is_none());
+        assert!(instance.clients.holder(key.expose()).is_err());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_that_a_store_has_lost_is_made_again() {
+    let (one, other, store, _) = two().await;
+    let (key, _) = one.clients.add(client_name("crm"), TenantScope::All, None).await.unwrap();
+    one.tokens.put(new_grant()).await.unwrap();
+    soon().await;
+    let past = store.now();
+    one.tokens.remove(&tenant()).await.unwrap();
+    one.clients.remove(&client_name("crm")).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    store.come_back(&past);
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert!(store.grant(&tenant()).await.unwrap().is_none());
+    assert!(store.clients().await.unwrap().is_empty());
+    for instance in [&one, &other] {
+        assert!(instance.tokens.tenant("acme").is_none());
+        assert!(instance.clients.holder(key.expose()).is_err());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_made_anew_under_the_name_of_something_removed_stays() {
+    let (one, other, store, _) = two().await;
+    let empty = store.now();
+    one.clients.add(client_name("crm"), TenantScope::All, None).await.unwrap();
+    one.tokens.put(new_grant()).await.unwrap();
+    soon().await;
+    one.tokens.remove(&tenant()).await.unwrap();
+    one.clients.remove(&client_name("crm")).await.unwrap();
+    soon().await;
+    store.come_back(&empty);
+    let mut grant = new_grant();
+    grant.tokens.refresh = "another".into();
+    store.put_grant(grant).await.unwrap();
+    let (key, _) = other.clients.add(client_name("crm"), TenantScope::All, None).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    for instance in [&one, &other] {
+        assert!(instance.tokens.tenant("acme").is_some());
+        assert!(instance.clients.holder(key.expose()).is_ok());
     }
 }
 

@@ -1,5 +1,6 @@
 //! The records of the journal: a head that names the step, and tokens sealed for that head.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use tracing::warn;
 use zeroize::Zeroizing;
 
 use crate::engine::{TenantName, Unix};
-use crate::secret::{KeyRing, Secret};
+use crate::secret::{KeyId, KeyRing, SealError, Secret};
 use crate::store::{OpenRefresh, RefreshStep, Tokens};
 
 /// Sets the records apart from all else that is sealed with the key.
@@ -28,6 +29,8 @@ pub(super) struct Record {
     pub(super) version: u64,
     pub(super) at: Unix,
     pub(super) tokens: Option<Tokens>,
+    /// The key that would open it, when that is not there.
+    pub(super) missing: Option<KeyId>,
     /// Bytes in the file.
     len: u64,
 }
@@ -98,18 +101,44 @@ pub(super) fn read(bytes: &[u8], keys: &KeyRing, path: &Path) -> (Vec<Record>, u
     (records, end)
 }
 
+/// A refresh that is open at the end of `records`, of tokens that have the versions of `current`,
+/// and that a key which is not there has sealed something of.
+pub(super) fn sealed_away<'a>(
+    records: &'a [Record],
+    current: &BTreeMap<TenantName, u64>,
+) -> Option<(&'a TenantName, KeyId)> {
+    let mut open = BTreeMap::new();
+    for record in records {
+        if record.step == ENDED || current.get(&record.tenant) != Some(&record.version) {
+            open.remove(&record.tenant);
+        } else {
+            let missing = open.entry(&record.tenant).or_insert(record.missing);
+            *missing = missing.or(record.missing);
+        }
+    }
+    open.into_iter().find_map(|(tenant, missing)| Some((tenant, missing?)))
+}
+
 fn parse(record: &[u8], keys: &KeyRing) -> Option<Record> {
     let number = |at: usize| Some(u64::from_le_bytes(record.get(at..at + 8)?.try_into().ok()?));
     let name_len = usize::from(*record.get(HEAD_LEN - 1)?);
     let (head, cipher_text) = record.split_at_checked(HEAD_LEN + name_len)?;
     let tenant = std::str::from_utf8(head.get(HEAD_LEN..)?).ok()?.parse().ok()?;
-    let plain = keys.open(&[PLACE, head].concat(), cipher_text).ok()?;
+    let (tokens, missing) = match keys.open(&[PLACE, head].concat(), cipher_text) {
+        Ok(plain) => (tokens(plain.expose()), None),
+        // one that was cut off ends in what the file was allocated with
+        Err(SealError::OtherKey { sealed_with, .. }) if !cipher_text.ends_with(&[0; 16]) => {
+            (None, Some(sealed_with))
+        }
+        Err(SealError::OtherKey { .. } | SealError::Damaged) => return None,
+    };
     Some(Record {
         step: *record.first()?,
         tenant,
         version: number(1)?,
         at: moment(number(9)?)?,
-        tokens: tokens(plain.expose()),
+        tokens,
+        missing,
         len: record.len() as u64 + 4,
     })
 }

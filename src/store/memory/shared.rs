@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::engine::{ApiKeyName, Mono};
-use crate::store::{Changed, Changes, LaneLease, LaneTurn, Revision, Since};
+use crate::store::{Changed, Changes, LaneLease, LaneTurn, LastTold, Revision, Since};
 
 /// More than a store forgets at a time.
 const LEAP: u64 = 100_000;
@@ -33,36 +33,38 @@ pub(super) struct History {
 
 impl History {
     /// A run of the store that is not the one before goes on after a gap.
-    pub(super) fn note(&mut self, changed: Changed, run: u64) {
+    fn begin(&mut self, run: u64) {
         if self.run != run {
             self.gaps.push((self.revision, self.revision + LEAP));
             (self.revision, self.run) = (self.revision + LEAP, run);
         }
+    }
+
+    pub(super) fn note(&mut self, changed: Changed, run: u64) {
+        self.begin(run);
         self.revision += 1;
         self.last.insert(changed, self.revision);
     }
 
-    /// What came after `since`. A store of one instance has nothing to tell.
-    pub(super) fn after(&self, since: Option<Revision>, is_shared: bool) -> Changes {
-        if !is_shared {
-            let since_then = Since::Changed(Vec::new());
-            return Changes { revision: since.unwrap_or_default(), since: since_then };
-        }
+    /// What came after `since`. A gap that was not read past is a loss, also to somebody who stands
+    /// before it: the last that it wrote itself may be what is lost.
+    pub(super) fn after(&mut self, since: Option<Revision>, run: u64) -> Changes {
+        self.begin(run);
         let revision = Revision(self.revision);
         let Some(Revision(known)) = since else {
             return Changes { revision, since: Since::Forgotten };
         };
-        let within = |(from, to): &&(u64, u64)| *from < known && known < *to;
-        let kept = self.gaps.iter().filter(within).map(|(from, _)| *from);
-        let kept = kept.fold(known.min(self.revision), u64::min);
+        let unread = self.gaps.iter().filter(|(_, to)| known < *to).map(|(from, _)| *from).min();
+        let kept = known.min(self.revision).min(unread.unwrap_or(known));
         let later = self.last.iter().filter(|(_, at)| **at > kept);
         let later = later.map(|(changed, _)| changed.clone()).collect();
-        let since = if kept < known { Since::Lost(later) } else { Since::Changed(later) };
+        let is_lost = unread.is_some() || self.revision < known;
+        let since = if is_lost { Since::Lost(later) } else { Since::Changed(later) };
         Changes { revision, since }
     }
 
-    pub(super) fn tells_of(&self, thing: &Changed) -> bool {
-        self.last.contains_key(thing)
+    pub(super) fn last_told(&self, thing: &Changed) -> LastTold {
+        LastTold { at: self.last.get(thing).copied().map(Revision), forgotten: Revision(0) }
     }
 }
 

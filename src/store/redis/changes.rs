@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::names::{mark, read_mark};
 use super::{Server, scripts};
-use crate::store::{Changed, Changes, Revision, Since, StoreError};
+use crate::store::{Changed, Changes, LastTold, Revision, Since, StoreError};
 
 const ATTEMPT: &str = "read the changes";
 /// Pause before a connection that hears of changes is made again.
@@ -37,12 +37,12 @@ pub(super) async fn since(server: &Server, since: Option<Revision>) -> Result<Ch
     Ok(Changes { revision: Revision(revision), since })
 }
 
-/// Whether the history tells of a change of this thing.
-pub(super) async fn tells_of(server: &Server, thing: &Changed) -> Result<bool, StoreError> {
-    let mut score = redis::cmd("ZSCORE");
-    score.arg(server.names.changes()).arg(mark(thing));
-    let score: Option<String> = server.link.ask(ATTEMPT, &score).await?;
-    Ok(score.is_some())
+/// When the history last told of this thing.
+pub(super) async fn last_told(server: &Server, thing: &Changed) -> Result<LastTold, StoreError> {
+    let mut call = scripts::LAST_TOLD.prepare_invoke();
+    call.key(server.names.revision()).key(server.names.changes()).arg(mark(thing));
+    let (at, forgotten): (Option<u64>, u64) = server.link.run(ATTEMPT, &call).await?;
+    Ok(LastTold { at: at.map(Revision), forgotten: Revision(forgotten) })
 }
 
 /// What an instance hears of the history.

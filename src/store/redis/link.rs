@@ -271,8 +271,14 @@ fn reason(error: &RedisError) -> String {
             "the answer of the Redis server is not as expected".to_owned()
         }
         _ if error.is_timeout() => "the Redis server did not answer in time".to_owned(),
-        _ => error.to_string(),
+        _ => without_arguments(&error.to_string()).to_owned(),
     }
+}
+
+/// A server repeats the arguments of a command that it does not know, and the first command of a
+/// connection has the password among them.
+fn without_arguments(text: &str) -> &str {
+    text.split_once(", with args").map_or(text, |(before, _)| before)
 }
 
 fn client(url: &RedisUrl) -> RedisResult<Client> {

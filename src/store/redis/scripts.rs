@@ -38,3 +38,4 @@ pub(super) static RELEASE: LazyLock<Script> = silent!("release.lua");
 pub(super) static RAISE_DAYS: LazyLock<Script> = silent!("raise_days.lua");
 pub(super) static LANE: LazyLock<Script> = silent!("lane.lua");
 pub(super) static CHANGES: LazyLock<Script> = telling!("changes.lua");
+pub(super) static LAST_TOLD: LazyLock<Script> = silent!("last_told.lua");

@@ -7,16 +7,19 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use super::Actor;
 use super::settle::write;
 use crate::engine::token::Write;
 use crate::engine::{ApiKeyName, Now, TenantName};
-use crate::store::{Grant, Missing, StoreError};
+use crate::secret::TokenDigest;
+use crate::store::{Grant, Missing, Revision, StoreError};
+use crate::tokens::desk::Job;
 use crate::tokens::lane::Turn;
-use crate::tokens::look::{Look, is_same};
+use crate::tokens::look::{Look, Seen, is_same};
+use crate::tokens::record::Record;
 use crate::tokens::work::{About, Begun};
 
 /// An errand whose lane the store could not give asks again after so long.
@@ -46,7 +49,7 @@ impl Actor {
     pub(super) fn read_again(&self, about: About) {
         if self.bench.store.is_shared() {
             let ours = self.records.get(&about.tenant).map(|record| record.grant.clone());
-            self.bench.reread_shared(about, ours);
+            self.bench.reread_shared(about, ours, Missing::AsTold { known: self.known });
         } else {
             self.bench.reread(about);
         }
@@ -66,7 +69,8 @@ impl Actor {
             Begun::Busy(retry) => self.keeper.occupied(&tenant, version, retry, now),
             Begun::Overtaken => {
                 self.keeper.occupied(&tenant, version, Duration::ZERO, now);
-                let look = Look { missing: Missing::AsTold, waiting: Vec::new() };
+                let missing = Missing::AsTold { known: self.known };
+                let look = Look { missing, waiting: Vec::new() };
                 self.desk.add_look(tenant, look);
             }
             Begun::Failed(error) => {
@@ -123,9 +127,10 @@ impl Actor {
         &mut self,
         grants: &[Grant],
         missing: Missing,
-        told: &BTreeSet<TenantName>,
+        (told, known): &(BTreeSet<TenantName>, Revision),
         waiting: &mpsc::Sender<()>,
     ) {
+        self.known = *known;
         let is_known = |there: &Grant| {
             let ours = self.records.get(&there.tenant).map(|record| &record.grant);
             ours.is_some_and(|ours| {
@@ -140,7 +145,8 @@ impl Actor {
         let there: BTreeSet<&TenantName> = grants.iter().map(|grant| &grant.tenant).collect();
         look.extend(self.records.keys().filter(|tenant| !there.contains(tenant)).cloned());
         let look = look.into_iter().map(|tenant| {
-            let missing = if told.contains(&tenant) { Missing::AsTold } else { missing };
+            let as_told = Missing::AsTold { known: *known };
+            let missing = if told.contains(&tenant) { as_told } else { missing };
             (tenant, missing)
         });
         self.look_at(look, waiting);
@@ -157,17 +163,27 @@ impl Actor {
         &mut self,
         tenant: &TenantName,
         missing: Missing,
-        result: Result<Option<Box<Grant>>, StoreError>,
+        result: Result<Seen, StoreError>,
         now: Now,
     ) {
         match result {
-            Ok(Some(there)) => self.take_over(tenant, *there, now),
-            Ok(None) if self.records.contains_key(tenant) => {
+            Ok(Seen { there: Some(there), .. }) if self.was_removed(&there, now) => {
+                warn!(%tenant, "the store has lost a removal; the tenant is removed again");
+                self.keeper.release(tenant, now);
+                // nobody waits for it
+                let (reply, _) = oneshot::channel();
+                self.desk.add(tenant.clone(), Job::Remove { reply });
+            }
+            Ok(Seen { there: Some(there), .. }) => self.take_over(tenant, *there, now),
+            Ok(Seen { there: None, was_removed }) if self.records.contains_key(tenant) => {
                 info!(%tenant, "another instance has removed the tenant");
+                if was_removed {
+                    self.remember_removal(tenant, now);
+                }
                 self.keeper.remove(tenant, now);
                 self.forget(tenant);
             }
-            Ok(None) => self.keeper.release(tenant, now),
+            Ok(Seen { there: None, .. }) => self.keeper.release(tenant, now),
             Err(error) => {
                 warn!(%tenant, %error, "store failed");
                 self.keeper.release(tenant, now);
@@ -175,6 +191,23 @@ impl Actor {
                 self.bench.look_again(tenant.clone(), Look { missing, waiting: Vec::new() });
             }
         }
+    }
+
+    pub(super) fn remember_removal(&mut self, tenant: &TenantName, now: Now) {
+        if let Some(Record { grant, .. }) = self.records.get(tenant) {
+            let mark = (grant.version, grant.handed_in);
+            self.removals.remember(tenant.clone(), mark, now.mono);
+        }
+    }
+
+    /// Whether this, which is not known here, is a grant that was removed, or an older one that
+    /// became it. Others of the name were handed in with another token.
+    fn was_removed(&self, there: &Grant, now: Now) -> bool {
+        let last = self.removals.last(&there.tenant, now.mono);
+        let is_it = |(version, handed_in): &(u64, Option<TokenDigest>)| {
+            there.version <= *version && there.handed_in == *handed_in
+        };
+        !self.records.contains_key(&there.tenant) && last.is_some_and(is_it)
     }
 
     fn take_over(&mut self, tenant: &TenantName, mut there: Grant, now: Now) {

@@ -162,6 +162,7 @@ impl Actor {
                 }
             }
             Finished::Remove { result: Ok(existed), reply } => {
+                self.remember_removal(tenant, now);
                 self.keeper.remove(tenant, now);
                 self.forget(tenant);
                 let _ = reply.send(Ok(existed));

@@ -151,14 +151,14 @@ async fn follow(tokens: Tokens, link: Arc<Link>, mut since: Revision) {
         };
         let (missing, told) = match changes.since {
             Since::Changed(things) => {
-                tokens.look(tenants(things)).await;
+                tokens.look(tenants(things), since).await;
                 since = changes.revision;
                 continue;
             }
             Since::Forgotten => (Missing::IsGone, Vec::new()),
-            Since::Lost(things) => (Missing::IsLost, tenants(things)),
+            Since::Lost(things) => (Missing::IsLost { noticed: changes.revision }, tenants(things)),
         };
-        let told = told.into_iter().collect();
+        let told = (told.into_iter().collect(), since);
         tokens.compare(link.grants().await.unwrap(), missing, told).await;
         since = changes.revision;
     }

@@ -111,6 +111,38 @@ async fn a_grant_that_leaves_for_another_place_is_not_refreshed_elsewhere_meanwh
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_file_that_is_read_again_does_not_put_a_token_back_that_another_instance_is_renewing() {
+    let fleet = Fleet::with_tenants(1).await;
+    fleet.upstream.script([Turn::Good(secs(6))]);
+    fleet.instances[0].demand(0, secs(60));
+    fleet.upstream.arrived.notified().await;
+    let refresh = fleet.row(0).await.tokens.refresh;
+    let again = NewGrant { weight: Some(9), ..new_grant(0, refresh) };
+    let terms = Terms { on_conflict: OnConflict::Replace, dry_run: false };
+    let spent = fleet.instances[1].tokens.hand_in(again, terms).await;
+    assert!(matches!(spent, Err(PutError::Spent)), "{spent:?}");
+    tokio::time::sleep(secs(20)).await;
+    fleet.assert_current(0).await;
+    assert_eq!((fleet.row(0).await.version, fleet.upstream.seen().len()), (2, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_lane_nothing_is_held_for_an_export_or_replaced_by_an_import() {
+    let fleet = Fleet::with_tenants(1).await;
+    let one = &fleet.instances[1];
+    one.link.fail("take_lane");
+    let taken = one.tokens.take_out(&name(0), Afterwards::Held).await;
+    assert!(matches!(taken, Err(TakeOutError::Store(_))), "{taken:?}");
+    let other = new_grant(0, fleet.upstream.connect(&name(0)));
+    let terms = Terms { on_conflict: OnConflict::Replace, dry_run: false };
+    let handed_in = one.tokens.hand_in(other.clone(), terms).await;
+    assert!(matches!(handed_in, Err(PutError::Store(_))), "{handed_in:?}");
+    assert_eq!((fleet.row(0).await.version, fleet.row(0).await.paused), (1, false));
+    one.link.mend();
+    assert_eq!(one.tokens.hand_in(other, terms).await.unwrap(), HandedIn::Replaced);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pause_that_has_not_been_heard_of_holds_all_the_same() {
     let fleet = Fleet::with_tenants(1).await;
     fleet.instances[1].link.slow("changes", secs(60));

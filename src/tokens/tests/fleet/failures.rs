@@ -116,6 +116,46 @@ async fn what_a_store_has_lost_is_written_again_and_the_dead_token_is_not_taken_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_tenant_that_is_removed_while_a_look_at_what_was_lost_waits_is_not_restored_by_it() {
+    let fleet = Fleet::with_tenants(0).await;
+    let empty = fleet.store.now();
+    let refresh = fleet.upstream.connect(&name(0));
+    fleet.instances[0].tokens.put(new_grant(0, refresh)).await.unwrap();
+    tokio::time::sleep(secs(2)).await;
+    fleet.upstream.script([Turn::Good(secs(20))]);
+    fleet.instances[0].demand(0, secs(60));
+    fleet.upstream.arrived.notified().await;
+    fleet.store.come_back(&empty);
+    tokio::time::sleep(secs(3)).await;
+    assert_eq!(fleet.row(0).await.version, 1, "the others have restored it");
+    assert!(fleet.instances[1].tokens.remove(&name(0)).await.unwrap());
+    tokio::time::sleep(secs(60)).await;
+    assert!(fleet.store.grant(&name(0)).await.unwrap().is_none());
+    for instance in &fleet.instances {
+        assert!(instance.tokens.tenant("t0").is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_that_another_restores_between_two_questions_is_not_taken_for_removed() {
+    let fleet = Fleet::with_tenants(0).await;
+    let empty = fleet.store.now();
+    let refresh = fleet.upstream.connect(&name(0));
+    fleet.instances[0].tokens.put(new_grant(0, refresh)).await.unwrap();
+    tokio::time::sleep(secs(2)).await;
+    // the last one looks first, and hears of a change when it asks what became of the tenant
+    fleet.instances[0].link.slow("changes", secs(1));
+    fleet.instances[1].link.slow("changes", secs(1));
+    fleet.instances[2].link.slow("last_told", secs(4));
+    fleet.store.come_back(&empty);
+    tokio::time::sleep(secs(20)).await;
+    assert_eq!(fleet.row(0).await.version, 1);
+    for instance in &fleet.instances {
+        assert!(instance.tokens.tenant("t0").is_some());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_verdict_on_the_older_token_gives_way_to_the_newer() {
     let fleet = Fleet::with_tenants(1).await;
     // the others have not heard of the new tokens when the store forgets them

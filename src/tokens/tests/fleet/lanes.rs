@@ -100,6 +100,24 @@ async fn an_errand_and_a_refresh_on_two_instances_share_the_lane() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_errand_sends_nothing_once_its_lane_may_be_anothers() {
+    let fleet = Fleet::with_tenants(1).await;
+    let deadline = fleet.clock.mono().plus(secs(60));
+    let mut errand = fleet.instances[0].tokens.errand(&key(), deadline).await.unwrap();
+    tokio::time::sleep(secs(20)).await;
+    let may_leave = errand.may_leave().await.expect("it has kept the lane");
+    assert!(may_leave());
+    fleet.instances[0].link.fail("keep_lane");
+    fleet.instances[1].demand(0, secs(60));
+    tokio::time::sleep(secs(15)).await;
+    assert_eq!(fleet.upstream.seen().len(), 1, "another has the lane");
+    assert!(!may_leave());
+    let lost = errand.may_leave().await.map(drop);
+    assert!(matches!(lost, Err(RefreshAnswer::LaneLost)), "{lost:?}");
+    errand.answered(&RefreshAnswer::LaneLost);
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_that_stops_in_order_leaves_the_lane_at_once() {
     let fleet = Fleet::with_tenants(2).await;
     fleet.upstream.script([Turn::Good(secs(2))]);

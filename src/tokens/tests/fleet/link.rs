@@ -10,7 +10,8 @@ use super::*;
 use crate::engine::{ClientName, Day};
 use crate::secret::StateDigest;
 use crate::store::{
-    Authorization, Changes, Client, ClientKeys, DayCount, LaneLease, LaneTurn, OpenRefresh,
+    Authorization, Changes, Client, ClientKeys, DayCount, LaneLease, LaneTurn, LastTold,
+    OpenRefresh,
 };
 
 pub(super) struct Link {
@@ -206,8 +207,8 @@ impl Store for Link {
         through!(self, changes(since))
     }
 
-    async fn tells_of(&self, thing: &Changed) -> Result<bool, StoreError> {
-        through!(self, tells_of(thing))
+    async fn last_told(&self, thing: &Changed) -> Result<LastTold, StoreError> {
+        through!(self, last_told(thing))
     }
 
     async fn restore_grant(&self, grant: &Grant) -> Result<bool, StoreError> {
