@@ -23,11 +23,15 @@ use crate::store::{LaneLease, LaneTurn, Store, StoreError};
 pub(super) const HOLD: Duration = Duration::from_secs(10);
 /// How often it is kept meanwhile: one that fails is repeated before the hold is over.
 const KEEP_EVERY: Duration = Duration::from_millis(3_300);
+/// How soon that is tried again after it failed: when the store is back, whoever asks first leaves
+/// the holder half a hold to say that it is still there.
+const KEEP_AGAIN: Duration = Duration::from_secs(1);
 /// With a word of the store that is not older, nobody asks it before sending; what is sent within
 /// the other half of the hold arrives before anybody else has the lane.
 const SURE_FOR: Duration = Duration::from_secs(5);
 /// Nobody needs the lane longer: a token request takes 70 s at most, and the rest is time to store
-/// what came. Tokens that cannot be stored must not stop all others for ever.
+/// what came. Tokens that cannot be stored must not stop all others for ever. While the store cannot
+/// be reached nobody is stopped, and what came is stored right after.
 const KEPT_MAX: Duration = Duration::from_mins(2);
 
 /// What comes of asking for the lane.
@@ -120,9 +124,9 @@ impl Drop for HeldLane {
 }
 
 impl Hold {
-    /// Keeps the lane until it is left.
+    /// Keeps the lane until it is left, and goes on trying while the store fails.
     async fn keep(self: Arc<Self>, mut ended: oneshot::Receiver<Duration>) {
-        let end = self.clock.mono().plus(KEPT_MAX);
+        let mut end = self.clock.mono().plus(KEPT_MAX);
         let mut next = self.clock.mono().plus(KEEP_EVERY);
         loop {
             let rest = tokio::select! {
@@ -133,19 +137,23 @@ impl Hold {
             if let Some(rest) = rest {
                 return self.leave(rest).await;
             }
+            let kept = self.ask().await;
             let now = self.clock.mono();
-            if now >= end {
-                warn!(api_key = %self.api_key, "the token lane was held for too long; it is left");
-                return self.leave(Duration::ZERO).await;
-            }
-            next = now.plus(KEEP_EVERY);
-            match self.ask().await {
-                Ok(true) => {}
+            match kept {
+                Ok(true) if now >= end => {
+                    warn!(api_key = %self.api_key, "the token lane was held for too long; it is left");
+                    return self.leave(Duration::ZERO).await;
+                }
+                Ok(true) => next = now.plus(KEEP_EVERY),
                 Ok(false) => {
                     warn!(api_key = %self.api_key, "the token lane has gone to another instance");
                     return;
                 }
-                Err(error) => debug!(api_key = %self.api_key, %error, "store failed"),
+                Err(error) => {
+                    debug!(api_key = %self.api_key, %error, "store failed");
+                    next = now.plus(KEEP_AGAIN);
+                    end = end.max(next.plus(HOLD));
+                }
             }
         }
     }

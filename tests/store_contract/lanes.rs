@@ -94,7 +94,7 @@ async fn nobody_gets_the_lane_while_it_rests() {
 }
 
 #[tokio::test]
-async fn a_lease_ends_by_itself_and_cannot_be_kept_afterwards() {
+async fn a_lease_that_was_not_left_can_be_kept_until_another_has_taken_it() {
     let place = SharedPlace::new();
     let store = place.open().await;
     let name = api_key("default");
@@ -103,12 +103,35 @@ async fn a_lease_ends_by_itself_and_cannot_be_kept_afterwards() {
     assert!(kept.expect("answered"));
     let left = retry(ask(&store, HOLD).await);
     assert!(left <= Duration::from_millis(200), "less than a whole turn is left: {left:?}");
-    let second = take(&store, HOLD).await;
-    assert!(second.fence > first.fence);
-    assert!(!store.keep_lane(&name, first, HOLD).await.expect("answered"));
-    assert!(store.keep_lane(&name, second, Duration::from_millis(1)).await.expect("answered"));
+    tokio::time::sleep(Duration::from_millis(210)).await;
+    let short = Duration::from_millis(1);
+    assert!(store.keep_lane(&name, first, short).await.expect("answered"), "nobody has taken it");
     tokio::time::sleep(Duration::from_millis(20)).await;
-    assert!(!store.keep_lane(&name, second, HOLD).await.expect("answered"), "nobody has taken it");
+    leave(&store, first, NO_REST).await;
+    assert!(!store.keep_lane(&name, first, HOLD).await.expect("answered"), "it was left");
+    assert!(matches!(ask(&store, HOLD).await, LaneTurn::Yours(_)), "without a grace");
+}
+
+#[tokio::test]
+async fn who_finds_a_lease_that_ran_out_leaves_its_holder_half_a_hold_to_come_back() {
+    let place = SharedPlace::new();
+    let store = place.open().await;
+    let name = api_key("default");
+    let (short, long) = (Duration::from_millis(50), Duration::from_millis(500));
+    let first = take(&store, short).await;
+    tokio::time::sleep(2 * short).await;
+    assert_eq!(retry(ask(&store, long).await), long / 2, "long after it ran out");
+    tokio::time::sleep(long / 4).await;
+    assert!(retry(ask(&store, long).await) <= long / 4, "it begins once");
+    assert!(store.keep_lane(&name, first, short).await.expect("answered"), "there it is");
+    tokio::time::sleep(2 * short).await;
+    assert_eq!(retry(ask(&store, long).await), long / 2, "and it is gone again");
+    tokio::time::sleep(long / 2).await;
+    let LaneTurn::Yours(second) = ask(&store, long).await else { panic!("for how long?") };
+    assert!(second.fence > first.fence);
+    assert!(!store.keep_lane(&name, first, HOLD).await.expect("answered"), "another has it");
+    leave(&store, first, HOLD).await;
+    assert!(store.keep_lane(&name, second, HOLD).await.expect("answered"));
 }
 
 #[tokio::test]

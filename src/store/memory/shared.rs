@@ -66,18 +66,48 @@ impl History {
     }
 }
 
-/// A lane: the number of its last lease, and until when it is held or rests.
+/// A lane: the number of its last lease, and until when it is held or rests. The rules are those of
+/// `redis/lane.lua`.
 #[derive(Clone, Copy, Debug, Default)]
 struct Held {
     fence: u64,
     /// `None` when it has been left.
     until: Option<Mono>,
+    /// The lease ran out, and its holder has this long to come back.
+    graced: bool,
     rest_until: Mono,
 }
 
 impl Held {
-    fn is_held_by(&self, lease: LaneLease, now: Mono) -> bool {
-        self.fence == lease.fence && self.until.is_some_and(|until| now < until)
+    fn take(&mut self, now: Mono, hold: Duration) -> LaneTurn {
+        if let Some(until) = self.until.filter(|until| now < *until) {
+            return LaneTurn::Busy { retry: until.since(now).min(HELD_RETRY) };
+        }
+        if self.until.is_some() && !self.graced {
+            (self.until, self.graced) = (Some(now.plus(hold / 2)), true);
+            return LaneTurn::Busy { retry: HELD_RETRY.min(hold / 2) };
+        }
+        if now < self.rest_until {
+            return LaneTurn::Busy { retry: self.rest_until.since(now) };
+        }
+        self.fence += 1;
+        (self.until, self.graced) = (Some(now.plus(hold)), false);
+        LaneTurn::Yours(LaneLease { fence: self.fence })
+    }
+
+    fn keep(&mut self, lease: LaneLease, now: Mono, hold: Duration) -> bool {
+        let is_held = self.fence == lease.fence && self.until.is_some();
+        if is_held {
+            (self.until, self.graced) = (Some(now.plus(hold)), false);
+        }
+        is_held
+    }
+
+    fn leave(&mut self, lease: LaneLease, now: Mono, rest: Duration) {
+        if self.fence == lease.fence {
+            self.until = None;
+            self.rest_until = self.rest_until.max(now.plus(rest));
+        }
     }
 }
 
@@ -109,32 +139,18 @@ impl Shared {
 
     pub(super) fn take_lane(&self, api_key: &ApiKeyName, hold: Duration) -> LaneTurn {
         let now = self.clock.mono();
-        let mut lanes = self.lanes();
-        let lane = lanes.entry(api_key.clone()).or_default();
-        if let Some(until) = lane.until.filter(|until| now < *until) {
-            return LaneTurn::Busy { retry: until.since(now).min(HELD_RETRY) };
-        }
-        if now < lane.rest_until {
-            return LaneTurn::Busy { retry: lane.rest_until.since(now) };
-        }
-        lane.fence += 1;
-        lane.until = Some(now.plus(hold));
-        LaneTurn::Yours(LaneLease { fence: lane.fence })
+        self.lanes().entry(api_key.clone()).or_default().take(now, hold)
     }
 
     pub(super) fn keep_lane(&self, api_key: &ApiKeyName, lease: LaneLease, hold: Duration) -> bool {
         let now = self.clock.mono();
-        let mut lanes = self.lanes();
-        let lane = lanes.get_mut(api_key).filter(|lane| lane.is_held_by(lease, now));
-        lane.map(|lane| lane.until = Some(now.plus(hold))).is_some()
+        self.lanes().get_mut(api_key).is_some_and(|lane| lane.keep(lease, now, hold))
     }
 
     pub(super) fn leave_lane(&self, api_key: &ApiKeyName, lease: LaneLease, rest: Duration) {
         let now = self.clock.mono();
-        let mut lanes = self.lanes();
-        if let Some(lane) = lanes.get_mut(api_key).filter(|lane| lane.is_held_by(lease, now)) {
-            lane.until = None;
-            lane.rest_until = now.plus(rest);
+        if let Some(lane) = self.lanes().get_mut(api_key) {
+            lane.leave(lease, now, rest);
         }
     }
 

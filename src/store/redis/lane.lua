@@ -1,4 +1,7 @@
 -- The token lane of an API key: who has it and until when, and when the rest after an answer ends.
+-- A lease that ran out may have a holder who could not reach the server: its token request may just
+-- have been answered. Who asks first after that only begins a grace of half a hold, in which the
+-- holder may keep the lane still. Until another has taken it, a lease that was not left is good.
 -- KEYS: lane
 -- ARGV: 'take', hold, longest retry, learning pause; or 'keep', fence, hold; or 'leave', fence,
 --       rest; all in milliseconds. Moments are of the server's clock, in microseconds.
@@ -16,13 +19,14 @@ end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 
-local function set(until_at, rest_at, fence)
+-- 'until' is 0 once the lane was left; 'graced' is 1 from the begin of a grace on.
+local function set(until_at, rest_at, fence, graced)
   redis.call('HSET', lane, 'until', digits(until_at), 'rest', digits(rest_at))
-  redis.call('HSET', lane, 'fence', digits(fence))
+  redis.call('HSET', lane, 'fence', digits(fence), 'graced', graced)
   redis.call('PEXPIRE', lane, digits(HOUR + (math.max(until_at, rest_at, now) - now) / 1000))
 end
 
-local stored = redis.call('HMGET', lane, 'until', 'rest', 'fence')
+local stored = redis.call('HMGET', lane, 'until', 'rest', 'fence', 'graced')
 local held_until, rest_until, fence = tonumber(stored[1]), tonumber(stored[2]), tonumber(stored[3])
 
 if verb == 'take' then
@@ -30,22 +34,26 @@ if verb == 'take' then
     -- Nobody knows who has had it: the server may have come back empty. Numbers that begin at the
     -- time are above all that were given before.
     local pause = tonumber(ARGV[4])
-    set(0, now + pause * 1000, now)
+    set(0, now + pause * 1000, now, 0)
     return { 0, pause }
   end
   local hold, retry = tonumber(ARGV[2]) * 1000, tonumber(ARGV[3])
   if held_until - now > 2 * hold or rest_until - now > AHEAD_MAX then
     -- written by a clock that was ahead: whoever has it may be at work for one hold more
-    set(now + hold, 0, math.max(fence + 1, now))
+    set(now + hold, 0, math.max(fence + 1, now), 0)
     return { 0, retry }
   end
   if held_until > now then
     return { 0, math.min(retry, math.ceil((held_until - now) / 1000)) }
   end
+  if held_until > 0 and stored[4] ~= '1' then
+    set(now + hold / 2, rest_until, fence, 1)
+    return { 0, math.min(retry, math.ceil(hold / 2000)) }
+  end
   if rest_until > now then
     return { 0, math.ceil((rest_until - now) / 1000) }
   end
-  set(now + hold, rest_until, fence + 1)
+  set(now + hold, rest_until, fence + 1, 0)
   return { 1, fence + 1 }
 end
 
@@ -53,11 +61,11 @@ if digits(fence or 0) ~= ARGV[2] then
   return 0
 end
 if verb == 'keep' then
-  if held_until <= now then
+  if held_until == 0 then
     return 0
   end
-  set(now + tonumber(ARGV[3]) * 1000, rest_until, fence)
+  set(now + tonumber(ARGV[3]) * 1000, rest_until, fence, 0)
 else
-  set(0, math.max(rest_until, now + tonumber(ARGV[3]) * 1000), fence)
+  set(0, math.max(rest_until, now + tonumber(ARGV[3]) * 1000), fence, 0)
 end
 return 1

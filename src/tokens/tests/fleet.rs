@@ -141,7 +141,7 @@ impl Instance {
 async fn follow(tokens: Tokens, link: Arc<Link>, mut since: Revision) {
     loop {
         let _ = tokio::time::timeout(secs(1), link.changed()).await;
-        let changes = link.changes(Some(since)).await.unwrap();
+        let Ok(changes) = link.changes(Some(since)).await else { continue };
         let tenants = |things: Vec<Changed>| {
             let tenants = things.into_iter().filter_map(|thing| match thing {
                 Changed::Tenant(tenant) => Some(tenant),

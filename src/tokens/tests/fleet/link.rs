@@ -13,6 +13,9 @@ use crate::store::{
     Authorization, Changes, Client, ClientKeys, DayCount, LaneLease, LaneTurn, OpenRefresh,
 };
 
+/// Operations that need no server.
+const LOCAL: [&str; 3] = ["post_refresh", "receive_refresh", "open_refreshes"];
+
 pub(super) struct Link {
     inner: Arc<dyn Store>,
     clock: Clock,
@@ -28,6 +31,8 @@ struct Faults {
     stop_after: Option<(&'static str, Duration)>,
     slow: BTreeMap<&'static str, Duration>,
     failing: BTreeSet<&'static str>,
+    /// The store cannot be reached.
+    is_away: bool,
 }
 
 impl Link {
@@ -58,6 +63,11 @@ impl Link {
         self.faults.lock().unwrap().failing.clear();
     }
 
+    /// The store cannot be reached, or can be again. What is written on this machine goes on.
+    pub(super) fn set_away(&self, is_away: bool) {
+        self.faults.lock().unwrap().is_away = is_away;
+    }
+
     async fn pass(&self) {
         loop {
             let (dead, until) = {
@@ -78,7 +88,8 @@ impl Link {
         self.pass().await;
         let (slow, fails) = {
             let faults = self.faults.lock().unwrap();
-            (faults.slow.get(op).copied(), faults.failing.contains(op))
+            let fails = faults.is_away && !LOCAL.contains(&op);
+            (faults.slow.get(op).copied(), fails || faults.failing.contains(op))
         };
         tokio::time::sleep(slow.unwrap_or_default()).await;
         if fails {
