@@ -48,7 +48,7 @@ pub use changes::{Changed, Changes, Missing, Revision, Since};
 pub use client::{Client, ClientKeys, PreviousKey, TenantScope};
 pub use copying::{CopyError, CopyOrder, Existing, Gone, LeftAlone, Place, Report, Tally, copy};
 pub use grant::{Grant, GrantState, NewGrant, OpenRefresh, Put, RefreshStep, Tokens};
-pub use lane::{LaneLease, LaneTurn};
+pub use lane::{LaneLease, LaneTerms, LaneTurn};
 pub use measured::Measured;
 pub use memory::MemoryStore;
 pub use news::{News, NewsAsked};
@@ -259,12 +259,12 @@ pub trait Store: Send + Sync + 'static {
         reason: &str,
     ) -> Result<(), StoreError>;
 
-    /// Takes the token lane of an API key for `hold`, to be kept or left before that ends; see
+    /// Takes the token lane of an API key, to be kept or left before the hold of `terms` ends; see
     /// [`LaneTurn`].
     async fn take_lane(
         &self,
         _api_key: &ApiKeyName,
-        _hold: Duration,
+        _terms: LaneTerms,
     ) -> Result<LaneTurn, StoreError> {
         Ok(LaneTurn::Yours(LaneLease::ALONE))
     }

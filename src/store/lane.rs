@@ -15,6 +15,16 @@ pub struct LaneLease {
     pub fence: u64,
 }
 
+/// On what terms the lane is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneTerms {
+    /// How long it is held if it is not kept.
+    pub hold: Duration,
+    /// The longest rest that follows an answer. What is longer was written by a clock that was
+    /// ahead.
+    pub rest_max: Duration,
+}
+
 /// What comes of asking for the lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LaneTurn {

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 
 use super::{
     Authorization, Changed, Changes, Client, ClientKeys, DayCount, Grant, InstanceInfo,
-    KeyRotation, LaneLease, LaneTurn, NewGrant, OpenRefresh, Put, Revision, RotateError,
+    KeyRotation, LaneLease, LaneTerms, LaneTurn, NewGrant, OpenRefresh, Put, Revision, RotateError,
     SharedTurnstile, Store, StoreError, Tokens,
 };
 use crate::clock::Clock;
@@ -161,9 +161,9 @@ impl Store for Measured {
     async fn take_lane(
         &self,
         api_key: &ApiKeyName,
-        hold: Duration,
+        terms: LaneTerms,
     ) -> Result<LaneTurn, StoreError> {
-        measured!(self, take_lane(api_key, hold))
+        measured!(self, take_lane(api_key, terms))
     }
 
     async fn keep_lane(

@@ -20,7 +20,8 @@ use crate::engine::{ApiKeyName, ClientName, Day, TenantName, Unix};
 use crate::secret::{StateDigest, TokenDigest};
 use crate::store::{
     Authorization, Changed, Changes, Client, ClientKeys, DayCount, Grant, GrantState, LaneLease,
-    LaneTurn, NewGrant, OpenRefresh, Put, Revision, Store, StoreError, Tokens, WholeStore,
+    LaneTerms, LaneTurn, NewGrant, OpenRefresh, Put, Revision, Store, StoreError, Tokens,
+    WholeStore,
 };
 use shared::{History, Shared};
 
@@ -229,10 +230,10 @@ impl Store for MemoryStore {
     async fn take_lane(
         &self,
         api_key: &ApiKeyName,
-        hold: Duration,
+        terms: LaneTerms,
     ) -> Result<LaneTurn, StoreError> {
         let Some(shared) = &self.shared else { return Ok(LaneTurn::Yours(LaneLease::ALONE)) };
-        self.state("take a token lane").map(|_| shared.take_lane(api_key, hold))
+        self.state("take a token lane").map(|_| shared.take_lane(api_key, terms))
     }
 
     async fn keep_lane(

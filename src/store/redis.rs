@@ -44,7 +44,7 @@ use crate::secret::{KeyId, KeyRing, StateDigest};
 use crate::store::journal::Journal;
 use crate::store::{
     Authorization, Changed, Changes, Client, ClientKeys, DayCount, Grant, InstanceInfo,
-    KeyRotation, LaneLease, LaneTurn, NewGrant, OpenRefresh, Put, Revision, RotateError,
+    KeyRotation, LaneLease, LaneTerms, LaneTurn, NewGrant, OpenRefresh, Put, Revision, RotateError,
     SharedTurnstile, Store, StoreError, Tokens, WholeStore,
 };
 
@@ -279,9 +279,9 @@ impl Store for RedisStore {
     async fn take_lane(
         &self,
         api_key: &ApiKeyName,
-        hold: Duration,
+        terms: LaneTerms,
     ) -> Result<LaneTurn, StoreError> {
-        counts::take_lane(self.server("take the token lane")?, api_key, hold).await
+        counts::take_lane(self.server("take the token lane")?, api_key, terms).await
     }
 
     async fn keep_lane(

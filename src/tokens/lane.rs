@@ -16,7 +16,7 @@ use super::endpoint::MayLeave;
 use super::work::guarded;
 use crate::clock::Clock;
 use crate::engine::{ApiKeyName, Mono, Now};
-use crate::store::{LaneLease, LaneTurn, Store, StoreError};
+use crate::store::{LaneLease, LaneTerms, LaneTurn, Store, StoreError};
 
 /// How long the lane is held without a word from its holder: longer than a store that is slow takes
 /// to keep it, and no longer than callers wait when the holder has died.
@@ -61,16 +61,18 @@ struct Hold {
     kept_at: Mutex<Now>,
 }
 
-/// Takes the lane of `api_key` in a shared store.
+/// Takes the lane of `api_key` in a shared store; `rest` follows an answer.
 pub(super) async fn take(
     store: &Arc<dyn Store>,
     clock: &Clock,
     tracker: &TaskTracker,
     api_key: &ApiKeyName,
+    rest: Duration,
 ) -> Result<Turn, StoreError> {
     // what counts is the moment before the store was asked: its answer may be late
     let kept_at = Mutex::new(clock.now());
-    let turn = guarded("take the token lane", store.take_lane(api_key, HOLD)).await?;
+    let terms = LaneTerms { hold: HOLD, rest_max: rest };
+    let turn = guarded("take the token lane", store.take_lane(api_key, terms)).await?;
     let lease = match turn {
         LaneTurn::Yours(lease) => lease,
         LaneTurn::Busy { retry } => return Ok(Turn::Busy(retry)),

@@ -27,8 +27,9 @@ impl Bench {
     pub(super) fn begin_shared(&self, about: About, ours: Grant, begun_at: Option<Unix>, at: Unix) {
         let (store, clock, tracker) =
             (Arc::clone(&self.store), self.clock.clone(), self.tracker.clone());
+        let rest = self.rest;
         self.spawn(async move {
-            let begun = match lane::take(&store, &clock, &tracker, &ours.api_key).await {
+            let begun = match lane::take(&store, &clock, &tracker, &ours.api_key, rest).await {
                 Err(error) => Begun::Failed(error),
                 Ok(Turn::Busy(retry)) => Begun::Busy(retry),
                 Ok(Turn::Held(lane)) => match begin(&store, &ours, begun_at, at).await {
@@ -65,8 +66,9 @@ impl Bench {
     pub(super) fn take_lane(&self, api_key: ApiKeyName, id: u64) {
         let (store, clock, tracker) =
             (Arc::clone(&self.store), self.clock.clone(), self.tracker.clone());
+        let rest = self.rest;
         self.spawn(async move {
-            let turn = lane::take(&store, &clock, &tracker, &api_key).await;
+            let turn = lane::take(&store, &clock, &tracker, &api_key, rest).await;
             Done::ErrandTurn { api_key, id, turn }
         });
     }
@@ -80,10 +82,11 @@ impl Bench {
         let api_key = api_key.filter(|_| self.store.is_shared()).cloned();
         let (store, clock, tracker) =
             (Arc::clone(&self.store), self.clock.clone(), self.tracker.clone());
+        let rest = self.rest;
         async move {
             let api_key = api_key?;
             loop {
-                match lane::take(&store, &clock, &tracker, &api_key).await {
+                match lane::take(&store, &clock, &tracker, &api_key, rest).await {
                     Ok(Turn::Held(lane)) => return Some(lane),
                     Ok(Turn::Busy(retry)) => {
                         let retry = retry.clamp(LANE_RETRY_MIN, LANE_RETRY_MAX);

@@ -82,6 +82,8 @@ pub(super) struct Bench {
     pub(super) endpoint: Arc<dyn TokenEndpoint>,
     pub(super) clock: Clock,
     pub(super) tracker: TaskTracker,
+    /// What follows an answer of the token endpoint.
+    pub(super) rest: Duration,
     /// Not bounded by itself: there is at most one result under way for each tenant.
     pub(super) results: mpsc::UnboundedSender<Done>,
 }

@@ -1,21 +1,26 @@
 //! The token lane of an API key, which instances on one server share.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use ctct_proxy::store::{LaneLease, LaneTurn, Store};
+use ctct_proxy::store::{LaneLease, LaneTerms, LaneTurn, Store};
 
 use crate::support::{SharedPlace, api_key};
 
 const HOLD: Duration = Duration::from_secs(30);
+const REST_MAX: Duration = Duration::from_secs(1);
 const NO_REST: Duration = Duration::ZERO;
 
 type Any = Arc<dyn Store>;
 
+const fn terms(hold: Duration) -> LaneTerms {
+    LaneTerms { hold, rest_max: REST_MAX }
+}
+
 async fn ask(store: &Any, hold: Duration) -> LaneTurn {
-    store.take_lane(&api_key("default"), hold).await.expect("answered")
+    store.take_lane(&api_key("default"), terms(hold)).await.expect("answered")
 }
 
 /// Asks until the lane is free, as long as the store says.
@@ -61,7 +66,7 @@ async fn one_instance_at_a_time_has_the_lane() {
     leave(&one, first, NO_REST).await;
     let second = take(&other, HOLD).await;
     assert!(second.fence > first.fence);
-    let aside = one.take_lane(&api_key("aside"), HOLD).await.expect("answered");
+    let aside = one.take_lane(&api_key("aside"), terms(HOLD)).await.expect("answered");
     assert!(matches!(aside, LaneTurn::Busy { .. }), "API keys have lanes of their own");
     leave(&one, first, NO_REST).await;
     assert!(matches!(ask(&one, HOLD).await, LaneTurn::Busy { .. }), "an old lease leaves nothing");
@@ -146,16 +151,50 @@ async fn fences_go_on_above_after_the_server_came_back_empty() {
 }
 
 #[tokio::test]
-async fn a_lane_of_a_clock_that_was_ahead_is_held_for_one_hold_more() {
+async fn a_hold_of_a_clock_that_was_ahead_counts_from_now_and_can_be_kept() {
     let place = SharedPlace::new();
     let store = place.open().await;
     let hold = Duration::from_millis(400);
     let before = take(&store, hold).await;
-    let lane = format!("{}{{default}}:lane", place.prefix());
-    let ahead = (u64::MAX >> 11).to_string();
-    place.server.cmd(&["HSET", &lane, "until", &ahead]);
-    assert!(retry(ask(&store, hold).await) <= Duration::from_millis(250));
-    assert!(!store.keep_lane(&api_key("default"), before, hold).await.expect("answered"));
+    for ahead in [(u64::MAX >> 11).to_string(), in_micros(&place, Duration::from_secs(500))] {
+        set(&place, "until", &ahead);
+        assert_eq!(retry(ask(&store, hold).await), Duration::from_millis(250));
+        let kept = store.keep_lane(&api_key("default"), before, hold).await;
+        assert!(kept.expect("answered"), "its holder has noticed nothing");
+    }
+    set(&place, "until", &in_micros(&place, Duration::from_secs(500)));
+    let asked = Instant::now();
     let after = take(&store, hold).await;
     assert!(after.fence > before.fence, "{after:?} after {before:?}");
+    let took = asked.elapsed();
+    assert!(took >= hold + hold / 2 && took < 3 * hold, "{took:?}");
+}
+
+#[tokio::test]
+async fn a_rest_that_is_longer_than_any_is_one_of_a_clock_that_was_ahead() {
+    let place = SharedPlace::new();
+    let store = place.open().await;
+    let hold = Duration::from_millis(400);
+    let first = take(&store, hold).await;
+    leave(&store, first, NO_REST).await;
+    set(&place, "rest", &in_micros(&place, Duration::from_secs(500)));
+    assert_eq!(retry(ask(&store, hold).await), REST_MAX);
+    let long = LaneTerms { hold, rest_max: Duration::from_secs(3_600) };
+    let second = take(&store, hold).await;
+    leave(&store, second, Duration::from_secs(900)).await;
+    tokio::time::sleep(2 * hold).await;
+    let turn = store.take_lane(&api_key("default"), long).await.expect("answered");
+    assert!(retry(turn) > Duration::from_secs(890), "a quarter of an hour may be meant");
+}
+
+/// The server's time in `span`, in microseconds.
+fn in_micros(place: &SharedPlace, span: Duration) -> String {
+    let time = place.server.cmd(&["TIME"]);
+    let digits = |line: &str| line.chars().filter(char::is_ascii_digit).collect::<String>();
+    let secs: u128 = digits(time.lines().next().expect("a line")).parse().expect("a number");
+    (secs * 1_000_000 + span.as_micros()).to_string()
+}
+
+fn set(place: &SharedPlace, field: &str, value: &str) {
+    place.server.cmd(&["HSET", &format!("{}{{default}}:lane", place.prefix()), field, value]);
 }

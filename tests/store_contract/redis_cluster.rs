@@ -11,7 +11,9 @@ use tokio::time::timeout;
 use ctct_proxy::config::StoreUrl;
 use ctct_proxy::engine::turnstile::{Ask, Beat, Memory, Place as InLine, Stamp, Terms};
 use ctct_proxy::engine::{Class, Day, DayReset, Rate};
-use ctct_proxy::store::{Changed, InstanceInfo, LaneTurn, RedisTurnstile, SharedTurnstile, Since};
+use ctct_proxy::store::{
+    Changed, InstanceInfo, LaneTerms, LaneTurn, RedisTurnstile, SharedTurnstile, Since,
+};
 
 use crate::cluster_process::RedisCluster;
 use crate::redis_server::{fill, put, refresh_token};
@@ -83,7 +85,8 @@ async fn turnstiles_and_lanes_of_api_keys_lie_on_several_nodes_and_work() {
         let days = store.whole().expect("whole").days(&name).await.expect("read");
         assert_eq!(days.into_values().collect::<Vec<_>>(), [1], "the same count");
         let lease = loop {
-            match store.take_lane(&name, hold).await.expect("answered") {
+            let terms = LaneTerms { hold, rest_max: Duration::ZERO };
+            match store.take_lane(&name, terms).await.expect("answered") {
                 LaneTurn::Yours(lease) => break lease,
                 LaneTurn::Busy { retry } => tokio::time::sleep(retry).await,
             }

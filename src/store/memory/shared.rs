@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::engine::{ApiKeyName, Mono};
-use crate::store::{Changed, Changes, LaneLease, LaneTurn, Revision, Since};
+use crate::store::{Changed, Changes, LaneLease, LaneTerms, LaneTurn, Revision, Since};
 
 /// More than a store forgets at a time.
 const LEAP: u64 = 100_000;
@@ -79,7 +79,7 @@ struct Held {
 }
 
 impl Held {
-    fn take(&mut self, now: Mono, hold: Duration) -> LaneTurn {
+    fn take(&mut self, now: Mono, LaneTerms { hold, .. }: LaneTerms) -> LaneTurn {
         if let Some(until) = self.until.filter(|until| now < *until) {
             return LaneTurn::Busy { retry: until.since(now).min(HELD_RETRY) };
         }
@@ -137,9 +137,9 @@ impl Shared {
         self.told.notified().await;
     }
 
-    pub(super) fn take_lane(&self, api_key: &ApiKeyName, hold: Duration) -> LaneTurn {
+    pub(super) fn take_lane(&self, api_key: &ApiKeyName, terms: LaneTerms) -> LaneTurn {
         let now = self.clock.mono();
-        self.lanes().entry(api_key.clone()).or_default().take(now, hold)
+        self.lanes().entry(api_key.clone()).or_default().take(now, terms)
     }
 
     pub(super) fn keep_lane(&self, api_key: &ApiKeyName, lease: LaneLease, hold: Duration) -> bool {

@@ -10,7 +10,7 @@ use super::fields::damaged;
 use super::names::mark;
 use super::{Server, scripts};
 use crate::engine::{ApiKeyName, Day};
-use crate::store::{Changed, DAYS_KEPT, DayCount, LaneLease, LaneTurn, StoreError};
+use crate::store::{Changed, DAYS_KEPT, DayCount, LaneLease, LaneTerms, LaneTurn, StoreError};
 
 /// Days that nobody has counted in for so long are forgotten.
 pub(super) const DAYS_SECS: u64 = 5 * 24 * 60 * 60;
@@ -48,15 +48,15 @@ pub(super) async fn release(
     server.link.run("release calls of the day", &call).await
 }
 
-/// Takes the lane for `hold`.
+/// Takes the lane.
 pub(super) async fn take_lane(
     server: &Server,
     api_key: &ApiKeyName,
-    hold: Duration,
+    terms: LaneTerms,
 ) -> Result<LaneTurn, StoreError> {
     let mut call = scripts::LANE.prepare_invoke();
-    call.key(server.names.lane(api_key)).arg("take").arg(millis(hold));
-    call.arg(RETRY_MS_MAX).arg(LEARNING_MS);
+    call.key(server.names.lane(api_key)).arg("take").arg(millis(terms.hold));
+    call.arg(millis(terms.rest_max)).arg(RETRY_MS_MAX).arg(LEARNING_MS);
     let (taken, number): (bool, u64) = server.link.run("take the token lane", &call).await?;
     Ok(if taken {
         LaneTurn::Yours(LaneLease { fence: number })

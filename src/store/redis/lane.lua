@@ -3,14 +3,12 @@
 -- have been answered. Who asks first after that only begins a grace of half a hold, in which the
 -- holder may keep the lane still. Until another has taken it, a lease that was not left is good.
 -- KEYS: lane
--- ARGV: 'take', hold, longest retry, learning pause; or 'keep', fence, hold; or 'leave', fence,
---       rest; all in milliseconds. Moments are of the server's clock, in microseconds.
+-- ARGV: 'take', hold, longest rest, longest retry, learning pause; or 'keep', fence, hold; or
+--       'leave', fence, rest; all in milliseconds. Moments are of the server's clock, in microseconds.
 -- 'take' answers 1 and the fence, or 0 and milliseconds; the others whether the fence is current.
 
 local lane, verb = KEYS[1], ARGV[1]
 local HOUR = 3600000
--- Nobody lets a lane rest for so long.
-local AHEAD_MAX = 600000000
 
 local function digits(number)
   return string.format('%.0f', number)
@@ -33,15 +31,17 @@ if verb == 'take' then
   if not fence then
     -- Nobody knows who has had it: the server may have come back empty. Numbers that begin at the
     -- time are above all that were given before.
-    local pause = tonumber(ARGV[4])
+    local pause = tonumber(ARGV[5])
     set(0, now + pause * 1000, now, 0)
     return { 0, pause }
   end
-  local hold, retry = tonumber(ARGV[2]) * 1000, tonumber(ARGV[3])
-  if held_until - now > 2 * hold or rest_until - now > AHEAD_MAX then
-    -- written by a clock that was ahead: whoever has it may be at work for one hold more
-    set(now + hold, 0, math.max(fence + 1, now), 0)
-    return { 0, retry }
+  local hold, rest = tonumber(ARGV[2]) * 1000, tonumber(ARGV[3]) * 1000
+  local retry = tonumber(ARGV[4])
+  -- What ends later than it can was written by a clock that was ahead: it counts from now. A hold
+  -- more is for clocks that creep, and for instances that were told of another rest.
+  if held_until - now > 2 * hold or rest_until - now > rest + hold then
+    held_until, rest_until = math.min(held_until, now + hold), math.min(rest_until, now + rest)
+    set(held_until, rest_until, fence, 0)
   end
   if held_until > now then
     return { 0, math.min(retry, math.ceil((held_until - now) / 1000)) }

@@ -1,7 +1,7 @@
 //! Instances that die or are stopped in the middle of a refresh, and a store that forgets.
 
 use super::*;
-use crate::store::LaneTurn;
+use crate::store::{LaneTerms, LaneTurn};
 
 /// The first instance dies with its request under way; the others wait for the token too.
 async fn die_during_request(turn: Turn) -> Fleet {
@@ -113,8 +113,9 @@ async fn away_for(span: Duration) -> Fleet {
     for instance in &fleet.instances {
         instance.tokens.refresh(&name(0)).await.unwrap();
     }
+    let terms = LaneTerms { hold: secs(10), rest_max: secs(1) };
     // whoever is first: a lane that is asked for at this moment
-    let turn = fleet.store.take_lane(&key(), secs(10)).await.unwrap();
+    let turn = fleet.store.take_lane(&key(), terms).await.unwrap();
     assert!(matches!(turn, LaneTurn::Busy { .. }), "the holder may come back");
     tokio::time::sleep(secs(90)).await;
     fleet

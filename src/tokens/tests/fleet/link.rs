@@ -10,7 +10,8 @@ use super::*;
 use crate::engine::{ClientName, Day};
 use crate::secret::StateDigest;
 use crate::store::{
-    Authorization, Changes, Client, ClientKeys, DayCount, LaneLease, LaneTurn, OpenRefresh,
+    Authorization, Changes, Client, ClientKeys, DayCount, LaneLease, LaneTerms, LaneTurn,
+    OpenRefresh,
 };
 
 /// Operations that need no server.
@@ -191,8 +192,8 @@ impl Store for Link {
         through!(self, fail_grant(tenant, v, why))
     }
 
-    async fn take_lane(&self, key: &ApiKeyName, hold: Duration) -> Result<LaneTurn, StoreError> {
-        through!(self, take_lane(key, hold))
+    async fn take_lane(&self, key: &ApiKeyName, terms: LaneTerms) -> Result<LaneTurn, StoreError> {
+        through!(self, take_lane(key, terms))
     }
 
     async fn keep_lane(
