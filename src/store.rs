@@ -48,7 +48,7 @@ pub use changes::{Changed, Changes, Missing, Revision, Since};
 pub use client::{Client, ClientKeys, PreviousKey, TenantScope};
 pub use copying::{CopyError, CopyOrder, Existing, Gone, LeftAlone, Place, Report, Tally, copy};
 pub use grant::{Grant, GrantState, NewGrant, OpenRefresh, Put, RefreshStep, Tokens};
-pub use lane::{LaneLease, LaneTerms, LaneTurn};
+pub use lane::{Forgotten, LaneLease, LaneTerms, LaneTurn};
 pub use measured::Measured;
 pub use memory::MemoryStore;
 pub use news::{News, NewsAsked};
@@ -269,12 +269,14 @@ pub trait Store: Send + Sync + 'static {
         Ok(LaneTurn::Yours(LaneLease::ALONE))
     }
 
-    /// Keeps the lane for `hold` from now; `false` when it has gone to another instance.
+    /// Keeps the lane for `hold` from now, also when its hold was over and nobody has taken it;
+    /// `false` when it has gone to another instance, or was lost with what the store knew.
     async fn keep_lane(
         &self,
         _api_key: &ApiKeyName,
         _lease: LaneLease,
         _hold: Duration,
+        _forgotten: Forgotten,
     ) -> Result<bool, StoreError> {
         Ok(true)
     }

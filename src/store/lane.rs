@@ -25,6 +25,15 @@ pub struct LaneTerms {
     pub rest_max: Duration,
 }
 
+/// What becomes of a lease that the store has forgotten, because it came back empty or older.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forgotten {
+    /// It is lost: nothing was sent with it, and what it was taken for may have changed.
+    IsLost,
+    /// Its holder has it again, unless a later one has been given: its request is out.
+    IsKept,
+}
+
 /// What comes of asking for the lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LaneTurn {

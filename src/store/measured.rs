@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    Authorization, Changed, Changes, Client, ClientKeys, DayCount, Grant, InstanceInfo,
+    Authorization, Changed, Changes, Client, ClientKeys, DayCount, Forgotten, Grant, InstanceInfo,
     KeyRotation, LaneLease, LaneTerms, LaneTurn, NewGrant, OpenRefresh, Put, Revision, RotateError,
     SharedTurnstile, Store, StoreError, Tokens,
 };
@@ -171,8 +171,9 @@ impl Store for Measured {
         api_key: &ApiKeyName,
         lease: LaneLease,
         hold: Duration,
+        forgotten: Forgotten,
     ) -> Result<bool, StoreError> {
-        measured!(self, keep_lane(api_key, lease, hold))
+        measured!(self, keep_lane(api_key, lease, hold, forgotten))
     }
 
     async fn leave_lane(

@@ -6,6 +6,7 @@
 
 mod authorizations;
 mod days;
+mod lanes;
 mod shared;
 mod whole;
 
@@ -19,9 +20,9 @@ use crate::clock::Clock;
 use crate::engine::{ApiKeyName, ClientName, Day, TenantName, Unix};
 use crate::secret::{StateDigest, TokenDigest};
 use crate::store::{
-    Authorization, Changed, Changes, Client, ClientKeys, DayCount, Grant, GrantState, LaneLease,
-    LaneTerms, LaneTurn, NewGrant, OpenRefresh, Put, Revision, Store, StoreError, Tokens,
-    WholeStore,
+    Authorization, Changed, Changes, Client, ClientKeys, DayCount, Forgotten, Grant, GrantState,
+    LaneLease, LaneTerms, LaneTurn, NewGrant, OpenRefresh, Put, Revision, Store, StoreError,
+    Tokens, WholeStore,
 };
 use shared::{History, Shared};
 
@@ -241,9 +242,10 @@ impl Store for MemoryStore {
         api_key: &ApiKeyName,
         lease: LaneLease,
         hold: Duration,
+        forgotten: Forgotten,
     ) -> Result<bool, StoreError> {
         let Some(shared) = &self.shared else { return Ok(true) };
-        self.state("keep a token lane").map(|_| shared.keep_lane(api_key, lease, hold))
+        self.state("keep a token lane").map(|_| shared.keep_lane(api_key, lease, hold, forgotten))
     }
 
     async fn leave_lane(

@@ -43,7 +43,7 @@ use crate::engine::{ApiKeyName, ClientName, Day, TenantName, Unix};
 use crate::secret::{KeyId, KeyRing, StateDigest};
 use crate::store::journal::Journal;
 use crate::store::{
-    Authorization, Changed, Changes, Client, ClientKeys, DayCount, Grant, InstanceInfo,
+    Authorization, Changed, Changes, Client, ClientKeys, DayCount, Forgotten, Grant, InstanceInfo,
     KeyRotation, LaneLease, LaneTerms, LaneTurn, NewGrant, OpenRefresh, Put, Revision, RotateError,
     SharedTurnstile, Store, StoreError, Tokens, WholeStore,
 };
@@ -289,8 +289,10 @@ impl Store for RedisStore {
         api_key: &ApiKeyName,
         lease: LaneLease,
         hold: Duration,
+        forgotten: Forgotten,
     ) -> Result<bool, StoreError> {
-        counts::keep_lane(self.server("keep the token lane")?, api_key, lease, hold).await
+        counts::keep_lane(self.server("keep the token lane")?, api_key, lease, hold, forgotten)
+            .await
     }
 
     async fn leave_lane(

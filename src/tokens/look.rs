@@ -14,7 +14,9 @@ use tracing::warn;
 
 use super::Tokens;
 use super::actor::Request;
+use super::record::{Pending, Record};
 use crate::engine::TenantName;
+use crate::engine::token::TokenKeeper;
 use crate::store::{Changed, Grant, GrantState, Missing, Store, StoreError};
 
 /// A look that somebody wants.
@@ -63,27 +65,91 @@ impl Tokens {
     }
 }
 
-/// What the store has, after what it has lost was written again. `ours` is what is known here.
+/// What is known here of a tenant that is looked at.
+pub(super) struct Ours {
+    /// Begun, if a request with these tokens is out.
+    pub(super) grant: Grant,
+    /// What came in their place and is not known to be stored.
+    pub(super) pending: Option<Arc<Pending>>,
+}
+
+impl Ours {
+    pub(super) fn of(record: &Record, keeper: &TokenKeeper) -> Self {
+        let mut grant = record.grant.clone();
+        let is_open = keeper.is_open(&grant.tenant);
+        grant.refresh_begun_at = record.begun_at.or(grant.refresh_begun_at).filter(|_| is_open);
+        Self { grant, pending: record.pending.clone() }
+    }
+
+    /// The grant with the newest tokens.
+    fn newest(&self) -> Grant {
+        let Some(pending) = &self.pending else { return self.grant.clone() };
+        Grant {
+            version: self.grant.version.saturating_add(1),
+            tokens: pending.tokens.clone(),
+            state: GrantState::Ready,
+            refresh_begun_at: None,
+            last_refreshed_at: Some(pending.received_at),
+            ..self.grant.clone()
+        }
+    }
+}
+
+/// What the store has, after what it has lost was written again.
 pub(super) async fn look(
     store: &Arc<dyn Store>,
     tenant: &TenantName,
-    ours: Option<&Grant>,
+    ours: Option<&Ours>,
     missing: Missing,
 ) -> Result<Option<Box<Grant>>, StoreError> {
-    let mut there = store.grant(tenant).await?;
-    if let Some(ours) = ours
-        && has_lost(store, ours, there.as_ref(), missing).await?
-    {
-        let version = ours.version;
-        warn!(%tenant, version, "the store has lost the newest of a grant; it is restored");
-        restore(store, ours, there, missing).await?;
-        there = store.grant(tenant).await?;
-    }
+    let there = match ours {
+        Some(ours) => mend(store, ours, missing).await?,
+        None => store.grant(tenant).await?,
+    };
     Ok(there.map(|mut grant| {
         // whether somebody is at work on it is asked when the lane is ours
         grant.refresh_begun_at = None;
         Box::new(grant)
     }))
+}
+
+/// A look while a request is out, so that others see that its token may be spent: the store may
+/// have lost that, and another instance may have written the grant again that does not know.
+pub(super) async fn show_begun(
+    store: &Arc<dyn Store>,
+    ours: &Ours,
+    missing: Missing,
+) -> Result<(), StoreError> {
+    let there = mend(store, ours, missing).await?.filter(|there| is_same(&ours.grant, there));
+    let begun_at = ours.grant.refresh_begun_at;
+    match there.filter(|there| there.refresh_begun_at.is_none()).zip(begun_at) {
+        Some((there, at)) => store.begin_refresh(&there.tenant, there.version, at).await,
+        None => Ok(()),
+    }
+}
+
+/// Writes again what the store has lost, with the newest tokens that are here.
+async fn mend(
+    store: &Arc<dyn Store>,
+    ours: &Ours,
+    missing: Missing,
+) -> Result<Option<Grant>, StoreError> {
+    let Grant { tenant, version, .. } = &ours.grant;
+    let mut there = store.grant(tenant).await?;
+    if has_lost(store, &ours.grant, there.as_ref(), missing).await? {
+        let newest = ours.newest();
+        warn!(%tenant, version = newest.version, "the store has lost the newest of a grant; it is restored");
+        restore(store, &newest, there, missing).await?;
+        there = store.grant(tenant).await?;
+    }
+    let newest = ours.newest();
+    if let Some(pending) = &ours.pending
+        && there.as_ref().is_some_and(|there| is_same(&newest, there))
+    {
+        // they got there in another way than the usual one, to whose end this brings them
+        store.finish_refresh(tenant, *version, &pending.tokens, pending.received_at).await?;
+    }
+    Ok(there)
 }
 
 /// Whether the store has lost what was written last.
@@ -124,10 +190,7 @@ async fn restore(
     // a hold is no part of a version: one that was told since counts
     let paused = there.as_ref().filter(|_| is_told).map_or(ours.paused, |there| there.paused);
     let Some(there) = there.filter(|there| is_same(ours, there)) else {
-        return store
-            .restore_grant(&Grant { paused, refresh_begun_at: None, ..ours.clone() })
-            .await
-            .map(drop);
+        return store.restore_grant(&Grant { paused, ..ours.clone() }).await.map(drop);
     };
     if there.paused != paused {
         store.pause_tenant(&ours.tenant, paused).await?;

@@ -8,8 +8,10 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::debug;
+
 use super::lane::{self, HeldLane, Turn};
-use super::look::{Look, is_same, look};
+use super::look::{Look, Ours, is_same, look, show_begun};
 use super::work::{About, Begun, Bench, Done, guarded};
 use crate::engine::{ApiKeyName, TenantName, Unix};
 use crate::store::{Grant, Missing, Store, StoreError};
@@ -53,12 +55,24 @@ impl Bench {
 
     /// Reads a grant that may have been changed elsewhere, and restores it where the store has lost
     /// it.
-    pub(super) fn reread_shared(&self, about: About, ours: Option<Grant>) {
+    pub(super) fn reread_shared(&self, about: About, ours: Option<Ours>) {
         let store = Arc::clone(&self.store);
         self.spawn(async move {
             let work = look(&store, &about.tenant, ours.as_ref(), Missing::AsTold);
             let result = guarded("read a grant", work).await;
             Done::Reread(about, result)
+        });
+    }
+
+    /// A request is out for a tenant that others have changed, or that the store may have lost.
+    pub(super) fn show_begun(&self, ours: Ours, missing: Missing) {
+        let store = Arc::clone(&self.store);
+        self.tracker.spawn(async move {
+            let work = show_begun(&store, &ours, missing);
+            if let Err(error) = guarded("show that a refresh has begun", work).await {
+                // the lane keeps others from it all the same
+                debug!(tenant = %ours.grant.tenant, %error, "store failed");
+            }
         });
     }
 
@@ -77,9 +91,9 @@ impl Bench {
     /// another instance; `None` when there is nobody to meet, or the store cannot say.
     pub(super) fn wait_for_lane(
         &self,
-        api_key: Option<&ApiKeyName>,
+        api_key: Option<ApiKeyName>,
     ) -> impl Future<Output = Option<HeldLane>> + Send + use<> {
-        let api_key = api_key.filter(|_| self.store.is_shared()).cloned();
+        let api_key = api_key.filter(|_| self.store.is_shared());
         let (store, clock, tracker) =
             (Arc::clone(&self.store), self.clock.clone(), self.tracker.clone());
         let rest = self.rest;

@@ -12,7 +12,7 @@ use ctct_proxy::config::StoreUrl;
 use ctct_proxy::engine::turnstile::{Ask, Beat, Memory, Place as InLine, Stamp, Terms};
 use ctct_proxy::engine::{Class, Day, DayReset, Rate};
 use ctct_proxy::store::{
-    Changed, InstanceInfo, LaneTerms, LaneTurn, RedisTurnstile, SharedTurnstile, Since,
+    Changed, Forgotten, InstanceInfo, LaneTerms, LaneTurn, RedisTurnstile, SharedTurnstile, Since,
 };
 
 use crate::cluster_process::RedisCluster;
@@ -81,7 +81,7 @@ async fn turnstiles_and_lanes_of_api_keys_lie_on_several_nodes_and_work() {
     }
     let store = place.open("refreshes").await;
     for name in API_KEYS {
-        let (name, hold) = (api_key(name), Duration::from_secs(60));
+        let (name, hold) = (api_key(name), Duration::from_secs(1));
         let days = store.whole().expect("whole").days(&name).await.expect("read");
         assert_eq!(days.into_values().collect::<Vec<_>>(), [1], "the same count");
         let lease = loop {
@@ -91,7 +91,8 @@ async fn turnstiles_and_lanes_of_api_keys_lie_on_several_nodes_and_work() {
                 LaneTurn::Busy { retry } => tokio::time::sleep(retry).await,
             }
         };
-        assert!(store.keep_lane(&name, lease, hold).await.expect("answered"));
+        let kept = store.keep_lane(&name, lease, hold, Forgotten::IsLost).await;
+        assert!(kept.expect("answered"));
     }
     let used: BTreeSet<u16> = place.nodes_with_keys();
     assert_eq!(used.len(), 3, "keys lie on all nodes");

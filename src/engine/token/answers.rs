@@ -193,6 +193,12 @@ impl TokenKeeper {
                 self.fail_lane(&api_key, Cause::Store, now);
                 self.alarm(name, Alarm::IntentNotStored);
             }
+            // It was lost meanwhile and is there again, with a token that is spent: at once. If
+            // that does not help either, the store is in trouble.
+            Reread::PersistConflict if tenant.store_trouble.is_none() => {
+                tenant.store_trouble = Some(Later { failures: 0, at: now.mono });
+                self.start(name, Op::Persist);
+            }
             Reread::PersistConflict => self.unstored(name, now),
             Reread::FailConflict => {
                 self.later(name, Op::Fail, Alarm::VerdictNotStored, now);

@@ -1,7 +1,7 @@
 //! What a store in memory has for several instances in one process: token lanes and a history.
 //!
-//! It stands in for a store across machines where time is to be virtual. Lanes are held on the time
-//! of one clock, which all instances share. The history remembers of each thing when it was last
+//! It stands in for a store across machines where time is to be virtual. Lanes (`lanes`) are held on
+//! the time of one clock, which all instances share. The history remembers of each thing when it was last
 //! changed; it belongs to the state that it tells of, and goes back with it.
 
 use std::collections::BTreeMap;
@@ -11,14 +11,13 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::lanes::Lanes;
 use crate::clock::Clock;
-use crate::engine::{ApiKeyName, Mono};
-use crate::store::{Changed, Changes, LaneLease, LaneTerms, LaneTurn, Revision, Since};
+use crate::engine::ApiKeyName;
+use crate::store::{Changed, Changes, Forgotten, LaneLease, LaneTerms, LaneTurn, Revision, Since};
 
 /// More than a store forgets at a time.
 const LEAP: u64 = 100_000;
-/// A lane that is held can be left at any moment, so it is worth asking for again after so long.
-const HELD_RETRY: Duration = Duration::from_millis(200);
 
 /// The last change of each thing, and what was lost.
 #[derive(Clone, Default)]
@@ -66,54 +65,9 @@ impl History {
     }
 }
 
-/// A lane: the number of its last lease, and until when it is held or rests. The rules are those of
-/// `redis/lane.lua`.
-#[derive(Clone, Copy, Debug, Default)]
-struct Held {
-    fence: u64,
-    /// `None` when it has been left.
-    until: Option<Mono>,
-    /// The lease ran out, and its holder has this long to come back.
-    graced: bool,
-    rest_until: Mono,
-}
-
-impl Held {
-    fn take(&mut self, now: Mono, LaneTerms { hold, .. }: LaneTerms) -> LaneTurn {
-        if let Some(until) = self.until.filter(|until| now < *until) {
-            return LaneTurn::Busy { retry: until.since(now).min(HELD_RETRY) };
-        }
-        if self.until.is_some() && !self.graced {
-            (self.until, self.graced) = (Some(now.plus(hold / 2)), true);
-            return LaneTurn::Busy { retry: HELD_RETRY.min(hold / 2) };
-        }
-        if now < self.rest_until {
-            return LaneTurn::Busy { retry: self.rest_until.since(now) };
-        }
-        self.fence += 1;
-        (self.until, self.graced) = (Some(now.plus(hold)), false);
-        LaneTurn::Yours(LaneLease { fence: self.fence })
-    }
-
-    fn keep(&mut self, lease: LaneLease, now: Mono, hold: Duration) -> bool {
-        let is_held = self.fence == lease.fence && self.until.is_some();
-        if is_held {
-            (self.until, self.graced) = (Some(now.plus(hold)), false);
-        }
-        is_held
-    }
-
-    fn leave(&mut self, lease: LaneLease, now: Mono, rest: Duration) {
-        if self.fence == lease.fence {
-            self.until = None;
-            self.rest_until = self.rest_until.max(now.plus(rest));
-        }
-    }
-}
-
 pub(super) struct Shared {
     clock: Clock,
-    lanes: Mutex<BTreeMap<ApiKeyName, Held>>,
+    lanes: Mutex<Lanes>,
     told: Notify,
     /// Counts how often the store came back.
     run: AtomicU64,
@@ -138,23 +92,24 @@ impl Shared {
     }
 
     pub(super) fn take_lane(&self, api_key: &ApiKeyName, terms: LaneTerms) -> LaneTurn {
-        let now = self.clock.mono();
-        self.lanes().entry(api_key.clone()).or_default().take(now, terms)
+        self.lanes().take(api_key, self.clock.mono(), terms)
     }
 
-    pub(super) fn keep_lane(&self, api_key: &ApiKeyName, lease: LaneLease, hold: Duration) -> bool {
-        let now = self.clock.mono();
-        self.lanes().get_mut(api_key).is_some_and(|lane| lane.keep(lease, now, hold))
+    pub(super) fn keep_lane(
+        &self,
+        api_key: &ApiKeyName,
+        lease: LaneLease,
+        hold: Duration,
+        forgotten: Forgotten,
+    ) -> bool {
+        self.lanes().keep(api_key, lease, (self.clock.mono(), hold), forgotten)
     }
 
     pub(super) fn leave_lane(&self, api_key: &ApiKeyName, lease: LaneLease, rest: Duration) {
-        let now = self.clock.mono();
-        if let Some(lane) = self.lanes().get_mut(api_key) {
-            lane.leave(lease, now, rest);
-        }
+        self.lanes().leave(api_key, lease, self.clock.mono().plus(rest));
     }
 
-    fn lanes(&self) -> MutexGuard<'_, BTreeMap<ApiKeyName, Held>> {
+    fn lanes(&self) -> MutexGuard<'_, Lanes> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -180,6 +135,7 @@ mod past {
             *self.state.lock().unwrap_or_else(PoisonError::into_inner) = past.0.clone();
             if let Some(shared) = &self.shared {
                 shared.run.fetch_add(1, Ordering::Relaxed);
+                shared.lanes().forget();
             }
         }
     }

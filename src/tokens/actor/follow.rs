@@ -16,7 +16,7 @@ use crate::engine::token::Write;
 use crate::engine::{ApiKeyName, Now, TenantName};
 use crate::store::{Grant, Missing, StoreError};
 use crate::tokens::lane::Turn;
-use crate::tokens::look::{Look, is_same};
+use crate::tokens::look::{Look, Ours, is_same};
 use crate::tokens::work::{About, Begun};
 
 /// An errand whose lane the store could not give asks again after so long.
@@ -45,7 +45,8 @@ impl Actor {
 
     pub(super) fn read_again(&self, about: About) {
         if self.bench.store.is_shared() {
-            let ours = self.records.get(&about.tenant).map(|record| record.grant.clone());
+            let record = self.records.get(&about.tenant);
+            let ours = record.map(|record| Ours::of(record, &self.keeper));
             self.bench.reread_shared(about, ours);
         } else {
             self.bench.reread(about);
@@ -112,8 +113,15 @@ impl Actor {
             return;
         }
         for (tenant, missing) in tenants {
-            let is_known = self.records.contains_key(&tenant);
-            let waiting = if is_known { Vec::new() } else { vec![waiting.clone()] };
+            let record = self.records.get(&tenant);
+            if let Some(record) = record.filter(|_| self.keeper.is_at_work(&tenant)) {
+                // the look waits for its end
+                let ours = Ours::of(record, &self.keeper);
+                if ours.grant.refresh_begun_at.is_some() {
+                    self.bench.show_begun(ours, missing);
+                }
+            }
+            let waiting = if record.is_some() { Vec::new() } else { vec![waiting.clone()] };
             self.desk.add_look(tenant, Look { missing, waiting });
         }
     }

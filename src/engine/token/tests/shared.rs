@@ -87,6 +87,28 @@ fn what_another_left_open_is_tried_once_and_its_end_is_told() {
 }
 
 #[test]
+fn tokens_over_whose_grant_the_store_had_lost_are_stored_at_once_when_it_is_there_again() {
+    let mut world = World::with_life(secs(0));
+    world.demand(0, secs(60));
+    let access_expires_at = Some(world.now.unix.plus(DAY));
+    world.exchange(0, RefreshResult::Received { access_expires_at });
+    assert!(world.keeper.is_open(&tenant(0)), "the request is out and its end is not stored");
+    let persist = Command::Persist { tenant: tenant(0), version: 1 };
+    assert_eq!(world.order(), persist);
+    for order in [Some(&persist), None] {
+        world.keeper.persisted(&tenant(0), 1, Write::Conflict, world.now);
+        assert!(matches!(world.order(), Command::Reread { .. }));
+        let known = world.known(None);
+        world.keeper.reread(&tenant(0), 1, Read::Found(known), world.now);
+        assert_eq!(world.orders().first(), order, "at once, but once");
+    }
+    world.pass(secs(1));
+    assert_eq!(world.order(), persist);
+    world.keeper.persisted(&tenant(0), 1, Write::Done(2), world.now);
+    assert!(world.is_ready(0) && !world.keeper.is_open(&tenant(0)));
+}
+
+#[test]
 fn a_lost_lane_sends_nothing_and_takes_the_intent_back() {
     let mut world = World::with_life(secs(0));
     world.demand(0, secs(60));

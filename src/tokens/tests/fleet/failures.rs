@@ -1,7 +1,6 @@
 //! Instances that die or are stopped in the middle of a refresh, and a store that forgets.
 
 use super::*;
-use crate::store::{LaneTerms, LaneTurn};
 
 /// The first instance dies with its request under way; the others wait for the token too.
 async fn die_during_request(turn: Turn) -> Fleet {
@@ -205,28 +204,61 @@ async fn who_would_refresh_from_an_emptied_store_restores_the_grant_and_does_not
     tokio::time::sleep(secs(2)).await;
     fleet.store.come_back(&empty);
     fleet.instances[1].demand(0, secs(60));
-    tokio::time::sleep(secs(5)).await;
+    tokio::time::sleep(secs(9)).await;
+    assert_eq!(fleet.upstream.seen().len(), 0, "nobody knows who had the lane");
+    tokio::time::sleep(secs(3)).await;
     assert_eq!(fleet.instances[1].version(0), Some(2));
     tokio::time::sleep(secs(60)).await;
     fleet.assert_current(0).await;
     assert_eq!(fleet.upstream.seen().len(), 1);
 }
 
-#[tokio::test(start_paused = true)]
-async fn new_tokens_are_stored_though_the_store_was_emptied_while_they_came() {
+/// The store is emptied while the first instance has a request out that takes `span`; what all want
+/// then is another token. Whoever `is_deaf` does not hear of the loss by itself.
+async fn emptied_while_tokens_came(span: Duration, is_deaf: bool) -> Fleet {
     let fleet = Fleet::with_tenants(0).await;
     let empty = fleet.store.now();
     let refresh = fleet.upstream.connect(&name(0));
     fleet.instances[0].tokens.put(new_grant(0, refresh)).await.unwrap();
     tokio::time::sleep(secs(2)).await;
-    fleet.instances[0].link.slow("changes", secs(30));
-    tokio::time::sleep(secs(2)).await;
-    fleet.upstream.script([Turn::Good(secs(2))]);
+    if is_deaf {
+        fleet.instances[0].link.slow("changes", secs(30));
+        tokio::time::sleep(secs(2)).await;
+    }
+    fleet.upstream.script([Turn::Good(span)]);
     fleet.instances[0].demand(0, secs(60));
     fleet.upstream.arrived.notified().await;
     fleet.store.come_back(&empty);
     fleet.instances.iter().skip(1).for_each(|instance| instance.demand(0, secs(60)));
-    tokio::time::sleep(secs(90)).await;
-    fleet.assert_current(0).await;
+    fleet
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_tokens_are_stored_though_the_store_was_emptied_while_they_came() {
+    for (millis, is_deaf) in [(0, true), (300, true), (300, false), (2_000, true), (40_000, true)] {
+        let fleet = emptied_while_tokens_came(Duration::from_millis(millis), is_deaf).await;
+        tokio::time::sleep(secs(90)).await;
+        fleet.assert_current(0).await;
+        assert_eq!(fleet.upstream.seen().len(), 1, "{millis} ms");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_emptied_store_is_told_of_the_request_that_is_out() {
+    let fleet = emptied_while_tokens_came(secs(40), false).await;
+    tokio::time::sleep(secs(3)).await;
+    let row = fleet.row(0).await;
+    assert_eq!((row.version, row.refresh_begun_at.is_some()), (1, true));
     assert_eq!(fleet.upstream.seen().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_dies_after_the_store_was_emptied_leaves_a_doubt_there() {
+    let mut fleet = emptied_while_tokens_came(secs(40), false).await;
+    tokio::time::sleep(secs(8)).await;
+    fleet.instances.remove(0).link.cut();
+    fleet.upstream.forget_callers();
+    tokio::time::sleep(secs(60)).await;
+    assert_eq!(fleet.upstream.seen().len(), 2, "tried once more, when the lane was free");
+    fleet.assert_current(0).await;
 }

@@ -10,8 +10,7 @@ use super::*;
 use crate::engine::{ClientName, Day};
 use crate::secret::StateDigest;
 use crate::store::{
-    Authorization, Changes, Client, ClientKeys, DayCount, LaneLease, LaneTerms, LaneTurn,
-    OpenRefresh,
+    Authorization, Changes, Client, ClientKeys, DayCount, Forgotten, LaneLease, OpenRefresh,
 };
 
 /// Operations that need no server.
@@ -201,8 +200,9 @@ impl Store for Link {
         key: &ApiKeyName,
         lease: LaneLease,
         hold: Duration,
+        forgotten: Forgotten,
     ) -> Result<bool, StoreError> {
-        through!(self, keep_lane(key, lease, hold))
+        through!(self, keep_lane(key, lease, hold, forgotten))
     }
 
     async fn leave_lane(
