@@ -268,7 +268,7 @@ impl Store for MemoryStore {
 
     async fn restore_grant(&self, grant: &Grant) -> Result<bool, StoreError> {
         let mut state = self.state("restore a grant")?;
-        if state.grants.get(&grant.tenant).is_some_and(|there| there.version > grant.version) {
+        if state.grants.get(&grant.tenant).is_some_and(|there| there.version >= grant.version) {
             return Ok(false);
         }
         state.grants.insert(grant.tenant.clone(), grant.clone());

@@ -4,7 +4,7 @@
 //! machine of it failed. Then this instance may be the only place that still has a refresh token,
 //! so a grant that is older than ours is not taken over but written again, and so is one that is
 //! missing though nobody has removed it. What is written again keeps its version and never takes
-//! the place of a later one: of several instances the one that knows the newest has the last word.
+//! the place of the same or a later one: of several instances the one that knows the newest has the last word.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
