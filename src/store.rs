@@ -305,7 +305,7 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// Writes a grant as it was, version and all, which a shared store has lost. `false` when there
-    /// is one of a later version.
+    /// is one of this version or a later: another instance was first.
     async fn restore_grant(&self, _grant: &Grant) -> Result<bool, StoreError> {
         Ok(false)
     }

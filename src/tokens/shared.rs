@@ -37,6 +37,7 @@ impl Bench {
                 Ok(Turn::Held(lane)) => match begin(&store, &ours, begun_at, at).await {
                     Ok(Some(left_open)) => Begun::Done { lane: Some(lane), left_open },
                     Ok(None) | Err(StoreError::Conflict { .. }) => Begun::Overtaken,
+                    Err(error @ StoreError::Corrupt { .. }) => Begun::Damaged(error),
                     Err(error) => Begun::Failed(error),
                 },
             };

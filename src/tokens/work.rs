@@ -49,6 +49,8 @@ pub(super) enum Begun {
     Busy(Duration),
     /// The store has something else than is known here.
     Overtaken,
+    /// What the store has of the tenant cannot be understood.
+    Damaged(StoreError),
     Failed(StoreError),
 }
 

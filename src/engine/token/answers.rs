@@ -15,6 +15,8 @@ use crate::engine::{ApiKeyName, Now, TenantName};
 /// request that is still under way at the upstream, and any grace period for a rotated token, is
 /// over by then, so the next answer is decisive.
 const LOST_HOLD: Duration = Duration::from_mins(1);
+/// A tenant whose grant is damaged is left alone for so long: a backup may be put in its place.
+const DAMAGED_HOLD: Duration = Duration::from_mins(1);
 /// A tenant whose new token is useless is left alone for so long.
 const USELESS_HOLD: Duration = Duration::from_secs(30);
 /// Failures of the store, at one a second, from alarm to alarm.
@@ -56,6 +58,22 @@ impl TokenKeeper {
         if let Some(lane) = self.lanes.get_mut(&api_key) {
             lane.occupied(retry, now.mono);
         }
+        self.finish(name, &api_key, now);
+    }
+
+    /// The answer to [`super::Command::Begin`] when the grant in the store is damaged: nothing was
+    /// journalled, and the others of the lane have their turn. Somebody must look at this one.
+    pub fn damaged(&mut self, name: &TenantName, version: u64, now: Now) {
+        let Some(api_key) = self.running(name, version, Op::Begin) else { return };
+        self.rest(name);
+        self.free_lane(&api_key);
+        if let Some(tenant) = self.tenants.get_mut(name) {
+            tenant.troubles = tenant.troubles.saturating_add(1);
+            tenant.asked = false;
+            let until = now.mono.plus(DAMAGED_HOLD);
+            tenant.hold = Some(Hold { until, cause: Cause::Store });
+        }
+        self.alarm(name, Alarm::GrantNotRead);
         self.finish(name, &api_key, now);
     }
 

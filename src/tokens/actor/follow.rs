@@ -70,6 +70,10 @@ impl Actor {
                 let look = Look { missing: Missing::AsTold, waiting: Vec::new() };
                 self.desk.add_look(tenant, look);
             }
+            Begun::Damaged(error) => {
+                warn!(%tenant, %error, "store failed");
+                self.keeper.damaged(&tenant, version, now);
+            }
             Begun::Failed(error) => {
                 let failed = write(&tenant, Err(error));
                 self.keeper.begun(&tenant, version, failed, now);

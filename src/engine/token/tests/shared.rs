@@ -109,6 +109,26 @@ fn tokens_over_whose_grant_the_store_had_lost_are_stored_at_once_when_it_is_ther
 }
 
 #[test]
+fn a_damaged_grant_is_left_alone_and_does_not_hold_the_others_up() {
+    let mut world = World::with_life(secs(0));
+    world.load(1, None);
+    world.demand(0, secs(300));
+    world.demand(1, secs(400));
+    world.keeper.refresh_now(&tenant(0), world.now);
+    let (name, version) = world.begin();
+    assert_eq!(name, tenant(0));
+    world.keeper.damaged(&name, version, world.now);
+    world.receive(1, 1);
+    assert_eq!(world.alarms, [Alarm::GrantNotRead]);
+    assert!(matches!(world.readiness(0), Readiness::Failing { cause: Cause::Store, .. }));
+    world.pass(secs(59));
+    assert_eq!(world.orders(), []);
+    world.pass(secs(1));
+    world.receive(0, 1);
+    assert!(world.is_ready(0), "somebody has put it right");
+}
+
+#[test]
 fn a_lost_lane_sends_nothing_and_takes_the_intent_back() {
     let mut world = World::with_life(secs(0));
     world.demand(0, secs(60));

@@ -1,6 +1,7 @@
 //! One token lane for all instances.
 
 use super::*;
+use crate::engine::token::Cause;
 
 #[tokio::test(start_paused = true)]
 async fn fifty_callers_on_each_of_three_instances_are_one_token_request() {
@@ -97,6 +98,21 @@ async fn an_errand_and_a_refresh_on_two_instances_share_the_lane() {
     let seen = fleet.upstream.seen();
     assert!(fleet.clock.mono().since(seen[1].answered) >= secs(1), "an errand waits as well");
     drop(turn);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_grant_does_not_hold_up_the_lane_of_its_api_key() {
+    let fleet = Fleet::with_tenants(2).await;
+    fleet.instances.iter().for_each(|instance| instance.link.damage(&name(0)));
+    for instance in &fleet.instances {
+        instance.demand(0, secs(600));
+        instance.demand(1, secs(601));
+    }
+    tokio::time::sleep(secs(3)).await;
+    fleet.assert_current(1).await;
+    assert_eq!(fleet.upstream.seen().len(), 1);
+    let Readiness::Failing { cause, .. } = fleet.instances[0].state(0) else { panic!("how?") };
+    assert_eq!(cause, Cause::Store);
 }
 
 #[tokio::test(start_paused = true)]

@@ -33,6 +33,8 @@ struct Faults {
     failing: BTreeSet<&'static str>,
     /// The store cannot be reached.
     is_away: bool,
+    /// What the store has of this tenant cannot be understood.
+    damaged: Option<TenantName>,
 }
 
 impl Link {
@@ -66,6 +68,10 @@ impl Link {
     /// The store cannot be reached, or can be again. What is written on this machine goes on.
     pub(super) fn set_away(&self, is_away: bool) {
         self.faults.lock().unwrap().is_away = is_away;
+    }
+
+    pub(super) fn damage(&self, tenant: &TenantName) {
+        self.faults.lock().unwrap().damaged = Some(tenant.clone());
     }
 
     async fn pass(&self) {
@@ -140,6 +146,9 @@ impl Store for Link {
     }
 
     async fn grant(&self, tenant: &TenantName) -> Result<Option<Grant>, StoreError> {
+        if self.faults.lock().unwrap().damaged.as_ref() == Some(tenant) {
+            return Err(StoreError::Corrupt { attempt: "read a grant", cause: "as told".into() });
+        }
         through!(self, grant(tenant))
     }
 
