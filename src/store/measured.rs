@@ -121,6 +121,10 @@ impl Store for Measured {
         measured!(self, post_refresh(tenant, version, at))
     }
 
+    async fn forget_refresh(&self, tenant: &TenantName, version: u64) -> Result<(), StoreError> {
+        measured!(self, forget_refresh(tenant, version))
+    }
+
     async fn receive_refresh(
         &self,
         tenant: &TenantName,

@@ -106,6 +106,9 @@ pub(super) async fn look(
         Some(ours) => mend(store, ours, missing).await?,
         None => store.grant(tenant).await?,
     };
+    if let Some(ours) = ours.filter(|ours| is_overtaken(ours, there.as_ref())) {
+        store.forget_refresh(tenant, ours.grant.version).await?;
+    }
     Ok(there.map(|mut grant| {
         // whether somebody is at work on it is asked when the lane is ours
         grant.refresh_begun_at = None;
@@ -170,6 +173,11 @@ async fn has_lost(
     let pause_lost = missing == Missing::IsLost && there.paused != ours.paused;
     let is_older = there.version < ours.version;
     Ok(is_older || (is_same(ours, there) && (verdict_lost || pause_lost)))
+}
+
+/// Whether another instance has removed the tenant, or has stored tokens in place of ours.
+fn is_overtaken(ours: &Ours, there: Option<&Grant>) -> bool {
+    there.is_none_or(|there| there.version > ours.grant.version && !is_same(&ours.newest(), there))
 }
 
 /// Whether both have the same tokens of the same API key.

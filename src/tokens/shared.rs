@@ -150,7 +150,7 @@ async fn abort(
         Some(there) if is_ours(&there, begun_at) => {
             store.abort_refresh(&about.tenant, about.version).await
         }
-        Some(_) | None => Ok(()),
+        Some(_) | None => store.forget_refresh(&about.tenant, about.version).await,
     }
 }
 

@@ -72,6 +72,7 @@ async fn an_intent_that_another_has_replaced_is_not_taken_back() {
     tokio::time::sleep(secs(60)).await;
     assert_eq!(fleet.upstream.seen().len(), 1);
     fleet.assert_current(0).await;
+    assert_eq!(fleet.instances[0].link.forgotten()[0], (name(0), 1), "nor remembered here");
 }
 
 #[tokio::test(start_paused = true)]

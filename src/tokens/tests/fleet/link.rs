@@ -35,6 +35,7 @@ struct Faults {
     is_away: bool,
     /// What the store has of this tenant cannot be understood.
     damaged: Option<TenantName>,
+    forgotten: Vec<(TenantName, u64)>,
 }
 
 impl Link {
@@ -72,6 +73,11 @@ impl Link {
 
     pub(super) fn damage(&self, tenant: &TenantName) {
         self.faults.lock().unwrap().damaged = Some(tenant.clone());
+    }
+
+    /// The refreshes that this machine need not remember any more.
+    pub(super) fn forgotten(&self) -> Vec<(TenantName, u64)> {
+        self.faults.lock().unwrap().forgotten.clone()
     }
 
     async fn pass(&self) {
@@ -166,6 +172,11 @@ impl Store for Link {
 
     async fn post_refresh(&self, tenant: &TenantName, v: u64, at: Unix) -> Result<(), StoreError> {
         through!(self, post_refresh(tenant, v, at))
+    }
+
+    async fn forget_refresh(&self, tenant: &TenantName, version: u64) -> Result<(), StoreError> {
+        self.faults.lock().unwrap().forgotten.push((tenant.clone(), version));
+        Ok(())
     }
 
     async fn receive_refresh(
