@@ -30,8 +30,8 @@ const KEEP_AGAIN: Duration = Duration::from_secs(1);
 /// the other half of the hold arrives before anybody else has the lane.
 const SURE_FOR: Duration = Duration::from_secs(5);
 /// Nobody needs the lane longer: a token request takes 70 s at most, and the rest is time to store
-/// what came. Tokens that cannot be stored must not stop all others for ever. While the store cannot
-/// be reached nobody is stopped, and what came is stored right after.
+/// what came. Tokens that cannot be stored must not stop all others for ever. While the store
+/// cannot be reached nobody is stopped, and what came is stored right after.
 const KEPT_MAX: Duration = Duration::from_mins(2);
 
 /// What comes of asking for the lane.
@@ -154,7 +154,7 @@ impl Hold {
             let now = self.clock.mono();
             match kept {
                 Ok(true) if now >= end => {
-                    warn!(api_key = %self.api_key, "the token lane was held for too long; it is left");
+                    warn!(api_key = %self.api_key, "the token lane is left: held for too long");
                     return self.leave(Duration::ZERO).await;
                 }
                 Ok(true) => next = now.plus(KEEP_EVERY),

@@ -4,7 +4,8 @@
 //! machine of it failed. Then this instance may be the only place that still has a refresh token,
 //! so a grant that is older than ours is not taken over but written again, and so is one that is
 //! missing though nobody has removed it. What is written again keeps its version and never takes
-//! the place of the same or a later one: of several instances the one that knows the newest has the last word.
+//! the place of the same or a later one: of several instances the one that knows the newest has the
+//! last word.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -141,7 +142,8 @@ async fn mend(
     let mut there = store.grant(tenant).await?;
     if has_lost(store, &ours.grant, there.as_ref(), missing).await? {
         let newest = ours.newest();
-        warn!(%tenant, version = newest.version, "the store has lost the newest of a grant; it is restored");
+        let version = newest.version;
+        warn!(%tenant, version, "the store has lost the newest of a grant; it is restored");
         restore(store, &newest, there, missing).await?;
         there = store.grant(tenant).await?;
     }

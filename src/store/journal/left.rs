@@ -1,8 +1,8 @@
 //! What a process that is gone has left open in its journal.
 //!
-//! A record counts while the store has the version that it is about. A server can also be behind: it
-//! came back empty, or older than it was. Then tokens that came are kept until it has their version
-//! or a later one, whatever was begun after them; the rest says nothing that helps.
+//! A record counts while the store has the version that it is about. A server can also be behind:
+//! it came back empty, or older than it was. Then tokens that came are kept until it has their
+//! version or a later one, whatever was begun after them; the rest says nothing that helps.
 
 use std::collections::BTreeMap;
 use std::fs::File;

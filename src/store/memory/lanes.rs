@@ -1,8 +1,8 @@
 //! Token lanes of a store in memory that several instances share.
 //!
 //! The rules are those of `redis/lane.lua`, whose head says why they are so; only the clock is one
-//! that does not go back. Lanes are no part of the state that can come back older: a store that does
-//! has forgotten them.
+//! that does not go back. Lanes are no part of the state that can come back older: a store that
+//! does has forgotten them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -66,14 +66,16 @@ impl Lanes {
     ) -> bool {
         let known = self.known.get(api_key).copied().unwrap_or_default();
         let has_again = lease.fence > known.fence && forgotten == Forgotten::IsKept;
-        let rest_until = match has_again {
-            true => known.rest_until.max(now.plus(hold)),
-            false if lease.fence == known.fence && known.until.is_some() => known.rest_until,
-            false => return false,
-        };
+        let is_held = lease.fence == known.fence && known.until.is_some();
+        if !has_again && !is_held {
+            return false;
+        }
+        // of several that were forgotten the last one counts, which may not have said so yet
+        let again_until = if has_again { now.plus(hold) } else { now };
+        let rest_until = known.rest_until.max(again_until);
         let until = Some(now.plus(hold));
-        let held = Held { fence: lease.fence, until, graced: false, rest_until };
-        self.known.insert(api_key.clone(), held);
+        let kept = Held { fence: lease.fence, until, graced: false, rest_until };
+        self.known.insert(api_key.clone(), kept);
         true
     }
 

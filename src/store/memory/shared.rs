@@ -1,8 +1,8 @@
 //! What a store in memory has for several instances in one process: token lanes and a history.
 //!
-//! It stands in for a store across machines where time is to be virtual. Lanes (`lanes`) are held on
-//! the time of one clock, which all instances share. The history remembers of each thing when it was last
-//! changed; it belongs to the state that it tells of, and goes back with it.
+//! It stands in for a store across machines where time is to be virtual. Lanes (`lanes`) are held
+//! on the time of one clock, which all instances share. The history remembers of each thing when it
+//! was last changed; it belongs to the state that it tells of, and goes back with it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
