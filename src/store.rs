@@ -21,6 +21,7 @@
 mod changes;
 mod client;
 mod copying;
+mod days;
 mod grant;
 mod journal;
 mod lane;
@@ -44,12 +45,14 @@ use async_trait::async_trait;
 
 use crate::engine::{ApiKeyName, ClientName, Day, TenantName, Unix};
 use crate::secret::{KeyId, Secret, StateDigest};
+use days::{DAYS_KEPT, is_followed};
 
 pub use changes::{Changed, Changes, Fate, LastTold, Missing, Revision, Since};
 pub use client::{Client, ClientKeys, PreviousKey, TenantScope};
 pub use copying::{CopyError, CopyOrder, Existing, Gone, LeftAlone, Place, Report, Tally, copy};
+pub use days::DayCount;
 pub use grant::{Grant, GrantState, NewGrant, OpenRefresh, Put, RefreshStep, Tokens};
-pub use lane::{LaneLease, LaneTurn};
+pub use lane::{Forgotten, LaneLease, LaneTerms, LaneTurn};
 pub use measured::Measured;
 pub use memory::MemoryStore;
 pub use news::{News, NewsAsked};
@@ -61,10 +64,6 @@ pub use sqlite::{KeySource, SqliteStore, keys_for};
 pub use turnstile::{InstanceInfo, SharedTurnstile};
 pub use whole::WholeStore;
 
-/// Counted days of an API key that are kept: a call that was reserved before midnight can still be
-/// released, and a clock that was far ahead for a while finds the counts of before.
-const DAYS_KEPT: usize = 4;
-
 /// What is said of a store that cannot be opened because of those who use it.
 const USED_BY: &str = "is used by";
 
@@ -73,12 +72,6 @@ const USED_BY: &str = "is used by";
 pub const AUTHORIZATIONS_KEPT: usize = 1_000;
 /// As above.
 pub const AUTHORIZATIONS_KEPT_PER_TENANT: usize = 10;
-
-/// Whether a `stored` day is the day for somebody who asks for `asked`, which is not later: clocks
-/// differ by hours, and one that is wrong by more must not hold an API key until its day has come.
-const fn is_followed(stored: Day, asked: Day) -> bool {
-    stored.number() <= asked.number().saturating_add(1)
-}
 
 /// A store failed. The text names what was attempted, never a secret.
 #[derive(Debug, thiserror::Error)]
@@ -139,19 +132,6 @@ impl StoreError {
     fn closed(attempt: &'static str) -> Self {
         Self::Unavailable { attempt, cause: "the store is closed".to_owned() }
     }
-}
-
-/// How much of a day's limit is taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DayCount {
-    /// The day that was counted: the one asked for, or the one after it when the store has already
-    /// seen that, since a clock that steps back must not reopen a day.
-    pub day: Day,
-    /// Calls granted by this reservation; less than asked when the limit is near, zero when it is
-    /// reached.
-    pub granted: u32,
-    /// All calls reserved in that day, these included.
-    pub total: u64,
 }
 
 /// A consent that an account's owner was asked for and has not given yet.
@@ -241,6 +221,12 @@ pub trait Store: Send + Sync + 'static {
     /// Takes back [`Store::begin_refresh`]: the token endpoint certainly did not rotate the token.
     async fn abort_refresh(&self, tenant: &TenantName, version: u64) -> Result<(), StoreError>;
 
+    /// A refresh of `version` that was begun here is somebody else's by now, or is past: what this
+    /// machine remembers of it is of no use any more. Nothing is changed in the store.
+    async fn forget_refresh(&self, _tenant: &TenantName, _version: u64) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Stores the tokens that a refresh of `version` brought and returns the new version; the grant
     /// is `Ready` and its refresh ended. A repeat with the same tokens is `Ok` when they are
     /// already stored as the next version.
@@ -261,22 +247,24 @@ pub trait Store: Send + Sync + 'static {
         reason: &str,
     ) -> Result<(), StoreError>;
 
-    /// Takes the token lane of an API key for `hold`, to be kept or left before that ends; see
+    /// Takes the token lane of an API key, to be kept or left before the hold of `terms` ends; see
     /// [`LaneTurn`].
     async fn take_lane(
         &self,
         _api_key: &ApiKeyName,
-        _hold: Duration,
+        _terms: LaneTerms,
     ) -> Result<LaneTurn, StoreError> {
         Ok(LaneTurn::Yours(LaneLease::ALONE))
     }
 
-    /// Keeps the lane for `hold` from now; `false` when it has gone to another instance.
+    /// Keeps the lane for `hold` from now, also when its hold was over and nobody has taken it;
+    /// `false` when it has gone to another instance, or was lost with what the store knew.
     async fn keep_lane(
         &self,
         _api_key: &ApiKeyName,
         _lease: LaneLease,
         _hold: Duration,
+        _forgotten: Forgotten,
     ) -> Result<bool, StoreError> {
         Ok(true)
     }
@@ -305,7 +293,7 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// Writes a grant as it was, version and all, which a shared store has lost. `false` when there
-    /// is one of a later version.
+    /// is one of this version or a later: another instance was first.
     async fn restore_grant(&self, _grant: &Grant) -> Result<bool, StoreError> {
         Ok(false)
     }

@@ -30,6 +30,8 @@ mod process;
 mod redis_cluster;
 #[path = "store_contract/redis_doors.rs"]
 mod redis_doors;
+#[path = "store_contract/redis_journal.rs"]
+mod redis_journal;
 #[path = "store_contract/redis_keys.rs"]
 mod redis_keys;
 #[path = "support/redis.rs"]

@@ -42,7 +42,7 @@ use std::time::Duration;
 use super::chance::Chance;
 use super::{ApiKeyName, Mono, Now, TenantName, Unix};
 use lane::Lane;
-use tenant::{Calls, Demand, Margin, Op, Rank, Serving, Step, Tenant};
+use tenant::{Calls, Demand, Doubt, Margin, Op, Rank, Serving, Step, Tenant};
 
 pub use terms::{
     Alarm, Cause, Command, Known, LaneOutlook, Read, Readiness, RefreshResult, Settings, Trouble,
@@ -314,6 +314,18 @@ impl TokenKeeper {
     #[must_use]
     pub fn is_at_work(&self, name: &TenantName) -> bool {
         self.tenants.get(name).is_some_and(|tenant| tenant.step != Step::Rest)
+    }
+
+    /// Whether a request with the tokens of this version has left, or is about to, and the store is
+    /// not known to have its end: whoever finds these tokens must know that they may be spent.
+    #[must_use]
+    pub fn is_open(&self, name: &TenantName) -> bool {
+        let Some(tenant) = self.tenants.get(name) else { return false };
+        tenant.doubt != Doubt::Clear
+            || match tenant.step {
+                Step::Running(op) | Step::Later(op) => op.follows_a_request(),
+                Step::Rest => false,
+            }
     }
 
     /// Whether a refresh is under way or due; one that is due only ahead of need, while the token

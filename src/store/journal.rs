@@ -7,6 +7,7 @@
 //! write is allocated when it begins: no refresh is begun that could not be journalled to its end.
 //! Records of versions that the store has left behind mean nothing.
 
+mod left;
 mod record;
 
 use std::collections::BTreeMap;
@@ -17,15 +18,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 use tracing::debug;
 use zeroize::Zeroizing;
 
+use self::left::open_at_end;
 use self::record::{BEGUN, ENDED, POSTED, RECEIVED, Record, encode, name_of, read, sealed_away};
-use super::{OpenRefresh, RefreshStep, StoreError, Tokens};
+use super::{OpenRefresh, StoreError, Tokens};
 use crate::engine::{TenantName, Unix};
 use crate::secret::KeyRing;
+
+pub(super) use self::left::{Ahead, left_in};
 
 /// Bytes that one refresh may write: tokens of 64 KiB and a few small records.
 const REFRESH_ROOM: u64 = 72 * 1024;
@@ -33,6 +37,10 @@ const REFRESH_ROOM: u64 = 72 * 1024;
 const STEP: u64 = 256 * 1024;
 /// The file starts over when it is longer than this and nothing is open.
 const LONG: u64 = 64 * 1024;
+/// One in which something stays open for long is written anew, without what has ended, when it is
+/// longer than this and than twice what stayed the last time.
+const CROWDED: u64 = 1024 * 1024;
+
 /// The journal; clones share it.
 #[derive(Clone)]
 pub(super) struct Journal {
@@ -49,10 +57,14 @@ struct Pages {
     end: u64,
     /// Bytes from the start that have blocks.
     allocated: u64,
+    /// Bytes that stayed when the file was last written anew.
+    kept: u64,
     /// Tenants with a refresh whose end is not recorded, and its version.
     open: BTreeMap<TenantName, u64>,
-    /// What was open when the file was opened.
+    /// What was open when the file was opened, of tokens that the store has.
     left: Vec<OpenRefresh>,
+    /// Tokens that came then for a version that the store did not have.
+    ahead: Vec<OpenRefresh>,
 }
 
 impl Journal {
@@ -67,15 +79,16 @@ impl Journal {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let file = options.open(&path).map_err(|error| unavailable(&path, &error))?;
-        Self::on(path, file, keys, current)
+        // on one disk with the database, which is synced before the next refresh begins
+        Self::on((path, file), keys, current, Ahead::IsPast)
     }
 
-    /// The journal in `file`, which is at `path` and nobody else's.
+    /// The journal in a file at a path, which is nobody else's.
     pub(super) fn on(
-        path: PathBuf,
-        mut file: File,
+        (path, mut file): (PathBuf, File),
         keys: Arc<ArcSwap<KeyRing>>,
         current: &BTreeMap<TenantName, u64>,
+        ahead: Ahead,
     ) -> Result<Self, StoreError> {
         let explain = |error: io::Error| unavailable(&path, &error);
         // left by a rotation that was killed; the file itself is whole
@@ -85,20 +98,24 @@ impl Journal {
         let (records, end) = read(&bytes, &keys.load(), &path);
         refuse_sealed_away(&path, &records, current)?;
         let last = records.last().map_or("none", |record| name_of(record.step));
-        let left = open_at_end(records, current);
+        let left = open_at_end(records, current, ahead);
         debug!(last, open = left.len(), "the journal of refreshes is read");
         let end = if left.is_empty() { 0 } else { end };
         file.set_len(end).and_then(|()| file.sync_all()).map_err(explain)?;
         let open = left.values().map(|open| (open.tenant.clone(), open.version)).collect();
-        let left = left.into_values().collect();
-        let pages = Pages { path, keys, file: Some(file), end, allocated: end, open, left };
+        let is_current = |open: &OpenRefresh| current.get(&open.tenant) == Some(&open.version);
+        let (left, ahead) = left.into_values().partition(is_current);
+        let file = Some(file);
+        let pages = Pages { path, keys, file, end, allocated: end, kept: 0, open, left, ahead };
         Ok(Self { pages: Arc::new(Mutex::new(pages)) })
     }
 
     /// No journal, for whoever begins no refresh.
     pub(super) fn none(keys: Arc<ArcSwap<KeyRing>>) -> Self {
         let (path, open, left) = (PathBuf::new(), BTreeMap::new(), Vec::new());
-        let pages = Pages { path, keys, file: None, end: 0, allocated: 0, open, left };
+        let ahead = Vec::new();
+        let pages =
+            Pages { path, keys, file: None, end: 0, allocated: 0, kept: 0, open, left, ahead };
         Self { pages: Arc::new(Mutex::new(pages)) }
     }
 
@@ -111,20 +128,25 @@ impl Journal {
         Ok(std::mem::take(&mut pages.left))
     }
 
-    /// A refresh begins; makes sure of the room for its records. Not flushed: what is lost of it
-    /// leaves a doubt, no harm.
+    /// Tokens that were found for versions that the store did not have; told once.
+    pub(super) fn take_ahead(&self) -> Vec<OpenRefresh> {
+        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut pages.ahead)
+    }
+
+    /// A refresh begins; makes sure of the room for its records. Whether nothing was known of it
+    /// before. Not flushed: what is lost of it leaves a doubt, no harm.
     pub(super) async fn begun(
         &self,
         tenant: &TenantName,
         version: u64,
         at: Unix,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let tenant = tenant.clone();
         self.write("journal the begin of a refresh", move |pages| {
             pages.make_room()?;
             pages.append(BEGUN, &tenant, version, at, None)?;
-            pages.open.insert(tenant, version);
-            Ok(())
+            Ok(pages.open.insert(tenant, version) != Some(version))
         })
         .await
     }
@@ -198,17 +220,17 @@ impl Journal {
         }
     }
 
-    /// Seals all records anew with the current key, in a new file that takes the place of the old
+    /// Seals what is open anew with the current key, in a new file that takes the place of the old
     /// one at once: no record needs an older key afterwards.
     pub(super) async fn seal_anew(&self) -> Result<(), StoreError> {
         self.write("seal the journal of refreshes anew", Pages::seal_anew).await
     }
 
-    async fn write(
+    async fn write<T: Send + 'static>(
         &self,
         attempt: &'static str,
-        work: impl FnOnce(&mut Pages) -> io::Result<()> + Send + 'static,
-    ) -> Result<(), StoreError> {
+        work: impl FnOnce(&mut Pages) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let pages = Arc::clone(&self.pages);
         let writing = tokio::task::spawn_blocking(move || {
             let mut pages = pages.lock().unwrap_or_else(PoisonError::into_inner);
@@ -226,6 +248,11 @@ impl Pages {
         if self.open.is_empty() && self.end > LONG {
             self.file()?.set_len(0)?;
             (self.end, self.allocated) = (0, 0);
+        } else if self.end > CROWDED.max(2 * self.kept)
+            && let Err(error) = self.seal_anew()
+        {
+            // it stays as long as it is
+            debug!(%error, "the journal of refreshes cannot be written anew");
         }
         let open = self.open.len() as u64 + 1;
         let wanted = self.end + open * REFRESH_ROOM;
@@ -266,16 +293,20 @@ impl Pages {
         if end != self.end || records.iter().any(|record| record.missing.is_some()) {
             return Err(io::Error::other("a record cannot be opened with the keys that are there"));
         }
-        let anew = records.iter().flat_map(|old| {
+        let open = records.iter().filter(|old| self.open.contains_key(&old.tenant));
+        let anew = open.flat_map(|old| {
             encode(&keys, old.step, &old.tenant, old.version, old.at, old.tokens.as_ref())
         });
         let anew: Vec<u8> = anew.collect();
+        let end = anew.len() as u64;
+        // what is under way was promised this room
+        let room = end + self.open.len() as u64 * REFRESH_ROOM;
+        let room = room.max(1).next_multiple_of(STEP);
         let path = successor_of(&self.path);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true).mode(0o600);
         let file = options.open(&path)?;
-        // what is under way was promised this room
-        match fallocate(&file, FallocateFlags::empty(), 0, self.allocated.max(1)) {
+        match fallocate(&file, FallocateFlags::empty(), 0, room) {
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
             Err(error) => return Err(error.into()),
         }
@@ -283,7 +314,7 @@ impl Pages {
         file.sync_all()?;
         fs::rename(&path, &self.path)?;
         // from here on the old file has no name: what would be written there would be lost
-        (self.file, self.end) = (Some(file), anew.len() as u64);
+        (self.file, self.end, self.kept, self.allocated) = (Some(file), end, end, room);
         if let Some(folder) = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             File::open(folder)?.sync_all()?;
         }
@@ -297,50 +328,6 @@ impl Pages {
     fn file(&self) -> io::Result<&File> {
         self.file.as_ref().ok_or_else(|| io::Error::other("closed"))
     }
-}
-
-/// What a process that is gone left open in its journal at `path`, of tokens that have the versions
-/// of `current`; the file stays as it is. Blocks.
-pub(super) fn left_in(
-    path: &Path,
-    keys: &KeyRing,
-    current: &BTreeMap<TenantName, u64>,
-) -> Result<Vec<OpenRefresh>, StoreError> {
-    let explain = |error: io::Error| unavailable(path, &error);
-    let mut file = File::open(path).map_err(explain)?;
-    match flock(&file, FlockOperation::NonBlockingLockShared) {
-        Ok(()) => {}
-        Err(Errno::WOULDBLOCK) => {
-            return Err(unavailable(path, &io::Error::other("a running process uses it")));
-        }
-        Err(error) => return Err(unavailable(path, &error.into())),
-    }
-    let mut bytes = Zeroizing::new(Vec::new());
-    file.read_to_end(&mut bytes).map_err(explain)?;
-    let (records, _) = read(&bytes, keys, path);
-    let is_sealed_away = records.iter().all(|record| record.missing.is_some());
-    if is_sealed_away && bytes.iter().any(|byte| *byte != 0) {
-        let cause = "no record of it can be opened with the encryption key that was given";
-        return Err(unavailable(path, &io::Error::other(cause)));
-    }
-    refuse_sealed_away(path, &records, current)?;
-    Ok(open_at_end(records, current).into_values().collect())
-}
-
-/// What of `records` is open after the last of them.
-fn open_at_end(
-    records: Vec<Record>,
-    current: &BTreeMap<TenantName, u64>,
-) -> BTreeMap<TenantName, OpenRefresh> {
-    let mut left = BTreeMap::new();
-    for record in records {
-        let tenant = record.tenant.clone();
-        match record.into_open() {
-            Some(open) if current.get(&tenant) == Some(&open.version) => keep(&mut left, open),
-            Some(_) | None => drop(left.remove(&tenant)),
-        }
-    }
-    left
 }
 
 /// What is open and cannot be read is not cut off: it may hold the only copy of a refresh token.
@@ -377,13 +364,4 @@ fn successor_of(path: &Path) -> PathBuf {
     let mut successor = path.as_os_str().to_owned();
     successor.push(".new");
     PathBuf::from(successor)
-}
-
-/// Notes a step. A begin says nothing of what was sent before with the same version: a repeat of a
-/// request whose answer is missing begins like any other.
-fn keep(left: &mut BTreeMap<TenantName, OpenRefresh>, open: OpenRefresh) {
-    let before = left.get(&open.tenant).filter(|before| before.version == open.version);
-    if before.is_none() || !matches!(open.step, RefreshStep::Begun) {
-        left.insert(open.tenant.clone(), open);
-    }
 }

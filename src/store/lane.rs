@@ -15,6 +15,25 @@ pub struct LaneLease {
     pub fence: u64,
 }
 
+/// On what terms the lane is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneTerms {
+    /// How long it is held if it is not kept.
+    pub hold: Duration,
+    /// The longest rest that follows an answer. What is longer was written by a clock that was
+    /// ahead.
+    pub rest_max: Duration,
+}
+
+/// What becomes of a lease that the store has forgotten, because it came back empty or older.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forgotten {
+    /// It is lost: nothing was sent with it, and what it was taken for may have changed.
+    IsLost,
+    /// Its holder has it again, unless a later one has been given: its request is out.
+    IsKept,
+}
+
 /// What comes of asking for the lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LaneTurn {

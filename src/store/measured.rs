@@ -8,9 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    Authorization, Changed, Changes, Client, ClientKeys, DayCount, Grant, InstanceInfo,
-    KeyRotation, LaneLease, LaneTurn, LastTold, NewGrant, OpenRefresh, Put, Revision, RotateError,
-    SharedTurnstile, Store, StoreError, Tokens,
+    Authorization, Changed, Changes, Client, ClientKeys, DayCount, Forgotten, Grant, InstanceInfo,
+    KeyRotation, LaneLease, LaneTerms, LaneTurn, LastTold, NewGrant, OpenRefresh, Put, Revision,
+    RotateError, SharedTurnstile, Store, StoreError, Tokens,
 };
 use crate::clock::Clock;
 use crate::engine::{ApiKeyName, ClientName, Day, Mono, TenantName, Unix};
@@ -121,6 +121,10 @@ impl Store for Measured {
         measured!(self, post_refresh(tenant, version, at))
     }
 
+    async fn forget_refresh(&self, tenant: &TenantName, version: u64) -> Result<(), StoreError> {
+        measured!(self, forget_refresh(tenant, version))
+    }
+
     async fn receive_refresh(
         &self,
         tenant: &TenantName,
@@ -161,9 +165,9 @@ impl Store for Measured {
     async fn take_lane(
         &self,
         api_key: &ApiKeyName,
-        hold: Duration,
+        terms: LaneTerms,
     ) -> Result<LaneTurn, StoreError> {
-        measured!(self, take_lane(api_key, hold))
+        measured!(self, take_lane(api_key, terms))
     }
 
     async fn keep_lane(
@@ -171,8 +175,9 @@ impl Store for Measured {
         api_key: &ApiKeyName,
         lease: LaneLease,
         hold: Duration,
+        forgotten: Forgotten,
     ) -> Result<bool, StoreError> {
-        measured!(self, keep_lane(api_key, lease, hold))
+        measured!(self, keep_lane(api_key, lease, hold, forgotten))
     }
 
     async fn leave_lane(

@@ -6,6 +6,7 @@
 
 mod authorizations;
 mod days;
+mod lanes;
 mod shared;
 mod whole;
 
@@ -19,9 +20,9 @@ use crate::clock::Clock;
 use crate::engine::{ApiKeyName, ClientName, Day, TenantName, Unix};
 use crate::secret::{StateDigest, TokenDigest};
 use crate::store::{
-    Authorization, Changed, Changes, Client, ClientKeys, DayCount, Grant, GrantState, LaneLease,
-    LaneTurn, LastTold, NewGrant, OpenRefresh, Put, Revision, Store, StoreError, Tokens,
-    WholeStore,
+    Authorization, Changed, Changes, Client, ClientKeys, DayCount, Forgotten, Grant, GrantState,
+    LaneLease, LaneTerms, LaneTurn, LastTold, NewGrant, OpenRefresh, Put, Revision, Store,
+    StoreError, Tokens, WholeStore,
 };
 use shared::{History, Shared};
 
@@ -231,10 +232,10 @@ impl Store for MemoryStore {
     async fn take_lane(
         &self,
         api_key: &ApiKeyName,
-        hold: Duration,
+        terms: LaneTerms,
     ) -> Result<LaneTurn, StoreError> {
         let Some(shared) = &self.shared else { return Ok(LaneTurn::Yours(LaneLease::ALONE)) };
-        self.state("take a token lane").map(|_| shared.take_lane(api_key, hold))
+        self.state("take a token lane").map(|_| shared.take_lane(api_key, terms))
     }
 
     async fn keep_lane(
@@ -242,9 +243,10 @@ impl Store for MemoryStore {
         api_key: &ApiKeyName,
         lease: LaneLease,
         hold: Duration,
+        forgotten: Forgotten,
     ) -> Result<bool, StoreError> {
         let Some(shared) = &self.shared else { return Ok(true) };
-        self.state("keep a token lane").map(|_| shared.keep_lane(api_key, lease, hold))
+        self.state("keep a token lane").map(|_| shared.keep_lane(api_key, lease, hold, forgotten))
     }
 
     async fn leave_lane(
@@ -269,7 +271,7 @@ impl Store for MemoryStore {
 
     async fn restore_grant(&self, grant: &Grant) -> Result<bool, StoreError> {
         let mut state = self.state("restore a grant")?;
-        if state.grants.get(&grant.tenant).is_some_and(|there| there.version > grant.version) {
+        if state.grants.get(&grant.tenant).is_some_and(|there| there.version >= grant.version) {
             return Ok(false);
         }
         state.grants.insert(grant.tenant.clone(), grant.clone());

@@ -23,8 +23,7 @@ mod settling;
 mod turnstile;
 mod whole;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,18 +42,13 @@ use crate::engine::{ApiKeyName, ClientName, Day, TenantName, Unix};
 use crate::secret::{KeyId, KeyRing, StateDigest};
 use crate::store::journal::Journal;
 use crate::store::{
-    Authorization, Changed, Changes, Client, ClientKeys, DayCount, Grant, InstanceInfo,
-    KeyRotation, LaneLease, LaneTurn, LastTold, NewGrant, OpenRefresh, Put, Revision, RotateError,
-    SharedTurnstile, Store, StoreError, Tokens, WholeStore,
+    Authorization, Changed, Changes, Client, ClientKeys, DayCount, Forgotten, Grant, InstanceInfo,
+    KeyRotation, LaneLease, LaneTerms, LaneTurn, LastTold, NewGrant, OpenRefresh, Put, Revision,
+    RotateError, SharedTurnstile, Store, StoreError, Tokens, WholeStore,
 };
 
 pub use turnstile::RedisTurnstile;
 pub(in crate::store) use whole::Opening;
-
-/// How often, and how long apart, a journal is asked for that a process that is just ending may
-/// still hold.
-const LOCK_TRIES: u32 = 20;
-const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// A store on a Redis or Valkey server.
 pub struct RedisStore {
@@ -90,11 +84,18 @@ impl RedisStore {
         let names = Names::new(&url.prefix);
         let server = Arc::new(Server { link, names, keys: Arc::clone(&keys) });
         let versions = opening::open(&server, &url.place()).await?;
-        let journal = journal(settings, keys, versions).await?;
+        let journal = journal_file::open(settings.refresh_journal.clone(), keys, versions).await?;
         let (tasks, closed) = (TaskTracker::new(), CancellationToken::new());
         let news = Arc::new(News::default());
         tasks.spawn(Arc::clone(&news).listen(Arc::clone(&server), closed.clone()));
-        Ok(Self { server, journal, news, tasks, closed })
+        let store = Self { server, journal, news, tasks, closed };
+        store
+            .journal
+            .take_ahead()
+            .into_iter()
+            .filter_map(Written::left)
+            .for_each(|left| store.settle(left));
+        Ok(store)
     }
 
     /// The server, while the store is open.
@@ -125,31 +126,6 @@ impl RedisStore {
             settling::settle(&server, &journal, &closed, &written).await;
         });
     }
-}
-
-/// The journal of this instance.
-async fn journal(
-    settings: &config::Store,
-    keys: Arc<ArcSwap<KeyRing>>,
-    versions: BTreeMap<TenantName, u64>,
-) -> Result<Journal, StoreError> {
-    let named = settings.refresh_journal.clone();
-    let mut tries = 1;
-    let (path, file) = loop {
-        let named = named.clone();
-        let claiming = tokio::task::spawn_blocking(move || {
-            journal_file::claim(named.as_deref(), Path::new(""))
-        });
-        match claiming.await.unwrap_or_else(|_| Err(StoreError::closed("open the journal"))) {
-            Ok(claimed) => break claimed,
-            Err(error) if tries >= LOCK_TRIES => return Err(error),
-            Err(_) => tries += 1,
-        }
-        tokio::time::sleep(LOCK_PAUSE).await;
-    };
-    let reading = move || Journal::on(path, file, keys, &versions);
-    let read = tokio::task::spawn_blocking(reading).await;
-    read.unwrap_or_else(|_| Err(StoreError::closed("open the journal")))
 }
 
 impl Drop for RedisStore {
@@ -210,8 +186,17 @@ impl Store for RedisStore {
         version: u64,
         at: Unix,
     ) -> Result<(), StoreError> {
-        self.journal.begun(tenant, version, at).await?;
-        self.change(tenant, version, Change::begin(at)).await
+        let is_new = self.journal.begun(tenant, version, at).await?;
+        let begun = self.change(tenant, version, Change::begin(at)).await;
+        if begun.is_err() && is_new {
+            self.journal.ended_of(tenant, version).await;
+        }
+        begun
+    }
+
+    async fn forget_refresh(&self, tenant: &TenantName, version: u64) -> Result<(), StoreError> {
+        self.journal.ended_of(tenant, version).await;
+        Ok(())
     }
 
     async fn post_refresh(
@@ -261,7 +246,7 @@ impl Store for RedisStore {
                 return Err(StoreError::grant_conflict(tenant));
             }
         }
-        self.settle(Written { tenant: tenant.clone(), version, tokens: tokens.clone(), at });
+        self.settle(Written::new(tenant, version, tokens, at));
         Ok(next)
     }
 
@@ -279,9 +264,9 @@ impl Store for RedisStore {
     async fn take_lane(
         &self,
         api_key: &ApiKeyName,
-        hold: Duration,
+        terms: LaneTerms,
     ) -> Result<LaneTurn, StoreError> {
-        counts::take_lane(self.server("take the token lane")?, api_key, hold).await
+        counts::take_lane(self.server("take the token lane")?, api_key, terms).await
     }
 
     async fn keep_lane(
@@ -289,8 +274,10 @@ impl Store for RedisStore {
         api_key: &ApiKeyName,
         lease: LaneLease,
         hold: Duration,
+        forgotten: Forgotten,
     ) -> Result<bool, StoreError> {
-        counts::keep_lane(self.server("keep the token lane")?, api_key, lease, hold).await
+        counts::keep_lane(self.server("keep the token lane")?, api_key, lease, hold, forgotten)
+            .await
     }
 
     async fn leave_lane(

@@ -157,10 +157,14 @@ impl Store for SqliteStore {
         version: u64,
         at: Unix,
     ) -> Result<(), StoreError> {
-        self.journal.begun(tenant, version, at).await?;
-        let tenant = tenant.clone();
-        let work = move |db: &_| grants::begin_refresh(db, &tenant, version, at);
-        self.jobs.run("record the begin of a refresh", Kind::BeginRefresh, work).await
+        let is_new = self.journal.begun(tenant, version, at).await?;
+        let whose = tenant.clone();
+        let work = move |db: &_| grants::begin_refresh(db, &whose, version, at);
+        let begun = self.jobs.run("record the begin of a refresh", Kind::BeginRefresh, work).await;
+        if begun.is_err() && is_new {
+            self.journal.ended_of(tenant, version).await;
+        }
+        begun
     }
 
     async fn post_refresh(

@@ -11,7 +11,6 @@ mod settle;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -84,8 +83,6 @@ pub(super) struct Actor {
     /// Shared lanes, each held until the work for a tenant has ended: who takes it next finds in
     /// the store what came of that.
     held: BTreeMap<TenantName, HeldLane>,
-    /// What follows an answer of the token endpoint.
-    rest: Duration,
     changes: mpsc::UnboundedSender<TenantChange>,
     observer: Arc<dyn Observer>,
     /// Those who wait for the end; also when the last handle is gone the task is to end.
@@ -115,6 +112,7 @@ impl Actor {
             endpoint: parts.exchange,
             clock: parts.clock.clone(),
             tracker: parts.tracker,
+            rest: parts.settings.refresh_interval,
             results: sender,
         };
         let mut actor = Self {
@@ -130,7 +128,6 @@ impl Actor {
             requests_in,
             errands: Errands::default(),
             held: BTreeMap::new(),
-            rest: parts.settings.refresh_interval,
             changes: parts.changes,
             observer: parts.observer,
             draining: None,
@@ -254,7 +251,7 @@ impl Actor {
                 self.compare(&grants, missing, &told, &waiting);
             }
             Request::Reload { keys, settings, reply } => {
-                self.rest = settings.refresh_interval;
+                self.bench.rest = settings.refresh_interval;
                 self.set_keys(keys, now);
                 self.keeper.set_times(settings, now);
                 // how long a token may be sent depends on the margin

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::claims::Claims;
 use super::endpoint::{KeyAuth, is_token};
 use super::hand_in::{HandedIn, Terms, hand_in};
-use super::look::{Look, Seen, look};
+use super::look::{Look, Ours, Seen, look};
 use super::record::Record;
 use super::take_out::{Afterwards, Taken, take_out};
 use super::work::{Bench, Done, guarded};
@@ -136,7 +136,7 @@ impl Desk {
             };
             if free && let Some(job) = jobs.pop_front() {
                 running.insert(tenant.clone());
-                let ours = records.get(tenant).map(|record| &record.grant);
+                let ours = records.get(tenant).map(|record| Ours::of(record, keeper));
                 start(tenant.clone(), job, ours, bench);
             }
             !jobs.is_empty()
@@ -144,8 +144,8 @@ impl Desk {
     }
 }
 
-/// Starts a job for a tenant; `ours` is its grant as it is known here.
-fn start(tenant: TenantName, job: Job, ours: Option<&Grant>, bench: &Bench) {
+/// Starts a job for a tenant; `ours` is what is known of it here.
+fn start(tenant: TenantName, job: Job, ours: Option<Ours>, bench: &Bench) {
     let store = Arc::clone(&bench.store);
     match job {
         Job::Put { grant, reply } => bench.spawn(async move {
@@ -163,7 +163,7 @@ fn start(tenant: TenantName, job: Job, ours: Option<&Grant>, bench: &Bench) {
         }
         Job::TakeOut { afterwards, reply } => {
             let held = ours.filter(|_| afterwards == Afterwards::Held);
-            let (lanes, api_key) = (bench.lanes(), held.map(|ours| ours.api_key.clone()));
+            let (lanes, api_key) = (bench.lanes(), held.map(|ours| ours.grant.api_key));
             bench.spawn(async move {
                 let work = async {
                     let _lane = match &api_key {
@@ -184,14 +184,11 @@ fn start(tenant: TenantName, job: Job, ours: Option<&Grant>, bench: &Bench) {
             let result = guarded("hold a tenant", store.pause_tenant(&tenant, paused)).await;
             Done::Job(tenant, Finished::Pause { paused, result, reply })
         }),
-        Job::Look(wanted) => {
-            let ours = ours.cloned();
-            bench.spawn(async move {
-                let work = look(&store, &tenant, ours.as_ref(), wanted.missing);
-                let result = guarded("read a grant", work).await;
-                Done::Job(tenant, Finished::Look { look: wanted, result })
-            });
-        }
+        Job::Look(wanted) => bench.spawn(async move {
+            let work = look(&store, &tenant, ours.as_ref(), wanted.missing);
+            let result = guarded("read a grant", work).await;
+            Done::Job(tenant, Finished::Look { look: wanted, result })
+        }),
     }
 }
 

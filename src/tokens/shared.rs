@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::task::TaskTracker;
+use tracing::debug;
 
 use super::lane::{self, HeldLane, Turn};
-use super::look::{Look, is_same, look};
+use super::look::{Look, Ours, is_same, look, show_begun};
 use super::work::{About, Begun, Bench, Done, guarded};
 use crate::clock::Clock;
 use crate::engine::{ApiKeyName, TenantName, Unix};
@@ -29,13 +30,15 @@ impl Bench {
     pub(super) fn begin_shared(&self, about: About, ours: Grant, begun_at: Option<Unix>, at: Unix) {
         let (store, clock, tracker) =
             (Arc::clone(&self.store), self.clock.clone(), self.tracker.clone());
+        let rest = self.rest;
         self.spawn(async move {
-            let begun = match lane::take(&store, &clock, &tracker, &ours.api_key).await {
+            let begun = match lane::take(&store, &clock, &tracker, &ours.api_key, rest).await {
                 Err(error) => Begun::Failed(error),
                 Ok(Turn::Busy(retry)) => Begun::Busy(retry),
                 Ok(Turn::Held(lane)) => match begin(&store, &ours, begun_at, at).await {
                     Ok(Some(left_open)) => Begun::Done { lane: Some(lane), left_open },
                     Ok(None) | Err(StoreError::Conflict { .. }) => Begun::Overtaken,
+                    Err(error @ StoreError::Corrupt { .. }) => Begun::Damaged(error),
                     Err(error) => Begun::Failed(error),
                 },
             };
@@ -54,7 +57,7 @@ impl Bench {
 
     /// Reads a grant that may have been changed elsewhere, and restores it where the store has lost
     /// it.
-    pub(super) fn reread_shared(&self, about: About, ours: Option<Grant>, missing: Missing) {
+    pub(super) fn reread_shared(&self, about: About, ours: Option<Ours>, missing: Missing) {
         let store = Arc::clone(&self.store);
         self.spawn(async move {
             let work = look(&store, &about.tenant, ours.as_ref(), missing);
@@ -63,12 +66,25 @@ impl Bench {
         });
     }
 
+    /// A request is out for a tenant that others have changed, or that the store may have lost.
+    pub(super) fn show_begun(&self, ours: Ours, missing: Missing) {
+        let store = Arc::clone(&self.store);
+        self.tracker.spawn(async move {
+            let work = show_begun(&store, &ours, missing);
+            if let Err(error) = guarded("show that a refresh has begun", work).await {
+                // the lane keeps others from it all the same
+                debug!(tenant = %ours.grant.tenant, %error, "store failed");
+            }
+        });
+    }
+
     /// Takes the lane for an errand.
     pub(super) fn take_lane(&self, api_key: ApiKeyName, id: u64) {
         let (store, clock, tracker) =
             (Arc::clone(&self.store), self.clock.clone(), self.tracker.clone());
+        let rest = self.rest;
         self.spawn(async move {
-            let turn = lane::take(&store, &clock, &tracker, &api_key).await;
+            let turn = lane::take(&store, &clock, &tracker, &api_key, rest).await;
             Done::ErrandTurn { api_key, id, turn }
         });
     }
@@ -76,7 +92,7 @@ impl Bench {
     /// What gives lanes, for a change that must not meet a refresh of another instance.
     pub(super) fn lanes(&self) -> Lanes {
         let (store, clock) = (Arc::clone(&self.store), self.clock.clone());
-        Lanes { store, clock, tracker: self.tracker.clone() }
+        Lanes { store, clock, tracker: self.tracker.clone(), rest: self.rest }
     }
 
     pub(super) fn look_again(&self, tenant: TenantName, look: Look) {
@@ -93,17 +109,19 @@ pub(super) struct Lanes {
     store: Arc<dyn Store>,
     clock: Clock,
     tracker: TaskTracker,
+    /// Between two token requests.
+    rest: Duration,
 }
 
 impl Lanes {
     /// The lane of an API key, as soon as it is free; `None` when there is nobody to meet.
     pub(super) async fn wait(&self, api_key: &ApiKeyName) -> Result<Option<HeldLane>, StoreError> {
-        let Self { store, clock, tracker } = self;
+        let Self { store, clock, tracker, rest } = self;
         if !store.is_shared() {
             return Ok(None);
         }
         loop {
-            match lane::take(store, clock, tracker, api_key).await? {
+            match lane::take(store, clock, tracker, api_key, *rest).await? {
                 Turn::Held(lane) => return Ok(Some(lane)),
                 Turn::Busy(retry) => {
                     let retry = retry.clamp(LANE_RETRY_MIN, LANE_RETRY_MAX);
@@ -142,7 +160,7 @@ async fn abort(
         Some(there) if is_ours(&there, begun_at) => {
             store.abort_refresh(&about.tenant, about.version).await
         }
-        Some(_) | None => Ok(()),
+        Some(_) | None => store.forget_refresh(&about.tenant, about.version).await,
     }
 }
 

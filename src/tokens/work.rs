@@ -49,6 +49,8 @@ pub(super) enum Begun {
     Busy(Duration),
     /// The store has something else than is known here.
     Overtaken,
+    /// What the store has of the tenant cannot be understood.
+    Damaged(StoreError),
     Failed(StoreError),
 }
 
@@ -82,6 +84,8 @@ pub(super) struct Bench {
     pub(super) endpoint: Arc<dyn TokenEndpoint>,
     pub(super) clock: Clock,
     pub(super) tracker: TaskTracker,
+    /// What follows an answer of the token endpoint.
+    pub(super) rest: Duration,
     /// Not bounded by itself: there is at most one result under way for each tenant.
     pub(super) results: mpsc::UnboundedSender<Done>,
 }

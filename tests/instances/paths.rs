@@ -32,9 +32,9 @@ async fn a_near_instance_waits_for_the_call_of_a_far_one_to_have_arrived_a_windo
     let near = far.seen_as("near");
     opened(&far).await;
     for (first, path, second, other, later) in [
-        (&far, FAR, &near, NEAR, FAR - NEAR),
+        (&far, FAR, &near, NEAR, FAR.saturating_sub(NEAR)),
         (&near, NEAR, &far, FAR, Duration::ZERO),
-        (&far, FAR, &near, NEAR, FAR - NEAR),
+        (&far, FAR, &near, NEAR, FAR.saturating_sub(NEAR)),
     ] {
         let line = vec![place("a", 1)];
         let told = granted(first, &Ask { line: line.clone(), ..one_a_second(path) }).await;

@@ -7,10 +7,12 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use ctct_proxy::clock::Clock;
 use ctct_proxy::engine::ClientName;
 use ctct_proxy::secret::ClientKey;
 use ctct_proxy::store::{
-    Changed, Changes, Client, ClientKeys, LastTold, NewGrant, Revision, Since, Store, TenantScope,
+    Changed, Changes, Client, ClientKeys, LastTold, MemoryStore, NewGrant, Revision, Since, Store,
+    TenantScope,
 };
 
 use crate::redis_process::RedisServer;
@@ -216,6 +218,23 @@ async fn a_grant_that_was_lost_is_written_as_it_was_but_not_over_a_later_one() {
     assert_eq!(restored.tokens.refresh, tokens("2").refresh);
     assert_eq!(restored.tokens.access, tokens("2").access);
     assert_eq!(emptied.grants().await.expect("answered").len(), 1);
+}
+
+#[tokio::test]
+async fn a_grant_that_is_restored_twice_keeps_what_was_written_in_between() {
+    let place = SharedPlace::new();
+    let in_memory: Any = Arc::new(MemoryStore::shared(Clock::system()));
+    for store in [place.open().await, in_memory] {
+        let name = tenant("acme");
+        let grant = store.put_grant(new_grant("acme", tokens("1"))).await.expect("stored").1;
+        store.remove_grant(&name).await.expect("removed");
+        assert!(store.restore_grant(&grant).await.expect("answered"));
+        store.begin_refresh(&name, grant.version, secs(5)).await.expect("begun");
+        store.pause_tenant(&name, true).await.expect("paused");
+        assert!(!store.restore_grant(&grant).await.expect("answered"), "another was first");
+        let there = store.grant(&name).await.expect("answered").expect("is there");
+        assert_eq!((there.refresh_begun_at, there.paused), (Some(secs(5)), true));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use ctct_proxy::engine::{ClientName, Day};
 use ctct_proxy::secret::{ClientKey, Secret};
 use ctct_proxy::store::{
-    Client, ClientKeys, LaneTurn, RefreshStep, Store, StoreError, TenantScope,
+    Client, ClientKeys, LaneTerms, LaneTurn, RefreshStep, Store, StoreError, TenantScope,
 };
 
 use crate::authorizations::asked;
@@ -59,7 +59,8 @@ pub(crate) async fn fill(store: &Any) -> u64 {
     store.pause_api_key(&api_key("held"), true).await.expect("paused");
     store.begin_authorization(asked("acme", "secret-2"), secs(1)).await.expect("remembered");
     store.reserve(&api_key("default"), Day::new(20_000), 3, 10).await.expect("reserved");
-    store.take_lane(&api_key("default"), Duration::from_secs(9)).await.expect("answered");
+    let terms = LaneTerms { hold: Duration::from_secs(9), rest_max: Duration::ZERO };
+    store.take_lane(&api_key("default"), terms).await.expect("answered");
     version
 }
 
@@ -353,7 +354,8 @@ async fn a_closed_store_refuses_lanes_and_changes_too() {
     let place = SharedPlace::new();
     let store = place.open().await;
     store.close().await.expect("closes");
-    let lane: Result<LaneTurn, _> = store.take_lane(&api_key("a"), Duration::from_secs(1)).await;
+    let terms = LaneTerms { hold: Duration::from_secs(1), rest_max: Duration::ZERO };
+    let lane: Result<LaneTurn, _> = store.take_lane(&api_key("a"), terms).await;
     assert!(lane.is_err());
     assert!(store.changes(None).await.is_err());
 }

@@ -11,7 +11,9 @@ use tokio::time::timeout;
 use ctct_proxy::config::StoreUrl;
 use ctct_proxy::engine::turnstile::{Ask, Beat, Memory, Place as InLine, Stamp, Terms};
 use ctct_proxy::engine::{Class, Day, DayReset, Rate};
-use ctct_proxy::store::{Changed, InstanceInfo, LaneTurn, RedisTurnstile, SharedTurnstile, Since};
+use ctct_proxy::store::{
+    Changed, Forgotten, InstanceInfo, LaneTerms, LaneTurn, RedisTurnstile, SharedTurnstile, Since,
+};
 
 use crate::cluster_process::RedisCluster;
 use crate::redis_server::{fill, put, refresh_token};
@@ -30,6 +32,7 @@ fn terms() -> Terms {
         calls: 4,
         unanswered: Duration::from_millis(10),
         spaced: Duration::ZERO,
+        path: (Duration::ZERO, Duration::ZERO),
         per_day: 100,
         day_reset: DayReset::new(Duration::ZERO),
         reserve_percent: 0,
@@ -79,16 +82,18 @@ async fn turnstiles_and_lanes_of_api_keys_lie_on_several_nodes_and_work() {
     }
     let store = place.open("refreshes").await;
     for name in API_KEYS {
-        let (name, hold) = (api_key(name), Duration::from_secs(60));
+        let (name, hold) = (api_key(name), Duration::from_secs(1));
         let days = store.whole().expect("whole").days(&name).await.expect("read");
         assert_eq!(days.into_values().collect::<Vec<_>>(), [1], "the same count");
         let lease = loop {
-            match store.take_lane(&name, hold).await.expect("answered") {
+            let terms = LaneTerms { hold, rest_max: Duration::ZERO };
+            match store.take_lane(&name, terms).await.expect("answered") {
                 LaneTurn::Yours(lease) => break lease,
                 LaneTurn::Busy { retry } => tokio::time::sleep(retry).await,
             }
         };
-        assert!(store.keep_lane(&name, lease, hold).await.expect("answered"));
+        let kept = store.keep_lane(&name, lease, hold, Forgotten::IsLost).await;
+        assert!(kept.expect("answered"));
     }
     let used: BTreeSet<u16> = place.nodes_with_keys();
     assert_eq!(used.len(), 3, "keys lie on all nodes");

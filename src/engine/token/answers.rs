@@ -15,8 +15,12 @@ use crate::engine::{ApiKeyName, Now, TenantName};
 /// request that is still under way at the upstream, and any grace period for a rotated token, is
 /// over by then, so the next answer is decisive.
 const LOST_HOLD: Duration = Duration::from_mins(1);
+/// A tenant whose grant is damaged is left alone for so long: a backup may be put in its place.
+const DAMAGED_HOLD: Duration = Duration::from_mins(1);
 /// A tenant whose new token is useless is left alone for so long.
 const USELESS_HOLD: Duration = Duration::from_secs(30);
+/// Failures of the store, at one a second, from alarm to alarm.
+const ALARM_EVERY: u32 = 64;
 /// A new token with less life than this is of no use.
 const LIFE_MIN: Duration = Duration::from_secs(2);
 
@@ -54,6 +58,22 @@ impl TokenKeeper {
         if let Some(lane) = self.lanes.get_mut(&api_key) {
             lane.occupied(retry, now.mono);
         }
+        self.finish(name, &api_key, now);
+    }
+
+    /// The answer to [`super::Command::Begin`] when the grant in the store is damaged: nothing was
+    /// journalled, and the others of the lane have their turn. Somebody must look at this one.
+    pub fn damaged(&mut self, name: &TenantName, version: u64, now: Now) {
+        let Some(api_key) = self.running(name, version, Op::Begin) else { return };
+        self.rest(name);
+        self.free_lane(&api_key);
+        if let Some(tenant) = self.tenants.get_mut(name) {
+            tenant.troubles = tenant.troubles.saturating_add(1);
+            tenant.asked = false;
+            let until = now.mono.plus(DAMAGED_HOLD);
+            tenant.hold = Some(Hold { until, cause: Cause::Store });
+        }
+        self.alarm(name, Alarm::GrantNotRead);
         self.finish(name, &api_key, now);
     }
 
@@ -143,8 +163,7 @@ impl TokenKeeper {
         match write {
             Write::Done(()) => self.rest(name),
             Write::Failed => {
-                self.later(name, Op::Fail, now);
-                self.alarm(name, Alarm::VerdictNotStored);
+                self.later(name, Op::Fail, Alarm::VerdictNotStored, now);
             }
             Write::Conflict => self.start(name, Op::Reread(Reread::FailConflict)),
         }
@@ -167,8 +186,7 @@ impl TokenKeeper {
                 self.commands.push_back(super::Command::Forget { tenant: name.clone() });
             }
             Read::Failed => {
-                self.later(name, Op::Reread(why), now);
-                self.alarm(name, Alarm::GrantNotRead);
+                self.later(name, Op::Reread(why), Alarm::GrantNotRead, now);
             }
         }
         self.finish(name, &api_key, now);
@@ -193,10 +211,15 @@ impl TokenKeeper {
                 self.fail_lane(&api_key, Cause::Store, now);
                 self.alarm(name, Alarm::IntentNotStored);
             }
+            // It was lost meanwhile and is there again, with a token that is spent: at once. If
+            // that does not help either, the store is in trouble.
+            Reread::PersistConflict if tenant.store_trouble.is_none() => {
+                tenant.store_trouble = Some(Later { failures: 0, at: now.mono });
+                self.start(name, Op::Persist);
+            }
             Reread::PersistConflict => self.unstored(name, now),
             Reread::FailConflict => {
-                self.later(name, Op::Fail, now);
-                self.alarm(name, Alarm::VerdictNotStored);
+                self.later(name, Op::Fail, Alarm::VerdictNotStored, now);
             }
         }
     }
@@ -209,8 +232,7 @@ impl TokenKeeper {
         {
             tenant.serving = Serving::Received;
         }
-        self.later(name, Op::Persist, now);
-        self.alarm(name, Alarm::TokensNotStored);
+        self.later(name, Op::Persist, Alarm::TokensNotStored, now);
     }
 
     /// New tokens are durable.
@@ -325,12 +347,18 @@ impl TokenKeeper {
         }
     }
 
-    fn later(&mut self, name: &TenantName, op: Op, now: Now) {
+    /// The store failed: it is asked again within a second, however often that was done. What waits
+    /// is known here alone, and others must not be first when the store is back. The alarm comes
+    /// less and less often, and then once a minute.
+    fn later(&mut self, name: &TenantName, op: Op, alarm: Alarm, now: Now) {
         let Some(tenant) = self.tenants.get_mut(name) else { return };
         let failures = tenant.store_trouble.map_or(0, |later| later.failures).saturating_add(1);
-        let at = now.mono.plus(backoff(failures, &mut self.chance));
+        let at = now.mono.plus(backoff(1, &mut self.chance));
         tenant.store_trouble = Some(Later { failures, at });
         tenant.step = Step::Later(op);
+        if failures.is_power_of_two() || failures.is_multiple_of(ALARM_EVERY) {
+            self.alarm(name, alarm);
+        }
     }
 
     fn free_lane(&mut self, api_key: &ApiKeyName) {

@@ -116,8 +116,7 @@ impl World {
         // A refusal that was not stored is not known to the next process: it asks once more.
         let rows = &self.rows;
         self.refused.retain(|(name, version)| rows[name].dead || rows[name].version != *version);
-        let names: Vec<TenantName> = self.rows.keys().cloned().collect();
-        for name in names {
+        for name in self.rows.keys().cloned().collect::<Vec<_>>() {
             let known = self.known(&name);
             self.keeper.put(&name, known, self.now);
         }
@@ -229,8 +228,7 @@ impl World {
                 | Command::Abort { .. }
                 | Command::Reread { .. }
                 | Command::Fail { .. } => {}
-                Command::Forget { .. } => panic!("nothing is removed here"),
-                Command::Errand { .. } => panic!("nobody has an errand here"),
+                Command::Forget { .. } | Command::Errand { .. } => panic!("nobody asked for that"),
             }
             self.pending.push(command);
         }
@@ -268,6 +266,9 @@ impl World {
         match self.pending.remove(0) {
             Command::Begin { tenant, version } if (60..80).contains(&how) => {
                 self.begun_for.remove(&tenant);
+                if how % 5 == 0 {
+                    self.keeper.damaged(&tenant, version, self.now);
+                }
                 self.keeper.occupied(&tenant, version, secs(u64::from(how % 3)), self.now);
             }
             Command::Begin { tenant, version } => {

@@ -42,6 +42,17 @@ pub(super) enum Op {
     Fail,
 }
 
+impl Op {
+    /// Whether a request has left, or is about to, whose end is not stored yet.
+    pub(super) const fn follows_a_request(self) -> bool {
+        match self {
+            Self::Refresh | Self::Persist | Self::Fail => true,
+            Self::Reread(why) => !matches!(why, Reread::BeginConflict),
+            Self::Begin | Self::Abort => false,
+        }
+    }
+}
+
 /// Where a tenant is in the work of a refresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {

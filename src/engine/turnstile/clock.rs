@@ -1,15 +1,15 @@
 //! What the store's clock shows, as far as its answers tell.
 //!
 //! An answer was written between the question and its arrival, so it tells the clock to within what
-//! it took. Of late and prompt answers the prompt ones are kept: a late one would make the next look
-//! as if the clock had been set forward.
+//! it took. Of late and prompt answers the prompt ones are kept: a late one would make the next
+//! look as if the clock had been set forward.
 
 use std::time::Duration;
 
 use super::terms::Stamp;
 use crate::engine::time::Mono;
 
-/// For how long a more exact answer is preferred to later ones: clocks drift by less than a tenth of
+/// For how long a more exact answer is preferred to later ones: clocks drift by less than
 /// [`STEP_MIN`] meanwhile.
 const KEPT: Duration = Duration::from_secs(10);
 /// A clock that is ahead by less than this has not been set: it may be adjusted slowly, by up to a
@@ -44,7 +44,7 @@ impl StoreClock {
             self.best = Some(reading);
             return false;
         };
-        // it was at least at `best.asked` that the clock showed that, and now is the latest for this
+        // at `best.asked` or later the clock showed that, and now is the latest for this
         let latest = best.stamp.plus(came.since(best.asked).saturating_add(STEP_MIN));
         let earliest = best.stamp.plus(asked.since(best.came));
         let is_ahead = stamp > latest;

@@ -1,8 +1,8 @@
 //! What a store in memory has for several instances in one process: token lanes and a history.
 //!
-//! It stands in for a store across machines where time is to be virtual. Lanes are held on the time
-//! of one clock, which all instances share. The history remembers of each thing when it was last
-//! changed; it belongs to the state that it tells of, and goes back with it.
+//! It stands in for a store across machines where time is to be virtual. Lanes (`lanes`) are held
+//! on the time of one clock, which all instances share. The history remembers of each thing when it
+//! was last changed; it belongs to the state that it tells of, and goes back with it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,14 +11,15 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::lanes::Lanes;
 use crate::clock::Clock;
-use crate::engine::{ApiKeyName, Mono};
-use crate::store::{Changed, Changes, LaneLease, LaneTurn, LastTold, Revision, Since};
+use crate::engine::ApiKeyName;
+use crate::store::{
+    Changed, Changes, Forgotten, LaneLease, LaneTerms, LaneTurn, LastTold, Revision, Since,
+};
 
 /// More than a store forgets at a time.
 const LEAP: u64 = 100_000;
-/// A lane that is held can be left at any moment, so it is worth asking for again after so long.
-const HELD_RETRY: Duration = Duration::from_millis(200);
 
 /// The last change of each thing, and what was lost.
 #[derive(Clone, Default)]
@@ -68,24 +69,9 @@ impl History {
     }
 }
 
-/// A lane: the number of its last lease, and until when it is held or rests.
-#[derive(Clone, Copy, Debug, Default)]
-struct Held {
-    fence: u64,
-    /// `None` when it has been left.
-    until: Option<Mono>,
-    rest_until: Mono,
-}
-
-impl Held {
-    fn is_held_by(&self, lease: LaneLease, now: Mono) -> bool {
-        self.fence == lease.fence && self.until.is_some_and(|until| now < until)
-    }
-}
-
 pub(super) struct Shared {
     clock: Clock,
-    lanes: Mutex<BTreeMap<ApiKeyName, Held>>,
+    lanes: Mutex<Lanes>,
     told: Notify,
     /// Counts how often the store came back.
     run: AtomicU64,
@@ -109,38 +95,25 @@ impl Shared {
         self.told.notified().await;
     }
 
-    pub(super) fn take_lane(&self, api_key: &ApiKeyName, hold: Duration) -> LaneTurn {
-        let now = self.clock.mono();
-        let mut lanes = self.lanes();
-        let lane = lanes.entry(api_key.clone()).or_default();
-        if let Some(until) = lane.until.filter(|until| now < *until) {
-            return LaneTurn::Busy { retry: until.since(now).min(HELD_RETRY) };
-        }
-        if now < lane.rest_until {
-            return LaneTurn::Busy { retry: lane.rest_until.since(now) };
-        }
-        lane.fence += 1;
-        lane.until = Some(now.plus(hold));
-        LaneTurn::Yours(LaneLease { fence: lane.fence })
+    pub(super) fn take_lane(&self, api_key: &ApiKeyName, terms: LaneTerms) -> LaneTurn {
+        self.lanes().take(api_key, self.clock.mono(), terms)
     }
 
-    pub(super) fn keep_lane(&self, api_key: &ApiKeyName, lease: LaneLease, hold: Duration) -> bool {
-        let now = self.clock.mono();
-        let mut lanes = self.lanes();
-        let lane = lanes.get_mut(api_key).filter(|lane| lane.is_held_by(lease, now));
-        lane.map(|lane| lane.until = Some(now.plus(hold))).is_some()
+    pub(super) fn keep_lane(
+        &self,
+        api_key: &ApiKeyName,
+        lease: LaneLease,
+        hold: Duration,
+        forgotten: Forgotten,
+    ) -> bool {
+        self.lanes().keep(api_key, lease, (self.clock.mono(), hold), forgotten)
     }
 
     pub(super) fn leave_lane(&self, api_key: &ApiKeyName, lease: LaneLease, rest: Duration) {
-        let now = self.clock.mono();
-        let mut lanes = self.lanes();
-        if let Some(lane) = lanes.get_mut(api_key).filter(|lane| lane.is_held_by(lease, now)) {
-            lane.until = None;
-            lane.rest_until = now.plus(rest);
-        }
+        self.lanes().leave(api_key, lease, self.clock.mono().plus(rest));
     }
 
-    fn lanes(&self) -> MutexGuard<'_, BTreeMap<ApiKeyName, Held>> {
+    fn lanes(&self) -> MutexGuard<'_, Lanes> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -166,6 +139,7 @@ mod past {
             *self.state.lock().unwrap_or_else(PoisonError::into_inner) = past.0.clone();
             if let Some(shared) = &self.shared {
                 shared.run.fetch_add(1, Ordering::Relaxed);
+                shared.lanes().forget();
             }
         }
     }

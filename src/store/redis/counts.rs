@@ -10,15 +10,14 @@ use super::fields::damaged;
 use super::names::mark;
 use super::{Server, scripts};
 use crate::engine::{ApiKeyName, Day};
-use crate::store::{Changed, DAYS_KEPT, DayCount, LaneLease, LaneTurn, StoreError};
+use crate::store::{
+    Changed, DAYS_KEPT, DayCount, Forgotten, LaneLease, LaneTerms, LaneTurn, StoreError,
+};
 
 /// Days that nobody has counted in for so long are forgotten.
 pub(super) const DAYS_SECS: u64 = 5 * 24 * 60 * 60;
 /// Longest time until whoever waits for a lane that is held asks again: it may be left early.
 const RETRY_MS_MAX: u64 = 250;
-/// How long a lane rests of which nothing is known: the server may have come back empty, and a
-/// token request may just have been answered.
-const LEARNING_MS: u64 = 1_000;
 
 /// Takes up to `want` calls of `day`, or of the one after it once that has begun.
 pub(super) async fn reserve(
@@ -48,15 +47,15 @@ pub(super) async fn release(
     server.link.run("release calls of the day", &call).await
 }
 
-/// Takes the lane for `hold`.
+/// Takes the lane.
 pub(super) async fn take_lane(
     server: &Server,
     api_key: &ApiKeyName,
-    hold: Duration,
+    terms: LaneTerms,
 ) -> Result<LaneTurn, StoreError> {
     let mut call = scripts::LANE.prepare_invoke();
-    call.key(server.names.lane(api_key)).arg("take").arg(millis(hold));
-    call.arg(RETRY_MS_MAX).arg(LEARNING_MS);
+    call.key(server.names.lane(api_key)).arg("take").arg(millis(terms.hold));
+    call.arg(millis(terms.rest_max)).arg(RETRY_MS_MAX);
     let (taken, number): (bool, u64) = server.link.run("take the token lane", &call).await?;
     Ok(if taken {
         LaneTurn::Yours(LaneLease { fence: number })
@@ -71,9 +70,11 @@ pub(super) async fn keep_lane(
     api_key: &ApiKeyName,
     lease: LaneLease,
     hold: Duration,
+    forgotten: Forgotten,
 ) -> Result<bool, StoreError> {
     let mut call = scripts::LANE.prepare_invoke();
     call.key(server.names.lane(api_key)).arg("keep").arg(lease.fence).arg(millis(hold));
+    call.arg(u8::from(forgotten == Forgotten::IsKept));
     server.link.run("keep the token lane", &call).await
 }
 

@@ -156,7 +156,7 @@ pub(super) async fn put(server: &Server, new: &NewGrant) -> Result<(Put, Grant),
     Ok((if was_there == 1 { Put::Replaced } else { Put::Created }, grant))
 }
 
-/// Writes a grant as it was, unless there is one of a later version.
+/// Writes a grant as it was, unless there is one of its version or a later.
 pub(super) async fn restore(server: &Server, grant: &Grant) -> Result<bool, StoreError> {
     let (names, tenant) = (&server.names, &grant.tenant);
     let mut call = scripts::RESTORE_GRANT.prepare_invoke();

@@ -5,23 +5,57 @@
 //! that another has left something in comes before one that is empty or new. The kernel releases
 //! the lock when the process dies.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use crate::engine::TenantName;
+use crate::secret::KeyRing;
 use crate::store::StoreError;
+use crate::store::journal::{Ahead, Journal};
 
 /// More instances do not share one directory of one machine.
 const FILES_MAX: usize = 64;
 const ATTEMPT: &str = "open the journal of refreshes";
+/// How often, and how long apart, a journal is asked for that a process that is just ending may
+/// still hold.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
+/// The journal of this instance, in the file that is `named` or one in the working directory, of
+/// tokens that have these `versions` on the server.
+pub(super) async fn open(
+    named: Option<PathBuf>,
+    keys: Arc<ArcSwap<KeyRing>>,
+    versions: BTreeMap<TenantName, u64>,
+) -> Result<Journal, StoreError> {
+    let mut tries = 1;
+    let claimed = loop {
+        let named = named.clone();
+        let claiming = tokio::task::spawn_blocking(move || claim(named.as_deref(), Path::new("")));
+        match claiming.await.unwrap_or_else(|_| Err(StoreError::closed(ATTEMPT))) {
+            Ok(claimed) => break claimed,
+            Err(error) if tries >= LOCK_TRIES => return Err(error),
+            Err(_) => tries += 1,
+        }
+        tokio::time::sleep(LOCK_PAUSE).await;
+    };
+    let reading = move || Journal::on(claimed, keys, &versions, Ahead::IsKept);
+    let read = tokio::task::spawn_blocking(reading).await;
+    read.unwrap_or_else(|_| Err(StoreError::closed(ATTEMPT)))
+}
 
 /// A file of one's own, and its path: the one that is named, or one in `folder`. Blocks while files
 /// are locked.
-pub(super) fn claim(named: Option<&Path>, folder: &Path) -> Result<(PathBuf, File), StoreError> {
+fn claim(named: Option<&Path>, folder: &Path) -> Result<(PathBuf, File), StoreError> {
     if let Some(path) = named {
         let file = lock(path).map_err(|error| unavailable(path, &error))?;
         let file = file.ok_or_else(|| StoreError::Unavailable {

@@ -1,11 +1,12 @@
 -- Writes a grant as it was before it was lost.
 -- KEYS: grant, tenants, revision, changes
 -- ARGV: tenant, mark, channel, version, then fields and their values
--- Answers whether it was written: not over one of a later version.
+-- Answers whether it was written: not over one of this version or a later, which somebody may have
+-- changed since it was written again.
 
 local grant = KEYS[1]
 local there = tonumber(redis.call('HGET', grant, 'version') or '0')
-if there > tonumber(ARGV[4]) then
+if there >= tonumber(ARGV[4]) then
   return 0
 end
 tell(KEYS[3], KEYS[4], ARGV[3], ARGV[2])

@@ -18,7 +18,7 @@ use crate::secret::TokenDigest;
 use crate::store::{Grant, Missing, Revision, StoreError};
 use crate::tokens::desk::Job;
 use crate::tokens::lane::Turn;
-use crate::tokens::look::{Look, Seen, is_same};
+use crate::tokens::look::{Look, Ours, Seen, is_same};
 use crate::tokens::record::Record;
 use crate::tokens::work::{About, Begun};
 
@@ -48,7 +48,8 @@ impl Actor {
 
     pub(super) fn read_again(&self, about: About) {
         if self.bench.store.is_shared() {
-            let ours = self.records.get(&about.tenant).map(|record| record.grant.clone());
+            let record = self.records.get(&about.tenant);
+            let ours = record.map(|record| Ours::of(record, &self.keeper));
             self.bench.reread_shared(about, ours, Missing::AsTold { known: self.known });
         } else {
             self.bench.reread(about);
@@ -72,6 +73,10 @@ impl Actor {
                 let missing = Missing::AsTold { known: self.known };
                 let look = Look { missing, waiting: Vec::new() };
                 self.desk.add_look(tenant, look);
+            }
+            Begun::Damaged(error) => {
+                warn!(%tenant, %error, "store failed");
+                self.keeper.damaged(&tenant, version, now);
             }
             Begun::Failed(error) => {
                 let failed = write(&tenant, Err(error));
@@ -116,8 +121,15 @@ impl Actor {
             return;
         }
         for (tenant, missing) in tenants {
-            let is_known = self.records.contains_key(&tenant);
-            let waiting = if is_known { Vec::new() } else { vec![waiting.clone()] };
+            let record = self.records.get(&tenant);
+            if let Some(record) = record.filter(|_| self.keeper.is_at_work(&tenant)) {
+                // the look waits for its end
+                let ours = Ours::of(record, &self.keeper);
+                if ours.grant.refresh_begun_at.is_some() {
+                    self.bench.show_begun(ours, missing);
+                }
+            }
+            let waiting = if record.is_some() { Vec::new() } else { vec![waiting.clone()] };
             self.desk.add_look(tenant, Look { missing, waiting });
         }
     }

@@ -58,7 +58,7 @@ impl Actor {
     pub(super) fn lend(&mut self, api_key: &ApiKeyName, id: u64, mut lane: Option<HeldLane>) {
         let (key, requests) = (self.keys.get(api_key), self.requests_in.upgrade());
         if let Some(lane) = lane.as_mut().filter(|_| self.errands.is_wanted(id)) {
-            lane.sends(self.rest);
+            lane.sends(self.bench.rest);
         }
         let results = self.bench.results.clone();
         if !self.errands.lend((id, api_key), key, requests, results, lane) {
@@ -74,7 +74,7 @@ impl Actor {
         if let (Some(record), Some(key)) = (record, key) {
             let token = record.grant.tokens.refresh.clone();
             let (key, at) = (key.clone(), self.clock.now().unix);
-            self.bench.refresh(about, (key, token), (lane, self.rest), at);
+            self.bench.refresh(about, (key, token), (lane, self.bench.rest), at);
         } else {
             let detail = "the API key is not configured".to_owned();
             let answer = RefreshAnswer::NotSent { detail };

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::upstream::{Turn, Upstream};
 use super::*;
 use crate::secret::Secret;
-use crate::store::{Changed, Grant, MemoryStore, Missing, Revision, Since};
+use crate::store::{Changed, Grant, LaneTerms, LaneTurn, MemoryStore, Missing, Revision, Since};
 use link::Link;
 
 const INSTANCES: usize = 3;
@@ -62,6 +62,14 @@ impl Fleet {
         for n in 0..n {
             store.put_grant(new_grant(n, upstream.connect(&name(n)))).await.unwrap();
         }
+        // some instance has had the lane before
+        let terms = LaneTerms { hold: secs(1), rest_max: secs(1) };
+        store.take_lane(&key(), terms).await.unwrap();
+        tokio::time::sleep(secs(1)).await;
+        let LaneTurn::Yours(lease) = store.take_lane(&key(), terms).await.unwrap() else {
+            panic!("it rests no longer")
+        };
+        store.leave_lane(&key(), lease, secs(0)).await.unwrap();
         let mut instances = Vec::new();
         for _ in 0..INSTANCES {
             instances.push(Instance::start(&store, &upstream, &clock).await);
@@ -141,7 +149,7 @@ impl Instance {
 async fn follow(tokens: Tokens, link: Arc<Link>, mut since: Revision) {
     loop {
         let _ = tokio::time::timeout(secs(1), link.changed()).await;
-        let changes = link.changes(Some(since)).await.unwrap();
+        let Ok(changes) = link.changes(Some(since)).await else { continue };
         let tenants = |things: Vec<Changed>| {
             let tenants = things.into_iter().filter_map(|thing| match thing {
                 Changed::Tenant(tenant) => Some(tenant),

@@ -144,8 +144,9 @@ fn received_tokens_are_written_again_until_the_store_takes_them() {
         world.keeper.persisted(&tenant(0), 1, Write::Failed, world.now);
         assert_eq!(world.orders(), []);
         assert!(world.is_ready(0), "the access token serves meanwhile");
-        world.pass(secs(60));
+        world.pass(secs(1));
     }
+    assert_eq!(world.alarms.len(), 6, "after 1, 2, 4, 8, 16 and 32 failures");
     assert_eq!(world.order(), Command::Persist { tenant: tenant(0), version: 1 });
     world.keeper.persisted(&tenant(0), 1, Write::Conflict, world.now);
     assert_eq!(world.order(), Command::Reread { tenant: tenant(0), version: 1 });

@@ -87,6 +87,48 @@ fn what_another_left_open_is_tried_once_and_its_end_is_told() {
 }
 
 #[test]
+fn tokens_over_whose_grant_the_store_had_lost_are_stored_at_once_when_it_is_there_again() {
+    let mut world = World::with_life(secs(0));
+    world.demand(0, secs(60));
+    let access_expires_at = Some(world.now.unix.plus(DAY));
+    world.exchange(0, RefreshResult::Received { access_expires_at });
+    assert!(world.keeper.is_open(&tenant(0)), "the request is out and its end is not stored");
+    let persist = Command::Persist { tenant: tenant(0), version: 1 };
+    assert_eq!(world.order(), persist);
+    for order in [Some(&persist), None] {
+        world.keeper.persisted(&tenant(0), 1, Write::Conflict, world.now);
+        assert!(matches!(world.order(), Command::Reread { .. }));
+        let known = world.known(None);
+        world.keeper.reread(&tenant(0), 1, Read::Found(known), world.now);
+        assert_eq!(world.orders().first(), order, "at once, but once");
+    }
+    world.pass(secs(1));
+    assert_eq!(world.order(), persist);
+    world.keeper.persisted(&tenant(0), 1, Write::Done(2), world.now);
+    assert!(world.is_ready(0) && !world.keeper.is_open(&tenant(0)));
+}
+
+#[test]
+fn a_damaged_grant_is_left_alone_and_does_not_hold_the_others_up() {
+    let mut world = World::with_life(secs(0));
+    world.load(1, None);
+    world.demand(0, secs(300));
+    world.demand(1, secs(400));
+    world.keeper.refresh_now(&tenant(0), world.now);
+    let (name, version) = world.begin();
+    assert_eq!(name, tenant(0));
+    world.keeper.damaged(&name, version, world.now);
+    world.receive(1, 1);
+    assert_eq!(world.alarms, [Alarm::GrantNotRead]);
+    assert!(matches!(world.readiness(0), Readiness::Failing { cause: Cause::Store, .. }));
+    world.pass(secs(59));
+    assert_eq!(world.orders(), []);
+    world.pass(secs(1));
+    world.receive(0, 1);
+    assert!(world.is_ready(0), "somebody has put it right");
+}
+
+#[test]
 fn a_lost_lane_sends_nothing_and_takes_the_intent_back() {
     let mut world = World::with_life(secs(0));
     world.demand(0, secs(60));

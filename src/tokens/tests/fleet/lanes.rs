@@ -1,6 +1,7 @@
 //! One token lane for all instances.
 
 use super::*;
+use crate::engine::token::Cause;
 
 #[tokio::test(start_paused = true)]
 async fn fifty_callers_on_each_of_three_instances_are_one_token_request() {
@@ -115,6 +116,21 @@ async fn an_errand_sends_nothing_once_its_lane_may_be_anothers() {
     let lost = errand.may_leave().await.map(drop);
     assert!(matches!(lost, Err(RefreshAnswer::LaneLost)), "{lost:?}");
     errand.answered(&RefreshAnswer::LaneLost);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_grant_does_not_hold_up_the_lane_of_its_api_key() {
+    let fleet = Fleet::with_tenants(2).await;
+    fleet.instances.iter().for_each(|instance| instance.link.damage(&name(0)));
+    for instance in &fleet.instances {
+        instance.demand(0, secs(600));
+        instance.demand(1, secs(601));
+    }
+    tokio::time::sleep(secs(3)).await;
+    fleet.assert_current(1).await;
+    assert_eq!(fleet.upstream.seen().len(), 1);
+    let Readiness::Failing { cause, .. } = fleet.instances[0].state(0) else { panic!("how?") };
+    assert_eq!(cause, Cause::Store);
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,9 +10,12 @@ use super::*;
 use crate::engine::{ClientName, Day};
 use crate::secret::StateDigest;
 use crate::store::{
-    Authorization, Changes, Client, ClientKeys, DayCount, LaneLease, LaneTurn, LastTold,
+    Authorization, Changes, Client, ClientKeys, DayCount, Forgotten, LaneLease, LaneTurn, LastTold,
     OpenRefresh,
 };
+
+/// Operations that need no server.
+const LOCAL: [&str; 3] = ["post_refresh", "receive_refresh", "open_refreshes"];
 
 pub(super) struct Link {
     inner: Arc<dyn Store>,
@@ -29,6 +32,11 @@ struct Faults {
     stop_after: Option<(&'static str, Duration)>,
     slow: BTreeMap<&'static str, Duration>,
     failing: BTreeSet<&'static str>,
+    /// The store cannot be reached.
+    is_away: bool,
+    /// What the store has of this tenant cannot be understood.
+    damaged: Option<TenantName>,
+    forgotten: Vec<(TenantName, u64)>,
 }
 
 impl Link {
@@ -59,6 +67,20 @@ impl Link {
         self.faults.lock().unwrap().failing.clear();
     }
 
+    /// The store cannot be reached, or can be again. What is written on this machine goes on.
+    pub(super) fn set_away(&self, is_away: bool) {
+        self.faults.lock().unwrap().is_away = is_away;
+    }
+
+    pub(super) fn damage(&self, tenant: &TenantName) {
+        self.faults.lock().unwrap().damaged = Some(tenant.clone());
+    }
+
+    /// The refreshes that this machine need not remember any more.
+    pub(super) fn forgotten(&self) -> Vec<(TenantName, u64)> {
+        self.faults.lock().unwrap().forgotten.clone()
+    }
+
     async fn pass(&self) {
         loop {
             let (dead, until) = {
@@ -79,7 +101,8 @@ impl Link {
         self.pass().await;
         let (slow, fails) = {
             let faults = self.faults.lock().unwrap();
-            (faults.slow.get(op).copied(), faults.failing.contains(op))
+            let fails = faults.is_away && !LOCAL.contains(&op);
+            (faults.slow.get(op).copied(), fails || faults.failing.contains(op))
         };
         tokio::time::sleep(slow.unwrap_or_default()).await;
         if fails {
@@ -130,6 +153,9 @@ impl Store for Link {
     }
 
     async fn grant(&self, tenant: &TenantName) -> Result<Option<Grant>, StoreError> {
+        if self.faults.lock().unwrap().damaged.as_ref() == Some(tenant) {
+            return Err(StoreError::Corrupt { attempt: "read a grant", cause: "as told".into() });
+        }
         through!(self, grant(tenant))
     }
 
@@ -147,6 +173,11 @@ impl Store for Link {
 
     async fn post_refresh(&self, tenant: &TenantName, v: u64, at: Unix) -> Result<(), StoreError> {
         through!(self, post_refresh(tenant, v, at))
+    }
+
+    async fn forget_refresh(&self, tenant: &TenantName, version: u64) -> Result<(), StoreError> {
+        self.faults.lock().unwrap().forgotten.push((tenant.clone(), version));
+        Ok(())
     }
 
     async fn receive_refresh(
@@ -181,8 +212,8 @@ impl Store for Link {
         through!(self, fail_grant(tenant, v, why))
     }
 
-    async fn take_lane(&self, key: &ApiKeyName, hold: Duration) -> Result<LaneTurn, StoreError> {
-        through!(self, take_lane(key, hold))
+    async fn take_lane(&self, key: &ApiKeyName, terms: LaneTerms) -> Result<LaneTurn, StoreError> {
+        through!(self, take_lane(key, terms))
     }
 
     async fn keep_lane(
@@ -190,8 +221,9 @@ impl Store for Link {
         key: &ApiKeyName,
         lease: LaneLease,
         hold: Duration,
+        forgotten: Forgotten,
     ) -> Result<bool, StoreError> {
-        through!(self, keep_lane(key, lease, hold))
+        through!(self, keep_lane(key, lease, hold, forgotten))
     }
 
     async fn leave_lane(
