@@ -15,13 +15,13 @@ const COUNT: usize = 1_000;
 /// Where instances are written down.
 const ROLL: &str = "ctct-proxy:{instances}:roll";
 
-async fn turnstile(server: &RedisServer, name: &str) -> RedisTurnstile {
+pub(crate) async fn turnstile(server: &RedisServer, name: &str) -> RedisTurnstile {
     let info =
         InstanceInfo { id: name.to_owned(), name: name.to_owned(), details: "{}".to_owned() };
     RedisTurnstile::open(&redis_url(&server.url()), &info).await.expect("connects")
 }
 
-fn ask(line: Vec<Place>) -> Ask {
+pub(crate) fn ask(line: Vec<Place>) -> Ask {
     let rate = "1000".parse().expect("a rate");
     Ask {
         wanted_until: Some(Stamp::NEVER),
@@ -45,17 +45,17 @@ fn ask(line: Vec<Place>) -> Ask {
     }
 }
 
-fn place(name: &str, count: u32) -> Place {
+pub(crate) fn place(name: &str, count: u32) -> Place {
     Place { class: Class::Normal, tenant: tenant(name), weight: 1, count }
 }
 
 /// Lets the first window of a server that knew nothing pass.
-async fn opened(turnstile: &RedisTurnstile) {
+pub(crate) async fn opened(turnstile: &RedisTurnstile) {
     let told = turnstile.ask(&main_key(), &ask(Vec::new())).await.expect("an answer");
     tokio::time::sleep(told.closed).await;
 }
 
-async fn until_granted(turnstile: &RedisTurnstile, ask: &Ask) -> Told {
+pub(crate) async fn until_granted(turnstile: &RedisTurnstile, ask: &Ask) -> Told {
     for _ in 0..10 * COUNT {
         let told = turnstile.ask(&main_key(), ask).await.expect("an answer");
         if told.granted.is_some() {

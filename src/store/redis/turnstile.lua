@@ -49,9 +49,12 @@ local fields = {
   'probe_at', 'level', 'level_at', 'credit1', 'credit2', 'credit3', 'virtual1', 'virtual2',
   'virtual3', 'turn', 'turn_at', 'renewed', 'begun', 'at',
 }
+-- The others are numbers. Names of instances and servers may read as one, and are none.
+local is_name = {server = true, turn = true}
 local s = {}
 for i, value in ipairs(redis.call('HMGET', state, unpack(fields))) do
-  s[fields[i]] = value and (tonumber(value) or value) or nil
+  local field = fields[i]
+  if value then s[field] = is_name[field] and value or tonumber(value) end
 end
 local server = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
 local call_all = false
