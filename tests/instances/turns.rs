@@ -1,12 +1,18 @@
 //! The script of the turnstile, asked directly: whose turn it is, whatever instances are called and
 //! however long they wait or are away.
 
+use std::time::Duration;
+
 use ctct_proxy::engine::turnstile::Ask;
 use ctct_proxy::store::SharedTurnstile as _;
 
 use crate::redis::RedisServer;
 use crate::script::{ask, opened, place, turnstile, until_granted};
 use crate::world::{main_key, tenant};
+
+fn number(answer: &str) -> u64 {
+    answer.trim_start_matches(':').parse().expect("a number")
+}
 
 /// Says where calls wait, and wants no slot now.
 fn waits(name: &str, count: u32) -> Ask {
@@ -22,5 +28,43 @@ async fn an_instance_whose_id_reads_as_a_number_is_passed_over_when_it_dies() {
         survivor.seen_as(id).ask(&main_key(), &waits("a", 1)).await.expect("an answer");
         let told = until_granted(&survivor, &ask(vec![place("b", 1)])).await;
         assert_eq!(told.granted.expect("a slot").1, tenant("b"), "{id}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_line_of_a_tenant_that_always_waits_somewhere_is_kept() {
+    let list = "ctct-proxy:{main}:who:2:a";
+    let server = RedisServer::start();
+    let one = turnstile(&server, "one").await;
+    opened(&one).await;
+    for instance in [&one, &one.seen_as("other")] {
+        instance.ask(&main_key(), &waits("a", 9)).await.expect("an answer");
+    }
+    server.cmd(&["EXPIRE", list, "60"]);
+    until_granted(&one, &ask(Vec::new())).await;
+    assert!(number(&server.cmd(&["TTL", list])) > 60, "a turn renews it");
+    server.cmd(&["EXPIRE", list, "60"]);
+    one.ask(&main_key(), &waits("a", 7)).await.expect("an answer");
+    assert!(number(&server.cmd(&["TTL", list])) > 60, "so does one who says that it still waits");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_place_that_the_line_has_lost_is_taken_again_by_who_still_waits() {
+    let server = RedisServer::start();
+    let one = turnstile(&server, "one").await;
+    let other = one.seen_as("other");
+    opened(&one).await;
+    for instance in [&one, &other] {
+        instance.ask(&main_key(), &waits("a", 2)).await.expect("an answer");
+    }
+    server.cmd(&["DEL", "ctct-proxy:{main}:who:2:a"]);
+    for instance in [&other, &one] {
+        let mut says = waits("a", 3);
+        says.known = 1;
+        let told = instance.ask(&main_key(), &says).await.expect("an answer");
+        assert!(!told.forgotten && told.sharers == 2, "{told:?}");
+    }
+    for instance in [&other, &one] {
+        until_granted(instance, &Ask { grace: Duration::from_secs(9), ..ask(Vec::new()) }).await;
     }
 }

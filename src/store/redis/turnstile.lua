@@ -122,6 +122,12 @@ end
 local function who(class, tenant) return base .. 'who:' .. class .. ':' .. tenant end
 local function waiting(class, tenant, at) return class .. '\0' .. tenant .. '\0' .. at end
 
+-- To the end of a tenant's line. Lines of those that always wait somewhere are renewed by it.
+local function line_up(list)
+  redis.call('RPUSH', list, me)
+  redis.call('EXPIRE', list, STATE_KEPT)
+end
+
 local function one_less(instance)
   if redis.call('HINCRBY', busy, instance, -1) <= 0 then
     redis.call('HDEL', busy, instance)
@@ -147,9 +153,13 @@ local function set_waiting(class, tenant, weight, count)
   if count > 0 then
     set(waits, field, count)
     set(weights, class .. '\0' .. tenant, weight)
-    if not waited then
-      if redis.call('RPUSH', list, me) == 1 then redis.call('EXPIRE', list, STATE_KEPT) end
-      if redis.call('HINCRBY', busy, me, 1) == 1 then redis.call('EXPIRE', busy, STATE_KEPT) end
+    if not waited and redis.call('HINCRBY', busy, me, 1) == 1 then
+      redis.call('EXPIRE', busy, STATE_KEPT)
+    end
+    if waited and redis.call('LPOS', list, me) then
+      redis.call('EXPIRE', list, STATE_KEPT)
+    else
+      line_up(list)
     end
     if not redis.call('ZSCORE', lines[class], tenant) then
       local finish = tonumber(redis.call('HGET', finishes[class], tenant)) or 0
@@ -318,7 +328,7 @@ local function grant(turn)
   s['virtual' .. class] = turn.start
   redis.call('LPOP', list)
   if redis.call('HINCRBY', waits, waiting(class, tenant, me), -1) > 0 then
-    if redis.call('RPUSH', list, me) == 1 then redis.call('EXPIRE', list, STATE_KEPT) end
+    line_up(list)
   else
     redis.call('HDEL', waits, waiting(class, tenant, me))
     one_less(me)
