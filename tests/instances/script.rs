@@ -1,5 +1,6 @@
 //! The script of the turnstile, asked directly: what instances that come and go leave behind.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ctct_proxy::engine::turnstile::{
@@ -22,6 +23,7 @@ pub(crate) async fn turnstile(server: &RedisServer, name: &str) -> RedisTurnstil
 }
 
 pub(crate) fn ask(line: Vec<Place>) -> Ask {
+    static NUMBER: AtomicU64 = AtomicU64::new(1);
     let rate = "1000".parse().expect("a rate");
     Ask {
         wanted_until: Some(Stamp::NEVER),
@@ -41,7 +43,9 @@ pub(crate) fn ask(line: Vec<Place>) -> Ask {
         line,
         anew: false,
         known: 0,
+        number: NUMBER.fetch_add(1, Ordering::Relaxed),
         reports: Vec::new(),
+        again: Vec::new(),
         memory: Memory::default(),
     }
 }
@@ -85,8 +89,8 @@ async fn a_thousand_instances_that_died_leave_nothing_behind() {
     for _ in 0..2 {
         until_granted(&survivor, &ask(Vec::new())).await;
     }
-    // what is left is the state, the slots that are held, the day
-    assert!(dbsize(&server) <= 4, "{}", server.cmd(&["KEYS", "*"]));
+    // what is left is the state, the slots that are held, the day, and for an hour who asked
+    assert!(dbsize(&server) <= 5, "{}", server.cmd(&["KEYS", "*"]));
 }
 
 /// As of an instance that has heard nothing yet.
@@ -176,17 +180,19 @@ async fn a_call_that_did_not_leave_is_uncounted_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_forgot_goes_on_from_the_largest_count_and_ticket_it_is_told() {
+async fn a_server_that_forgot_goes_on_from_the_largest_count_it_is_told_and_with_new_tickets() {
     let server = RedisServer::start();
     let one = turnstile(&server, "one").await;
     opened(&one).await;
     let told = one.ask(&main_key(), &ask(Vec::new())).await.expect("an answer");
-    let memory = Memory { ticket: 4_711, day: told.day, used: 99 };
+    let (ticket, day, begun) = (told.ticket, told.day, told.begun);
+    let memory = Memory { ticket, day, used: 99, begun };
     let told = one.ask(&main_key(), &Ask { memory, ..ask(Vec::new()) }).await.expect("an answer");
-    assert_eq!((told.ticket, told.used), (4_711, 99));
+    assert_eq!((told.ticket, told.used), (ticket, 99));
     server.cmd(&["FLUSHALL"]);
     let told = one.ask(&main_key(), &Ask { memory, ..ask(Vec::new()) }).await.expect("an answer");
-    assert_eq!((told.ticket, told.used), (4_711, 99));
+    assert!(told.ticket >= ticket + 990_000, "{ticket}, then {}", told.ticket);
+    assert_eq!(told.used, 99);
     assert!(told.closed >= Duration::from_millis(990), "a window passes: {:?}", told.closed);
     let later = Memory { day: Day::new(told.day.number() + 1), used: 7, ..memory };
     let turned =

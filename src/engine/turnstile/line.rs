@@ -12,6 +12,9 @@ use crate::engine::rate::Class;
 
 /// Most places that are told at once; the rest follows with the next question.
 const TOLD_MAX: usize = 500;
+/// Most places that are told to be empty though they may be known to be: a turn that is given there
+/// for nothing is soon given back.
+const GONE_MAX: usize = 10_000;
 
 type Spot = (Class, TenantName);
 
@@ -22,6 +25,10 @@ pub(super) struct Line {
     waiting: BTreeMap<Spot, (u32, u32)>,
     /// What the turnstile takes to wait.
     known: BTreeMap<Spot, u32>,
+    /// Where nobody waits, and the turnstile may take somebody to.
+    gone: BTreeSet<Spot>,
+    /// Where the last question said that nobody waits any more.
+    parting: BTreeSet<Spot>,
     /// Where the two may differ.
     differs: BTreeSet<Spot>,
     /// Of them, those where one says that nobody waits.
@@ -45,15 +52,16 @@ impl Line {
     fn compare(&mut self, spot: Spot) {
         let waiting = self.waiting.get(&spot).map_or(0, |(count, _)| *count);
         let known = self.known.get(&spot).copied().unwrap_or_default();
-        if waiting == known {
+        let is_gone = waiting == 0 && self.gone.contains(&spot);
+        if waiting == known && !is_gone {
             self.differs.remove(&spot);
             self.urgent.remove(&spot);
             return;
         }
-        if (waiting == 0) == (known == 0) {
-            self.urgent.remove(&spot);
-        } else {
+        if is_gone || (waiting == 0) != (known == 0) {
             self.urgent.insert(spot.clone());
+        } else {
+            self.urgent.remove(&spot);
         }
         self.differs.insert(spot);
     }
@@ -77,10 +85,13 @@ impl Line {
         let others = self.differs.iter().take(TOLD_MAX).cloned();
         spots.extend(others.take(TOLD_MAX.saturating_sub(spots.len())));
         let mut places = Vec::with_capacity(spots.len());
+        self.parting.clear();
         for spot in spots {
             let (count, weight) = self.waiting.get(&spot).copied().unwrap_or((0, 1));
+            self.gone.remove(&spot);
             if count == 0 {
                 self.known.remove(&spot);
+                self.parting.insert(spot.clone());
             } else {
                 self.known.insert(spot.clone(), count);
             }
@@ -109,14 +120,21 @@ impl Line {
 
     /// The turnstile takes somebody to wait who does not.
     pub(super) fn misled(&mut self, class: Class, tenant: &TenantName) {
-        self.known.insert((class, tenant.clone()), u32::MAX);
-        self.compare((class, tenant.clone()));
+        let spot = (class, tenant.clone());
+        self.gone.insert(spot.clone());
+        self.compare(spot);
     }
 
-    /// What the turnstile knows is void, or not known.
+    /// What the turnstile knows is void, or not known. Where it may take somebody to wait who does
+    /// not is told too: turns would be given to nobody there.
     pub(super) fn forget(&mut self) {
         self.void = true;
-        for spot in std::mem::take(&mut self.known).into_keys() {
+        let mut spots = std::mem::take(&mut self.parting);
+        spots.extend(std::mem::take(&mut self.known).into_keys());
+        for spot in spots {
+            if !self.waiting.contains_key(&spot) && self.gone.len() < GONE_MAX {
+                self.gone.insert(spot.clone());
+            }
             self.compare(spot);
         }
     }
@@ -179,5 +197,50 @@ mod tests {
         assert_eq!((counts(&places), anew), (vec![("a", 2)], true));
         line.misled(Class::Normal, &tenant("gone"));
         assert_eq!(counts(&line.tell().0), [("gone", 0)]);
+    }
+
+    #[test]
+    fn that_nobody_waits_any_more_is_told_again_until_it_arrives() {
+        let (mut line, a, b) = (Line::default(), tenant("a"), tenant("b"));
+        line.set(Class::Normal, &a, 1, 2);
+        line.set(Class::Normal, &b, 1, 2);
+        line.tell();
+        line.set(Class::Normal, &a, 1, 0);
+        assert_eq!(counts(&line.tell().0), [("a", 0)]);
+        for _ in 0..2 {
+            line.forget();
+            assert!(line.is_urgent());
+            assert_eq!(counts(&line.tell().0), [("a", 0), ("b", 2)]);
+            assert_eq!(line.known(), 1);
+        }
+        // while nothing is heard, the last call of the other goes too
+        line.set(Class::Normal, &b, 1, 0);
+        line.forget();
+        assert_eq!(counts(&line.tell().0), [("a", 0), ("b", 0)]);
+        assert!(!line.is_urgent() && line.tell().0.is_empty(), "it arrived");
+    }
+
+    #[test]
+    fn of_many_places_that_may_be_taken_to_wait_all_are_told_in_time() {
+        let mut line = Line::default();
+        let many: Vec<_> = (0..3 * TOLD_MAX).map(|n| tenant(&format!("t{n:04}"))).collect();
+        for name in &many {
+            line.set(Class::Normal, name, 1, 1);
+        }
+        while line.is_urgent() {
+            line.tell();
+        }
+        for name in &many {
+            line.set(Class::Normal, name, 1, 0);
+        }
+        line.forget();
+        let mut told = 0;
+        while line.is_urgent() {
+            let (places, _) = line.tell();
+            assert!(places.iter().all(|place| place.count == 0) && places.len() <= TOLD_MAX);
+            assert_eq!(line.known(), 0, "the turnstile need not know of them");
+            told += places.len();
+        }
+        assert_eq!(told, many.len());
     }
 }

@@ -118,8 +118,13 @@ pub struct Ask {
     pub anew: bool,
     /// So many places the store should know then; where it knows fewer it has forgotten some.
     pub known: u32,
+    /// Rises from question to question of an instance.
+    pub number: u64,
     /// What became of calls that were granted before.
     pub reports: Vec<Report>,
+    /// The same that questions told which were not answered, each with the number of the first of
+    /// them: it may have had its effect.
+    pub again: Vec<(u64, Report)>,
     /// The most that the instance has seen, in case the store has forgotten it.
     pub memory: Memory,
 }
@@ -146,6 +151,8 @@ pub struct Memory {
     pub day: Day,
     /// The calls that were counted in it.
     pub used: u64,
+    /// [`Told::begun`] of that: what was counted in a history that began later is not among them.
+    pub begun: Stamp,
 }
 
 /// What became of a call, or of the key.

@@ -14,7 +14,7 @@ local state, slots, days = KEYS[1], KEYS[2], KEYS[3]
 local waits, weights, busy, absent = KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local lines = {KEYS[8], KEYS[9], KEYS[10]}
 local finishes = {KEYS[11], KEYS[12], KEYS[13]}
-local paths, base = KEYS[14], KEYS[15]
+local paths, heard, base = KEYS[14], KEYS[15], KEYS[16]
 
 local SHARES = {8, 3, 1}
 local DAY = 86400000000
@@ -22,9 +22,10 @@ local BURST, LOOK_AGAIN = 300000000, 60000000
 local PROBE_EVERY, PROBE_NEAR_TURN, NEAR_TURN = 3600000000, 10000000, 120000000
 local DAY_TURN_PAUSE = 2000000
 local NARROW_AFTER, NARROW_STEP, WIDEN_STEP, WIDEN_MAX = 500, 5000, 10000, 1000000
-local LATENESS_MAX, STEP_MAX = 50000, 50000
+local LATENESS_MAX, STEP_MAX, GRACE_MAX = 50000, 50000, 1000000
 local PATH_STEP, WAY_MAX = 200, 10000000
-local STATE_KEPT, DAYS_KEPT, RENEW_EVERY = 172800, 432000, 3600000000
+local DROPS_MAX = 200
+local STATE_KEPT, COUNTS_KEPT, DAYS_KEPT, RENEW_EVERY = 172800, 432000, 4, 3600000000
 
 local place = 0
 local function text()
@@ -39,7 +40,7 @@ local unanswered, spacing_guard = number(), number()
 local path_max, path_min = number(), number()
 local forget_after, grace = number(), number()
 local limit, day_reset, reserve, kept_back = number(), number(), number(), number()
-local seen_ticket, seen_day, seen_used = number(), number(), number()
+local seen_ticket, seen_day, seen_used, seen_begun = number(), number(), number(), number()
 
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
@@ -49,12 +50,15 @@ local want = now <= wanted_until
 -- what is known of the key
 local fields = {
   'server', 'ticket', 'spaced', 'closed', 'widened', 'clean', 'refused', 'day', 'used', 'spent_at',
-  'probe_at', 'level', 'level_at', 'credit1', 'credit2', 'credit3', 'virtual1', 'virtual2',
-  'virtual3', 'turn', 'turn_at', 'renewed', 'begun', 'at', 'nearest',
+  'probe_at', 'probe', 'level', 'level_at', 'credit1', 'credit2', 'credit3', 'virtual1', 'virtual2',
+  'virtual3', 'turn', 'turn_at', 'renewed', 'begun', 'before', 'at', 'nearest',
 }
+-- The others are numbers. Names of instances and servers may read as one, and are none.
+local is_name = {server = true, turn = true}
 local s = {}
 for i, value in ipairs(redis.call('HMGET', state, unpack(fields))) do
-  s[fields[i]] = value and (tonumber(value) or value) or nil
+  local field = fields[i]
+  if value then s[field] = is_name[field] and value or tonumber(value) end
 end
 local server = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
 local call_all = false
@@ -72,7 +76,9 @@ s.at = now
 if s.server ~= server or step > STEP_MAX then
   -- empty, or another process than the one that wrote this: what left last is not known here
   s.server, s.closed = server, math.max(s.closed or 0, now + window + forget_after)
-  s.spaced, s.turn, s.begun = math.max(s.spaced or 0, now), nil, now
+  s.spaced, s.turn, s.begun, s.before = math.max(s.spaced or 0, now), nil, now, nil
+  -- tickets of the history that ended here may be out there: none is given twice
+  s.ticket = math.max(s.ticket, now)
   call_all = true
 end
 s.widened, s.clean, s.refused = s.widened or 0, s.clean or 0, s.refused or 0
@@ -84,25 +90,63 @@ end
 
 redis.call('ZREMRANGEBYSCORE', slots, '-inf', now)
 
--- the day, which never goes back; what is in flight when it turns may be counted in either
+-- The day does not go back, but for a clock that was far ahead: what that counted is added to it.
 local today = math.floor((now / 1000000 - day_reset) / 86400)
-local function used_of(day)
-  local stored = tonumber(redis.call('HGET', days, day)) or 0
-  return day == seen_day and math.max(stored, seen_used) or stored
+local function is_ahead(day) return day > today + 1 end
+local function day_of(day) return is_ahead(day) and s.day or day end
+
+local function count(day, more)
+  local total = redis.call('HINCRBY', days, day, more)
+  if total == more then redis.call('EXPIRE', days, COUNTS_KEPT) end
+  return total
 end
-if not s.day then
-  s.day = math.max(today, seen_day)
-elseif math.max(today, seen_day) > s.day then
-  s.day = math.max(today, seen_day)
+
+-- The day has begun: the newest are kept, and none that lies ahead.
+local function tidy_days()
+  local kept, all, ahead = {}, redis.call('HGETALL', days), 0
+  for i = 1, #all, 2 do
+    local day = tonumber(all[i])
+    if is_ahead(day) then
+      ahead = ahead + tonumber(all[i + 1])
+      redis.call('HDEL', days, all[i])
+    else
+      kept[#kept + 1] = day
+    end
+  end
+  if ahead > 0 then count(s.day, ahead) end
+  table.sort(kept, function(a, b) return a > b end)
+  for i = DAYS_KEPT + 1, #kept do redis.call('HDEL', days, kept[i]) end
+end
+
+local newest = is_ahead(seen_day) and today or math.max(today, seen_day)
+if not s.day or is_ahead(s.day) then
+  s.day, s.before = newest, nil
+  tidy_days()
+elseif newest > s.day then
+  s.day, s.before = newest, 0
   local pause = DAY_TURN_PAUSE
   if s.probe_at then
     -- the same for all instances, and spread over the keys
     pause = math.max(pause, 1000000 + s.spent_at % 29000000)
   end
   s.closed, s.probe_at, s.spent_at = math.max(s.closed, now + pause), nil, nil
-  redis.call('HINCRBY', days, s.day, redis.call('ZCARD', slots))
+  -- what is in flight may be counted in either day
+  count(s.day, redis.call('ZCARD', slots))
+  tidy_days()
 end
-s.used = used_of(s.day)
+seen_day = day_of(seen_day)
+s.used = tonumber(redis.call('HGET', days, s.day)) or 0
+-- Of them, as far as is known, so many were counted before `begun`. Each remembers a part of that
+-- time, and what was counted since comes on top.
+s.before = s.before or s.used
+if seen_day == s.day then
+  local more = seen_used - s.used
+  if seen_begun < s.begun then
+    more = seen_used - s.before
+    s.before = math.max(s.before, seen_used)
+  end
+  if more > 0 then s.used = count(s.day, more) end
+end
 local day_ends = (s.day + 1) * DAY + day_reset * 1000000
 
 -- who waits where
@@ -121,6 +165,12 @@ end
 
 local function who(class, tenant) return base .. 'who:' .. class .. ':' .. tenant end
 local function waiting(class, tenant, at) return class .. '\0' .. tenant .. '\0' .. at end
+
+-- To the end of a tenant's line. Lines of those that always wait somewhere are renewed by it.
+local function line_up(list)
+  redis.call('RPUSH', list, me)
+  redis.call('EXPIRE', list, STATE_KEPT)
+end
 
 local function one_less(instance)
   if redis.call('HINCRBY', busy, instance, -1) <= 0 then
@@ -148,9 +198,13 @@ local function set_waiting(class, tenant, weight, count)
   if count > 0 then
     set(waits, field, count)
     set(weights, class .. '\0' .. tenant, weight)
-    if not waited then
-      if redis.call('RPUSH', list, me) == 1 then redis.call('EXPIRE', list, STATE_KEPT) end
-      if redis.call('HINCRBY', busy, me, 1) == 1 then redis.call('EXPIRE', busy, STATE_KEPT) end
+    if not waited and redis.call('HINCRBY', busy, me, 1) == 1 then
+      redis.call('EXPIRE', busy, STATE_KEPT)
+    end
+    if waited and redis.call('LPOS', list, me) then
+      redis.call('EXPIRE', list, STATE_KEPT)
+    else
+      line_up(list)
     end
     if not redis.call('ZSCORE', lines[class], tenant) then
       local finish = tonumber(redis.call('HGET', finishes[class], tenant)) or 0
@@ -166,13 +220,31 @@ local function set_waiting(class, tenant, weight, count)
   end
 end
 
+-- Of an instance: the number of the last question that told anything, how late it may come when it
+-- is called, and when that was written down.
+local function heard_of(instance)
+  local written = redis.call('HGET', heard, instance)
+  if not written then return 0, 0, now end
+  local last, late_by, at = string.match(written, '^(%d+) (%d+) (%d+)$')
+  return tonumber(last), tonumber(late_by), tonumber(at)
+end
+local told_last, grace_then, heard_at = heard_of(me)
+
+-- How late it may come: as its own way to here has it, if that is longer than the asker's.
+local function grace_of(instance)
+  local _, own = heard_of(instance)
+  return math.max(own, grace)
+end
+
 -- those that missed a turn, and those that missed two since they were last heard
 local late, missing = {}, {}
 local misses = redis.call('HGETALL', absent)
 for i = 1, #misses, 2 do
   if misses[i + 1] == '1' then late[misses[i]] = true else missing[misses[i]] = true end
 end
--- The tenant and the instance whose turn it is in a class.
+-- The tenant and the instance whose turn it is in a class; those that are missing lose their places
+-- on the way. One may have thousands: what is left is for the next question, lest all others wait.
+local drops, is_unfinished = 0, false
 local function first_of(class)
   while true do
     local first = redis.call('ZRANGE', lines[class], 0, 0, 'WITHSCORES')
@@ -182,6 +254,11 @@ local function first_of(class)
     if instance and not missing[instance] then
       return {class = class, tenant = tenant, instance = instance, start = tonumber(first[2])}
     end
+    if drops >= DROPS_MAX then
+      is_unfinished = true
+      return nil
+    end
+    drops = drops + 1
     if instance then
       redis.call('LPOP', list)
       redis.call('HDEL', waits, waiting(class, tenant, instance))
@@ -193,16 +270,24 @@ end
 
 local function farther() return math.max(0, path_max - (s.nearest or path_min)) end
 
--- What calls that were granted before have become
+-- What calls that were granted before have become. A question that was not answered may have been
+-- heard, once or many times: what it says is told again with the number of the first that told it,
+-- and has its effect once.
 local function report()
-  local kind, ticket, at, span = text(), number(), number(), number()
+  local first, kind = number(), text()
+  local ticket, at, span = number(), number(), number()
+  if kind == 'returned' or kind == 'spent' or kind == 'used' then at = day_of(at) end
   if kind == 'held' then
     redis.call('ZADD', slots, 'XX', at + span + s.widened + farther(), ticket)
   elseif kind == 'returned' then
     if redis.call('ZREM', slots, ticket) == 1 then
-      local left = redis.call('HINCRBY', days, at, -1)
+      local left = count(at, -1)
       if at == s.day then s.used = math.max(left, 0) end
+      -- nobody has been asked
+      if s.probe_at and ticket == s.probe then s.probe_at = now end
     end
+  elseif first <= told_last then
+    return
   elseif kind == 'clean' then
     s.clean = s.clean + 1
     if s.clean >= NARROW_AFTER then
@@ -221,13 +306,16 @@ local function report()
     s.probe_at = now + (now - turned < NEAR_TURN and PROBE_NEAR_TURN or PROBE_EVERY)
     call_all = true
   elseif kind == 'used' then
-    local total = redis.call('HINCRBY', days, at, ticket)
+    local total = count(at, ticket)
     if at == s.day then s.used = total end
   end
 end
-for _ = 1, number() do report() end
-if s.used > (tonumber(redis.call('HGET', days, s.day)) or 0) then
-  redis.call('HSET', days, s.day, s.used)
+local question, reports = number(), number()
+for _ = 1, reports do report() end
+if reports > 0 then told_last = question end
+local own = math.min(grace, GRACE_MAX)
+if reports > 0 or math.abs(own - grace_then) > own / 4 or now - heard_at > RENEW_EVERY / 2 then
+  set(heard, me, string.format('%.0f %.0f %.0f', told_last, own, now))
 end
 
 local anew, known, forgotten = number() == 1, number(), false
@@ -301,6 +389,7 @@ local function in_turn(at)
       if from <= at then firsts[class] = first end
     end
   end
+  if is_unfinished then return nil, nil end
   for _ = 1, 2 do
     for class = 1, 3 do
       if firsts[class] and s['credit' .. class] > 0 then return firsts[class], opens end
@@ -322,8 +411,7 @@ end
 
 local function grant(turn)
   local class, tenant, list = turn.class, turn.tenant, who(turn.class, turn.tenant)
-  s.ticket, s.used = s.ticket + 1, redis.call('HINCRBY', days, s.day, 1)
-  if s.used == 1 then redis.call('EXPIRE', days, DAYS_KEPT) end
+  s.ticket, s.used = s.ticket + 1, count(s.day, 1)
   add(slots, now + window + unanswered + s.widened + farther(), s.ticket)
   local spacing = math.floor((window + spacing_guard + s.widened) / calls)
   local from = now
@@ -333,14 +421,14 @@ local function grant(turn)
   s.spaced = from + spacing
   s['credit' .. class] = s['credit' .. class] - 1
   if paced(class) then s.level = math.max(0, s.level - 1) end
-  if s.probe_at then s.probe_at = now + PROBE_EVERY end
+  if s.probe_at then s.probe_at, s.probe = now + PROBE_EVERY, s.ticket end
   -- the tenant has had its turn, and within it the instance
   local weight = tonumber(redis.call('HGET', weights, class .. '\0' .. tenant)) or 1
   local finish = turn.start + 1 / math.max(1, weight)
   s['virtual' .. class] = turn.start
   redis.call('LPOP', list)
   if redis.call('HINCRBY', waits, waiting(class, tenant, me), -1) > 0 then
-    if redis.call('RPUSH', list, me) == 1 then redis.call('EXPIRE', list, STATE_KEPT) end
+    line_up(list)
   else
     redis.call('HDEL', waits, waiting(class, tenant, me))
     one_less(me)
@@ -374,7 +462,7 @@ while want and not granted and not is_spent() do
   if turn.instance == me then
     grant(turn)
     granted = turn
-  elseif s.turn == turn.instance and now >= s.turn_at + grace then
+  elseif s.turn == turn.instance and now >= s.turn_at + grace_of(turn.instance) then
     miss(turn)
   else
     break
@@ -412,10 +500,21 @@ elseif told then
   end
 end
 s.turn = not call_all and told or nil
+if s.turn and told ~= me then
+  -- the asker adds its own grace to what it is told
+  due = math.max(due, s.turn_at + grace_of(told) - grace)
+end
 
 -- each key has its time to live from when it is made, and all get it anew now and then
 local renews = now - (s.renewed or 0) > RENEW_EVERY
-if renews then s.renewed = now end
+if renews then
+  s.renewed = now
+  local all = redis.call('HGETALL', heard)
+  for i = 1, #all, 2 do
+    local at = tonumber(string.match(all[i + 1], '%d+$'))
+    if now - at > RENEW_EVERY then redis.call('HDEL', heard, all[i]) end
+  end
+end
 local write, gone = {}, {}
 for _, field in ipairs(fields) do
   if s[field] ~= nil then
@@ -428,14 +527,14 @@ end
 redis.call('HSET', state, unpack(write))
 if #gone > 0 then redis.call('HDEL', state, unpack(gone)) end
 if renews then
-  for _, key in ipairs({slots, waits, weights, busy, absent, paths, state}) do
+  for _, key in ipairs({slots, waits, weights, busy, absent, paths, heard, state}) do
     redis.call('EXPIRE', key, STATE_KEPT)
   end
   for class = 1, 3 do
     redis.call('EXPIRE', lines[class], STATE_KEPT)
     redis.call('EXPIRE', finishes[class], STATE_KEPT)
   end
-  redis.call('EXPIRE', days, DAYS_KEPT)
+  redis.call('EXPIRE', days, COUNTS_KEPT)
 end
 
 return {
@@ -450,8 +549,9 @@ return {
     s.refused,
   },
   {
-    told == nil and 0 or (told == me and 1 or 2),
-    due and math.max(0, due - now) or -1,
+    -- who is told that it is its turn at once asks again
+    (told == me or is_unfinished) and 1 or (told and 2 or 0),
+    is_unfinished and 0 or (due and math.max(0, due - now) or -1),
     forgotten and 1 or 0,
     redis.call('HLEN', busy),
   },
