@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ctct_proxy::engine::turnstile::{
-    Ask, Away, Beat, Memory, Place, Report, Roll, Stamp, Terms, Told,
+    Ask, Away, Beat, Memory, Part, Place, Report, Roll, Stamp, Terms, Told,
 };
 use ctct_proxy::engine::{Class, Day, DayReset};
 use ctct_proxy::store::{InstanceInfo, RedisTurnstile, SharedTurnstile as _};
@@ -248,4 +248,32 @@ async fn an_instance_is_dead_when_it_says_so_itself() {
         let ids: Vec<_> = read.members.iter().map(|member| member.id.as_str()).collect();
         assert_eq!(ids, left, "{ago} s after they were heard");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_on_a_roll_that_was_emptied_is_on_it_again_though_another_came_first() {
+    let server = RedisServer::start();
+    let one = turnstile(&server, "one").await;
+    let (away, new) = (one.seen_as("away"), one.seen_as("new"));
+    let mut says = Beat { goes_alone: true, ..beat() };
+    away.beat(&says).await.expect("an answer");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let given = away.beat(&says).await.expect("an answer");
+    away.beat(&Beat { echo: given.at, part: given.part, ..says.clone() }).await.expect("an answer");
+    let read = one.beat(&says).await.expect("an answer");
+    says = Beat { echo: read.at, part: read.part, epoch: read.epoch, ..says };
+    says.remembered = read.members;
+    server.cmd(&["FLUSHALL"]);
+    let first = new.beat(&Beat { goes_alone: true, ..beat() }).await.expect("an answer");
+    assert_eq!(first.part, Part::default(), "others may come that know of more");
+    let read = one.beat(&says).await.expect("an answer");
+    let member = read.members.iter().find(|member| member.id == "away").expect("it may be there");
+    assert_eq!((member.away, member.parts[0]), (Some(Away::Silent), given.part));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let next = new.beat(&Beat { goes_alone: true, ..beat() }).await.expect("an answer");
+    assert_eq!(next.part, Part::default(), "all is the part of one that may be there");
+    // it does not come back from the dead: it is spoken of once in each history
+    server.cmd(&["HDEL", ROLL, "away"]);
+    let read = one.beat(&Beat { epoch: read.epoch, ..says }).await.expect("an answer");
+    assert!(read.members.iter().all(|member| member.id != "away"));
 }

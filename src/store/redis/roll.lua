@@ -18,7 +18,7 @@ local silent_after, back_hold, dead_after =
 local epoch, remembered = ARGV[13], tonumber(ARGV[14])
 local ended = {}
 for i = 15 + 2 * remembered, #ARGV do ended[ARGV[i]] = true end
-local KEPT, WHOLE = 172800, 4294967296
+local KEPT, WHOLE, NEW_FOR = 172800, 4294967296, 1000000
 
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
@@ -52,13 +52,17 @@ local stored = redis.call('HGETALL', roll)
 for i = 1, #stored, 2 do all[stored[i]] = heard(read(stored[i + 1])) end
 
 local known = redis.call('GET', epoch_key)
-if not known then
-  -- empty: those that the asker remembers may be out there with their parts
+local forgot = not known
+if forgot then
   known = epoch ~= '' and epoch or string.format('%.0f', now)
   redis.call('SET', epoch_key, known)
+end
+if epoch ~= '' and (forgot or epoch ~= known) then
+  -- emptied since the asker read it: those that it remembers may be out there with their parts.
+  -- It says so once, since it has this answer's epoch then; who is dead ages anew from now.
   for i = 0, remembered - 1 do
     local id, text = ARGV[15 + 2 * i], ARGV[16 + 2 * i]
-    if not all[id] then
+    if id ~= me and not all[id] then
       all[id] = read(text)
       all[id].seen = now - silent_after - 1
       write(id, all[id])
@@ -102,7 +106,9 @@ table.sort(ids)
 local place = 0
 for i, id in ipairs(ids) do if id == me then place = i - 1 end end
 local a, b = math.floor(place * WHOLE / #ids), math.floor((place + 1) * WHOLE / #ids)
-if not takes_part then b = a end
+-- in a new history others may come that know of more
+local age = now - (tonumber(known) or 0)
+if not takes_part or (age >= 0 and age < NEW_FOR) then b = a end
 for _, id in ipairs(ids) do
   if id ~= me then
     for _, part in ipairs(all[id].parts) do
