@@ -50,11 +50,11 @@ impl Scheduler {
         self.advance(now);
     }
 
-    /// The roll was read; `None` when it could not be.
-    pub fn read_roll(&mut self, roll: Option<&Roll>, now: Now) {
+    /// The roll was read that was asked for at a moment; `None` when it could not be.
+    pub fn read_roll(&mut self, roll: Option<(&Roll, Mono)>, now: Now) {
         let (rate, remaining) = (self.limits.rate, self.budget.remaining(now.mono));
-        if let (Some(turnstile), Some(roll)) = (&mut self.turnstile, roll) {
-            turnstile.read(roll, rate, remaining, now.mono);
+        if let (Some(turnstile), Some((roll, asked))) = (&mut self.turnstile, roll) {
+            turnstile.read(roll, asked, rate, remaining, now.mono);
         }
         self.advance(now);
     }

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::roll::{Roll, Standing};
+use super::roll::Roll;
 use super::terms::{Report, Terms};
 use super::{Allowance, Turnstile};
 use crate::engine::rate::Rate;
@@ -71,10 +71,10 @@ impl OnLoss {
 }
 
 impl Turnstile {
-    /// The roll was read.
-    pub fn read(&mut self, roll: &Roll, rate: Rate, remaining: u64, now: Mono) {
+    /// The roll was read that was asked for at `asked`.
+    pub fn read(&mut self, roll: &Roll, asked: Mono, rate: Rate, remaining: u64, now: Mono) {
         let (slots, longer) = (rate.calls(), rate.window().saturating_sub(WINDOW_MIN));
-        self.standing = Standing::new(roll, longer, now);
+        self.standing.read(roll, longer, asked, now);
         if let Some(end) = self.standing.next_end() {
             self.turn_at = self.turn_at.min(end);
         }
@@ -97,7 +97,7 @@ impl Turnstile {
 
     /// Whether it is known which slots are left to others.
     pub(super) fn knows_others(&self, now: Mono) -> bool {
-        self.standing.heard_at.is_some_and(|at| now.since(at) <= ROLL_FRESH)
+        self.standing.asked.is_some_and(|at| now.since(at) <= ROLL_FRESH)
     }
 
     /// The calls of a window that are not left to others, and those of the day that are.
@@ -111,11 +111,13 @@ impl Turnstile {
     /// From when to when this instance may go on by itself, and with how many of `slots`.
     fn by_itself(&self, slots: u32, window: Duration) -> Option<(Mono, Mono, u32)> {
         let OnLoss::GoOn { lasting } = self.on_loss else { return None };
-        let heard_at = self.standing.heard_at?;
+        let (heard_at, known_from) = (self.standing.heard_at?, self.standing.known_from?);
         let own = self.standing.part.slots(slots);
         let longer = window.saturating_sub(WINDOW_MIN);
         let from = heard_at.plus(ALONE_AFTER.saturating_add(longer));
-        (own > 0).then(|| (from, heard_at.plus(lasting.saturating_sub(MARGIN)), own))
+        // by the store's reckoning it was last heard then
+        let until = known_from.plus(lasting.saturating_sub(MARGIN));
+        (own > 0).then_some((from, until, own))
     }
 
     /// Begins to go on by itself, or ends it, when it is time; the slots that are its own while it
@@ -239,7 +241,9 @@ mod tests {
 
     fn one_of_three(on_loss: OnLoss) -> Turnstile {
         let mut turnstile = Turnstile::new(on_loss, Chance::new(1), secs(100));
-        turnstile.read(&roll(None), rate(), 9_000, secs(100));
+        for at in [99, 100] {
+            turnstile.read(&roll(None), secs(at), rate(), 9_000, secs(at));
+        }
         turnstile
     }
 
@@ -251,9 +255,20 @@ mod tests {
         let taken = (0..9_000).filter_map(|_| turnstile.take_alone()).count();
         assert_eq!(taken, 3_150);
         assert_eq!(turnstile.alone(), Some(true));
-        assert_eq!(turnstile.go_alone(20, WINDOW, 9_000, secs(695)), None, "it is taken for dead");
+        assert_eq!(turnstile.go_alone(20, WINDOW, 9_000, secs(694)), None, "it is taken for dead");
         let used = Report::Used { day: Day::default(), calls: 3_150 };
         assert_eq!(turnstile.reports, [used]);
+    }
+
+    #[test]
+    fn a_roll_is_as_old_as_the_question_for_it() {
+        let mut turnstile = one_of_three(GO_ON);
+        turnstile.read(&roll(None), secs(101), rate(), 9_000, secs(103));
+        assert!(!turnstile.knows_others(secs(103)), "others may have gone since");
+        // the others heard at most then that this instance hears, and may know of it as of 100
+        assert_eq!(turnstile.go_alone(20, WINDOW, 9_000, secs(108)), None);
+        assert!(turnstile.go_alone(20, WINDOW, 9_000, secs(109)).is_some());
+        assert_eq!(turnstile.go_alone(20, WINDOW, 9_000, secs(695)), None);
     }
 
     #[test]
@@ -280,11 +295,11 @@ mod tests {
         let kept =
             |turnstile: &Turnstile| (turnstile.standing.left(20, secs(103)), turnstile.kept.0);
         assert_eq!(kept(&turnstile), (0, 0));
-        turnstile.read(&roll(Some(Away::Silent)), rate(), 900, secs(103));
+        turnstile.read(&roll(Some(Away::Silent)), secs(103), rate(), 900, secs(103));
         assert_eq!(kept(&turnstile), (7, 350), "of 900 and 5 windows");
-        turnstile.read(&roll(Some(Away::Silent)), rate(), 500, secs(104));
+        turnstile.read(&roll(Some(Away::Silent)), secs(104), rate(), 500, secs(104));
         assert_eq!(kept(&turnstile), (7, 350), "it knows nothing of what was used since");
-        turnstile.read(&roll(None), rate(), 500, secs(105));
+        turnstile.read(&roll(None), secs(105), rate(), 500, secs(105));
         assert_eq!(kept(&turnstile), (0, 0));
     }
 
@@ -292,7 +307,7 @@ mod tests {
     fn calls_of_the_day_are_left_to_an_instance_for_as_long_as_its_slots() {
         let mut turnstile = one_of_three(GO_ON);
         let back = Away::Back(Duration::from_secs(1));
-        turnstile.read(&roll(Some(back)), rate(), 900, secs(103));
+        turnstile.read(&roll(Some(back)), secs(103), rate(), 900, secs(103));
         assert_eq!(turnstile.left_to_others(&terms(), secs(103)), (13, 350));
         assert_eq!(turnstile.left_to_others(&terms(), secs(104)), (20, 0));
     }
@@ -304,7 +319,7 @@ mod tests {
         let day = turnstile.take_alone().unwrap();
         turnstile.take_alone().unwrap();
         turnstile.give_back_alone(day);
-        turnstile.read(&roll(None), rate(), 9_000, secs(107));
+        turnstile.read(&roll(None), secs(107), rate(), 9_000, secs(107));
         assert_eq!(turnstile.reports, [Report::Used { day, calls: 1 }]);
         assert_eq!(turnstile.alone(), None);
     }

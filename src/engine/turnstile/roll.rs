@@ -96,8 +96,12 @@ pub struct Roll {
 /// What follows from the roll for one API key's slots.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Standing {
-    /// When the roll was read.
+    /// When the roll was asked for: it is not older.
+    pub(super) asked: Option<Mono>,
+    /// When it was read: the store was last heard before.
     pub(super) heard_at: Option<Mono>,
+    /// When the roll before it was asked for, whose answer the store knows to be heard.
+    pub(super) known_from: Option<Mono>,
     /// This instance's part.
     pub(super) part: Part,
     /// Parts that are left to others, and until when.
@@ -106,7 +110,7 @@ pub(super) struct Standing {
 
 impl Standing {
     /// `longer` is what the window exceeds the shortest by.
-    pub(super) fn new(roll: &Roll, longer: Duration, now: Mono) -> Self {
+    pub(super) fn read(&mut self, roll: &Roll, longer: Duration, asked: Mono, now: Mono) {
         let left = roll.members.iter().filter_map(|member| {
             let until = match member.away? {
                 Away::Silent => Mono::NEVER,
@@ -114,7 +118,13 @@ impl Standing {
             };
             Some(member.parts.map(|part| (part, until)))
         });
-        Self { heard_at: Some(now), part: roll.part, left: left.flatten().collect() }
+        *self = Self {
+            asked: Some(asked),
+            heard_at: Some(now),
+            known_from: self.asked,
+            part: roll.part,
+            left: left.flatten().collect(),
+        };
     }
 
     /// When the next part need not be left any more.
@@ -172,7 +182,8 @@ mod tests {
             member("c", c, Some(back)),
         ];
         let roll = Roll { members, part: a, ..Roll::default() };
-        let standing = Standing::new(&roll, Duration::ZERO, now);
+        let mut standing = Standing::default();
+        standing.read(&roll, Duration::ZERO, now, now);
         assert_eq!(standing.left(20, now), 13);
         assert_eq!(standing.left(20, now.plus(Duration::from_secs(1))), 6);
     }

@@ -69,7 +69,7 @@ impl World {
 
     fn read_roll(&mut self) {
         let rate = "4".parse().unwrap();
-        self.turnstile.read(&Roll::default(), rate, 9_000, self.now);
+        self.turnstile.read(&Roll::default(), self.now, rate, 9_000, self.now);
     }
 
     /// How long until it asks.
