@@ -1,7 +1,8 @@
 //! Several instances over one real Redis server: one limit, equal shares, nothing lost.
 //!
 //! `gates` and `chaos` run the gates of many instances in this process, whose calls are judged by
-//! when they arrive; `script` asks the server directly; `processes`, `custody`, `kills` and
+//! when they arrive; `script` and
+//! `keeping` ask the server directly; `processes`, `custody`, `kills` and
 //! `namespaces` run the program.
 
 #[path = "instances/chaos.rs"]
@@ -12,6 +13,8 @@ mod custody;
 mod fleet;
 #[path = "instances/gates.rs"]
 mod gates;
+#[path = "instances/keeping.rs"]
+mod keeping;
 #[path = "instances/kills.rs"]
 mod kills;
 #[path = "instances/line.rs"]

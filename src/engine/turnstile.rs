@@ -7,6 +7,7 @@
 //! is this instance's turn, and others' timers are only there for those that do not come.
 
 mod alone;
+mod keeping;
 mod line;
 mod loss;
 mod roll;
@@ -23,10 +24,12 @@ use super::time::Mono;
 pub use loss::{ALONE_AFTER, ALONE_LIFE, BACK_FOR, BEAT_EVERY, OnLoss, SILENT_AFTER};
 pub use roll::{Away, Member, Part, Roll};
 pub use terms::{
-    Ask, Beat, ByItself, Memory, Place, Report, Stamp, Terms, Ticket, Told, Turn, Whose,
+    Absence, Absent, Ask, Beat, ByItself, Kept, Memory, Place, Report, Stamp, Terms, Ticket, Told,
+    Turn, Whose,
 };
 
 use alone::Allowance;
+use keeping::Keeping;
 use line::Line;
 use roll::Standing;
 
@@ -82,8 +85,8 @@ pub struct Turnstile {
     on_loss: OnLoss,
     chance: Chance,
     standing: Standing,
-    /// Calls of the day that are left to instances that are away, and for how many slots.
-    kept: (u64, u32),
+    /// Calls of the day that are kept for instances that are away.
+    keeping: Keeping,
     /// This instance goes on by itself.
     alone: Option<Allowance>,
 }
@@ -113,7 +116,7 @@ impl Turnstile {
             on_loss,
             chance,
             standing: Standing::default(),
-            kept: (0, 0),
+            keeping: Keeping::default(),
             alone: None,
         }
     }
@@ -126,21 +129,25 @@ impl Turnstile {
     /// The question to be asked now, if any. `want` says whether a slot could be used.
     pub fn poll_ask(&mut self, want: bool, terms: Terms, now: Mono) -> Option<Ask> {
         let is_due = self.ask_at(want).is_some_and(|at| at <= now);
-        is_due.then(|| self.compose(want && self.knows_others(now), terms, now))
+        let until = self.settles_until(now);
+        is_due.then(|| self.compose(want && self.knows_others(now), until, terms, now))
     }
 
     /// What is still to be told when no more calls are served, if anything.
     pub fn farewell(&mut self, terms: Terms, now: Mono) -> Option<Ask> {
         self.end_alone();
-        let is_known = self.line.is_urgent() || !self.reports.is_empty();
-        is_known.then(|| self.compose(false, terms, now))
+        let is_known =
+            self.line.is_urgent() || !self.reports.is_empty() || self.keeping.has_to_tell();
+        // it is never by itself again
+        is_known.then(|| self.compose(false, Some(Stamp::NEVER), terms, now))
     }
 
-    fn compose(&mut self, want: bool, terms: Terms, now: Mono) -> Ask {
-        let (calls, kept) = self.left_to_others(&terms, now);
-        let terms = Terms { calls, withheld: terms.withheld.saturating_add(kept), ..terms };
+    fn compose(&mut self, want: bool, until: Option<Stamp>, terms: Terms, now: Mono) -> Ask {
+        let terms = Terms { calls: self.calls_here(&terms, now), ..terms };
         let rest = self.reports.split_off(self.reports.len().min(REPORTS_MAX));
-        let reports = std::mem::replace(&mut self.reports, rest);
+        let mut reports = std::mem::replace(&mut self.reports, rest);
+        let (knows, begun) = (self.knows_others(now), self.begun.unwrap_or_default());
+        let absence = self.keeping.compose(knows, until, begun, &mut reports);
         let (line, anew) = self.line.tell();
         self.life = LIFE_MIN.saturating_add(self.trip().saturating_mul(2)).min(LIFE_MAX);
         self.asked = Some((now, reports.clone()));
@@ -156,6 +163,7 @@ impl Turnstile {
             known: self.line.known(),
             reports,
             memory: self.memory,
+            absence,
         }
     }
 
@@ -180,9 +188,16 @@ impl Turnstile {
         median.saturating_mul(2).saturating_add(GRACE_MIN)
     }
 
-    /// The answer came.
-    pub fn told(&mut self, told: Told, window: Duration, lateness: &mut Lateness, now: Mono) {
-        let Some((asked, _)) = self.asked.take() else { return };
+    /// The answer came; the calls of its day that are used or kept.
+    pub fn told(
+        &mut self,
+        told: Told,
+        window: Duration,
+        lateness: &mut Lateness,
+        now: Mono,
+    ) -> u64 {
+        let Some((asked, _)) = self.asked.take() else { return told.used };
+        let counted = told.used.saturating_add(self.keeping.told(&told, asked));
         self.learn_trip(now.since(asked));
         if told.at > self.stamp_of(now.plus(LIFE_MIN)) {
             // the store's clock was set forward: by it slots are free that are not
@@ -229,6 +244,7 @@ impl Turnstile {
         // what is left to others is free then
         let end = self.standing.next_end().filter(|end| *end > now);
         self.turn_at = end.map_or(self.turn_at, |end| end.min(self.turn_at));
+        counted
     }
 
     /// Word came from the store of whose turn it is.
@@ -249,7 +265,8 @@ impl Turnstile {
 
     /// The store did not answer; whether it did what it was asked is not known.
     pub fn failed(&mut self, now: Mono) {
-        let Some((_, reports)) = self.asked.take() else { return };
+        let Some((_, mut reports)) = self.asked.take() else { return };
+        self.keeping.failed(&mut reports);
         // each of them may be told twice
         self.reports.splice(0..0, reports);
         self.line.forget();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ctct_proxy::engine::turnstile::{
-    Ask, Away, Beat, Memory, Part, Place, Report, Roll, Stamp, Terms, Told,
+    Absence, Absent, Ask, Away, Beat, Memory, Part, Place, Report, Roll, Stamp, Terms, Told,
 };
 use ctct_proxy::engine::{Class, Day, DayReset};
 use ctct_proxy::store::{InstanceInfo, RedisTurnstile, SharedTurnstile as _};
@@ -15,13 +15,13 @@ const COUNT: usize = 1_000;
 /// Where instances are written down.
 const ROLL: &str = "ctct-proxy:{instances}:roll";
 
-async fn turnstile(server: &RedisServer, name: &str) -> RedisTurnstile {
+pub(crate) async fn turnstile(server: &RedisServer, name: &str) -> RedisTurnstile {
     let info =
         InstanceInfo { id: name.to_owned(), name: name.to_owned(), details: "{}".to_owned() };
     RedisTurnstile::open(&redis_url(&server.url()), &info).await.expect("connects")
 }
 
-fn ask(line: Vec<Place>) -> Ask {
+pub(crate) fn ask(line: Vec<Place>) -> Ask {
     let rate = "1000".parse().expect("a rate");
     Ask {
         wanted_until: Some(Stamp::NEVER),
@@ -42,20 +42,21 @@ fn ask(line: Vec<Place>) -> Ask {
         known: 0,
         reports: Vec::new(),
         memory: Memory::default(),
+        absence: Absence::default(),
     }
 }
 
-fn place(name: &str, count: u32) -> Place {
+pub(crate) fn place(name: &str, count: u32) -> Place {
     Place { class: Class::Normal, tenant: tenant(name), weight: 1, count }
 }
 
 /// Lets the first window of a server that knew nothing pass.
-async fn opened(turnstile: &RedisTurnstile) {
+pub(crate) async fn opened(turnstile: &RedisTurnstile) {
     let told = turnstile.ask(&main_key(), &ask(Vec::new())).await.expect("an answer");
     tokio::time::sleep(told.closed).await;
 }
 
-async fn until_granted(turnstile: &RedisTurnstile, ask: &Ask) -> Told {
+pub(crate) async fn until_granted(turnstile: &RedisTurnstile, ask: &Ask) -> Told {
     for _ in 0..10 * COUNT {
         let told = turnstile.ask(&main_key(), ask).await.expect("an answer");
         if told.granted.is_some() {
@@ -89,12 +90,12 @@ async fn a_thousand_instances_that_died_leave_nothing_behind() {
 }
 
 /// As of an instance that has heard nothing yet.
-fn beat() -> Beat {
+pub(crate) fn beat() -> Beat {
     Beat::first(Duration::from_mins(10))
 }
 
 /// Makes the moment another one at which an instance was heard.
-fn hear(server: &RedisServer, id: &str, moment: u64) {
+pub(crate) fn hear(server: &RedisServer, id: &str, moment: u64) {
     let written = server.cmd(&["HGET", ROLL, id]);
     let (_, rest) = written.split_once('\t').expect("its parts");
     server.cmd(&["HSET", ROLL, id, &format!("{moment}\t{rest}")]);
@@ -109,10 +110,13 @@ async fn everything_that_counts_is_forgotten_in_time() {
     let server = RedisServer::start();
     let one = turnstile(&server, "one").await;
     opened(&one).await;
-    until_granted(&one, &ask(vec![place("a", 2)])).await;
+    let mut waits = ask(vec![place("a", 2)]);
+    let (id, since) = ("away".to_owned(), Duration::ZERO);
+    waits.absence.absent = vec![Absent { id, slots: 9, calls_max: 9, since }];
+    until_granted(&one, &waits).await;
     one.beat(&beat()).await.expect("an answer");
     let keys = server.cmd(&["KEYS", "*"]);
-    assert!(keys.lines().count() > 5, "{keys}");
+    assert!(keys.lines().count() > 6, "{keys}");
     for key in keys.lines() {
         let left: i64 =
             server.cmd(&["TTL", key]).trim_start_matches(':').parse().expect("a number");

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use ctct_proxy::config::StoreUrl;
-use ctct_proxy::engine::turnstile::{Ask, Beat, Memory, Place as InLine, Stamp, Terms};
+use ctct_proxy::engine::turnstile::{Absence, Ask, Beat, Memory, Place as InLine, Stamp, Terms};
 use ctct_proxy::engine::{Class, Day, DayReset, Rate};
 use ctct_proxy::store::{Changed, InstanceInfo, LaneTurn, RedisTurnstile, SharedTurnstile, Since};
 
@@ -50,6 +50,7 @@ fn ask() -> Ask {
         known: 0,
         reports: Vec::new(),
         memory: Memory::default(),
+        absence: Absence::default(),
     }
 }
 

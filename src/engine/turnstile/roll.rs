@@ -69,6 +69,8 @@ pub struct Member {
     pub dead_after: Duration,
     /// The part that it uses, and the one that it was last given.
     pub parts: [Part; 2],
+    /// For so long at most it may have sent calls by itself of which it did not tell.
+    pub untold: Duration,
 }
 
 /// For how long an instance's part is left to it.
@@ -91,6 +93,8 @@ pub struct Roll {
     pub part: Part,
     /// All instances.
     pub members: Vec<Member>,
+    /// Those that have ended a short time ago without having told what they used by themselves.
+    pub gone: Vec<Member>,
 }
 
 /// What follows from the roll for one API key's slots.
@@ -173,6 +177,7 @@ mod tests {
             away,
             dead_after: Duration::from_mins(10),
             parts: [part, Part::default()],
+            untold: Duration::ZERO,
         };
         let [a, b, c]: [Part; 3] = parts(3).try_into().unwrap();
         let back = Away::Back(Duration::from_secs(1));

@@ -48,6 +48,8 @@ impl World {
             granted: None,
             day: Day::new(20_000),
             used: 100,
+            kept: Vec::new(),
+            settled: false,
             spent: None,
             closed: Duration::ZERO,
             widened: Duration::ZERO,
