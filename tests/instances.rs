@@ -1,8 +1,8 @@
 //! Several instances over one real Redis server: one limit, equal shares, nothing lost.
 //!
 //! `gates` and `chaos` run the gates of many instances in this process, whose calls are judged by
-//! when they arrive; `script`, `turns` and `reports` ask the server directly; `processes`,
-//! `custody`, `kills` and `namespaces` run the program.
+//! when they arrive; `script`, `turns`, `reports`, `keeping` and `paths` ask the server directly;
+//! `processes`, `custody`, `kills` and `namespaces` run the program.
 
 #[path = "instances/chaos.rs"]
 mod chaos;
@@ -12,6 +12,8 @@ mod custody;
 mod fleet;
 #[path = "instances/gates.rs"]
 mod gates;
+#[path = "instances/keeping.rs"]
+mod keeping;
 #[path = "instances/kills.rs"]
 mod kills;
 #[path = "instances/line.rs"]

@@ -8,6 +8,7 @@
 
 mod alone;
 mod clock;
+mod keeping;
 mod line;
 mod loss;
 mod roll;
@@ -24,11 +25,13 @@ use super::time::Mono;
 pub use loss::{ALONE_AFTER, ALONE_LIFE, BACK_FOR, BEAT_EVERY, OnLoss, SILENT_AFTER};
 pub use roll::{Away, Member, Part, Roll};
 pub use terms::{
-    Ask, Beat, ByItself, Memory, Place, Report, Stamp, Terms, Ticket, Told, Turn, Whose,
+    Absence, Absent, Ask, Beat, ByItself, Kept, Memory, Place, Report, Stamp, Terms, Ticket, Told,
+    Turn, Whose,
 };
 
 use alone::Allowance;
 use clock::StoreClock;
+use keeping::Keeping;
 use line::Line;
 use roll::Standing;
 
@@ -89,8 +92,8 @@ pub struct Turnstile {
     on_loss: OnLoss,
     chance: Chance,
     standing: Standing,
-    /// Calls of the day that are left to instances that are away, and for how many slots.
-    kept: (u64, u32),
+    /// Calls of the day that are kept for instances that are away.
+    keeping: Keeping,
     /// This instance goes on by itself.
     alone: Option<Allowance>,
 }
@@ -123,7 +126,7 @@ impl Turnstile {
             on_loss,
             chance,
             standing: Standing::default(),
-            kept: (0, 0),
+            keeping: Keeping::default(),
             alone: None,
         }
     }
@@ -136,7 +139,8 @@ impl Turnstile {
     /// The question to be asked now, if any. `want` says whether a slot could be used.
     pub fn poll_ask(&mut self, want: bool, terms: Terms, now: Mono) -> Option<Ask> {
         let is_due = self.ask_at(want).is_some_and(|at| at <= now);
-        is_due.then(|| self.compose(want && self.knows_others(now), terms, now))
+        let until = self.settles_until(now);
+        is_due.then(|| self.compose(want && self.knows_others(now), until, terms, now))
     }
 
     /// What is still to be told when no more calls are served, if anything.
@@ -146,16 +150,20 @@ impl Turnstile {
             // its answer may never come
             self.again.clone_from(reports);
         }
-        self.is_urgent().then(|| self.compose(false, terms, now))
+        // it is never by itself again
+        let until = Some(Stamp::NEVER);
+        let is_known = self.is_urgent() || self.keeping.has_to_tell();
+        is_known.then(|| self.compose(false, until, terms, now))
     }
 
-    fn compose(&mut self, want: bool, terms: Terms, now: Mono) -> Ask {
-        let (calls, kept) = self.left_to_others(&terms, now);
-        let terms = Terms { calls, withheld: terms.withheld.saturating_add(kept), ..terms };
+    fn compose(&mut self, want: bool, until: Option<Stamp>, terms: Terms, now: Mono) -> Ask {
+        let terms = Terms { calls: self.calls_here(&terms, now), ..terms };
         let again = std::mem::take(&mut self.again);
         let room = REPORTS_MAX.saturating_sub(again.len());
         let rest = self.reports.split_off(self.reports.len().min(room));
-        let reports = std::mem::replace(&mut self.reports, rest);
+        let mut reports = std::mem::replace(&mut self.reports, rest);
+        let (knows, begun) = (self.knows_others(now), self.begun.unwrap_or_default());
+        let absence = self.keeping.compose(knows, until, begun, &mut reports);
         // above those of one that this instance had for the key before it was reconfigured
         let since_start = u64::try_from(now.since_start().as_micros()).unwrap_or(0);
         self.number = self.number.saturating_add(1).max(since_start);
@@ -177,6 +185,7 @@ impl Turnstile {
             reports,
             again,
             memory: self.memory,
+            absence,
         }
     }
 
@@ -204,9 +213,16 @@ impl Turnstile {
         median.saturating_mul(2).saturating_add(GRACE_MIN)
     }
 
-    /// The answer came.
-    pub fn told(&mut self, told: Told, window: Duration, lateness: &mut Lateness, now: Mono) {
-        let Some((asked, _)) = self.asked.take() else { return };
+    /// The answer came; the calls of its day that are used or kept.
+    pub fn told(
+        &mut self,
+        told: Told,
+        window: Duration,
+        lateness: &mut Lateness,
+        now: Mono,
+    ) -> u64 {
+        let Some((asked, _)) = self.asked.take() else { return told.used };
+        let counted = told.used.saturating_add(self.keeping.told(&told, asked));
         self.learn_trip(now.since(asked));
         let begun = self.begun.replace(told.begun);
         let is_another = begun.is_some_and(|begun| begun != told.begun);
@@ -259,6 +275,7 @@ impl Turnstile {
         // what is left to others is free then
         let end = self.standing.next_end().filter(|end| *end > now);
         self.turn_at = end.map_or(self.turn_at, |end| end.min(self.turn_at));
+        counted
     }
 
     /// Word came from the store of whose turn it is.
@@ -283,6 +300,7 @@ impl Turnstile {
         if self.failures == 0 {
             self.failing_since = asked;
         }
+        self.keeping.failed();
         self.again = reports;
         self.line.forget();
         let wait = RETRY_MIN.saturating_mul(1_u32 << self.failures.min(8)).min(RETRY_MAX);

@@ -105,7 +105,7 @@ pub(super) enum Message {
     Retire,
     Told(Option<Box<Told>>),
     Turn(Turn),
-    Roll(Option<Arc<Roll>>),
+    Roll(Option<(Arc<Roll>, Mono)>),
     Claimed {
         asked_day: Day,
         answer: Option<Claimed>,
@@ -225,7 +225,10 @@ impl Actor {
                 self.scheduler.told(told.map(|told| *told), self.clock.now());
                 self.answer_early();
             }
-            Message::Roll(roll) => self.scheduler.read_roll(roll.as_deref(), self.clock.now()),
+            Message::Roll(roll) => {
+                let roll = roll.as_ref().map(|(roll, asked)| (&**roll, *asked));
+                self.scheduler.read_roll(roll, self.clock.now());
+            }
             Message::Turn(turn) => self.scheduler.turn(turn, self.clock.now()),
             Message::Snapshot(reply) => match &mut self.early {
                 Some(early) => early.push(reply),

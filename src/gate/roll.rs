@@ -14,6 +14,7 @@ use crate::engine::Mono;
 use crate::engine::turnstile::{
     ALONE_AFTER, ALONE_LIFE, Away, BEAT_EVERY, Beat, ByItself, Member, OnLoss, Roll,
 };
+use crate::store::StoreError;
 
 /// A store that is lost is asked this often: when it is back, calls go on within a window and a
 /// little.
@@ -22,7 +23,7 @@ const LOST_BEAT_EVERY: Duration = Duration::from_millis(50);
 /// A part that has changed is acknowledged this soon: one that is lost before that keeps both.
 const ACKNOWLEDGED_IN: Duration = Duration::from_millis(20);
 
-/// No answer comes later than this after its question.
+/// An answer that is read later than this after its question is not taken.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 
 /// Asks the task to take this instance off the roll.
@@ -73,10 +74,10 @@ impl Keeper {
             // one that stops leaves its part to the others, however it ends
             let stops = self.gate.instances.stops.load(Ordering::Relaxed);
             self.beat.goes_alone = self.goes_alone() && !stops;
-            let next = match self.sharing.turnstile.beat(&self.beat).await {
+            let next = match self.ask(now).await {
                 Ok(roll) => {
                     let has_changed = roll.part != self.beat.part;
-                    self.read(roll);
+                    self.read(roll, now);
                     let stops = self.beat.by_itself == ByItself::Perhaps;
                     self.stopped_from = stops.then(|| clock.mono().plus(ALONE_LIFE));
                     // until it is said which part is in use, the others reckon with both
@@ -105,6 +106,17 @@ impl Keeper {
         }
     }
 
+    /// The answer to a question of `asked`: a process that stood still finds one that is old.
+    async fn ask(&self, asked: Mono) -> Result<Roll, StoreError> {
+        let roll = self.sharing.turnstile.beat(&self.beat).await?;
+        let took = self.gate.parts.clock.mono().since(asked);
+        if took > ANSWER_MAX {
+            let cause = format!("the answer was read after {took:?}");
+            return Err(StoreError::Unavailable { attempt: "read the roll of instances", cause });
+        }
+        Ok(roll)
+    }
+
     fn goes_alone(&self) -> bool {
         self.sharing.on_loss != OnLoss::Refuse
     }
@@ -122,7 +134,7 @@ impl Keeper {
         }
     }
 
-    fn read(&mut self, roll: Roll) {
+    fn read(&mut self, roll: Roll, asked: Mono) {
         if self.set_lost(false) {
             info!("the store that instances share is back");
         }
@@ -150,7 +162,7 @@ impl Keeper {
             .collect();
         let roll = Arc::new(roll);
         self.gate.instances.roll.store(Some(roll.clone()));
-        self.tell(Some(&roll));
+        self.tell(Some(&(roll, asked)));
     }
 
     /// Notes whether the store is lost; answers whether it was.
@@ -171,7 +183,8 @@ impl Keeper {
             })
     }
 
-    fn tell(&self, roll: Option<&Arc<Roll>>) {
+    /// The roll goes on with when it was asked for.
+    fn tell(&self, roll: Option<&(Arc<Roll>, Mono)>) {
         for key in self.gate.api_keys() {
             key.send(Message::Roll(roll.cloned()));
         }

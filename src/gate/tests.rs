@@ -290,3 +290,40 @@ async fn a_question_whose_task_panics_is_asked_again() {
     let asked = turnstile.asked.load(Ordering::Relaxed);
     assert!(asked > 1, "asked {asked} times");
 }
+
+/// A shared store whose answers take a while to be read.
+#[derive(Default)]
+struct Slow {
+    millis: AtomicU32,
+}
+
+#[async_trait]
+impl SharedTurnstile for Slow {
+    async fn ask(&self, _: &ApiKeyName, _: &Ask) -> Result<Told, StoreError> {
+        Err(StoreError::Unavailable { attempt: "ask", cause: "nothing is told".into() })
+    }
+
+    async fn beat(&self, _: &Beat) -> Result<Roll, StoreError> {
+        let millis = self.millis.load(Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(millis.into())).await;
+        Ok(Roll::default())
+    }
+
+    async fn listen(&self, _: mpsc::UnboundedSender<(ApiKeyName, Turn)>) {
+        std::future::pending::<()>().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_roll_that_is_read_long_after_it_was_asked_for_is_not_taken() {
+    let clock = Clock::starting_at(NOON);
+    for (millis, is_lost) in [(400, false), (1_600, true)] {
+        let (mut parts, _, _demanded) = parts(&clock);
+        let turnstile = Arc::new(Slow { millis: millis.into() });
+        parts.sharing = Some(Sharing { turnstile, on_loss: OnLoss::Refuse });
+        let gate = Gate::start(parts, vec![(main_key(), limits())], &BTreeSet::new());
+        tokio::time::sleep(Duration::from_millis(1_650)).await;
+        assert_eq!(gate.has_lost_store(), is_lost, "{millis} ms");
+        assert_eq!(gate.roll().is_none(), is_lost, "{millis} ms");
+    }
+}

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ctct_proxy::engine::turnstile::{
-    Ask, Away, Beat, Memory, Place, Report, Roll, Stamp, Terms, Told,
+    Absence, Absent, Ask, Away, Beat, Memory, Part, Place, Report, Roll, Stamp, Terms, Told,
 };
 use ctct_proxy::engine::{Class, Day, DayReset};
 use ctct_proxy::store::{InstanceInfo, RedisTurnstile, SharedTurnstile as _};
@@ -47,6 +47,7 @@ pub(crate) fn ask(line: Vec<Place>) -> Ask {
         reports: Vec::new(),
         again: Vec::new(),
         memory: Memory::default(),
+        absence: Absence::default(),
     }
 }
 
@@ -94,12 +95,12 @@ async fn a_thousand_instances_that_died_leave_nothing_behind() {
 }
 
 /// As of an instance that has heard nothing yet.
-fn beat() -> Beat {
+pub(crate) fn beat() -> Beat {
     Beat::first(Duration::from_mins(10))
 }
 
 /// Makes the moment another one at which an instance was heard.
-fn hear(server: &RedisServer, id: &str, moment: u64) {
+pub(crate) fn hear(server: &RedisServer, id: &str, moment: u64) {
     let written = server.cmd(&["HGET", ROLL, id]);
     let (_, rest) = written.split_once('\t').expect("its parts");
     server.cmd(&["HSET", ROLL, id, &format!("{moment}\t{rest}")]);
@@ -114,10 +115,13 @@ async fn everything_that_counts_is_forgotten_in_time() {
     let server = RedisServer::start();
     let one = turnstile(&server, "one").await;
     opened(&one).await;
-    until_granted(&one, &ask(vec![place("a", 2)])).await;
+    let mut waits = ask(vec![place("a", 2)]);
+    let (id, since) = ("away".to_owned(), Duration::ZERO);
+    waits.absence.absent = vec![Absent { id, slots: 9, calls_max: 9, since }];
+    until_granted(&one, &waits).await;
     one.beat(&beat()).await.expect("an answer");
     let keys = server.cmd(&["KEYS", "*"]);
-    assert!(keys.lines().count() > 5, "{keys}");
+    assert!(keys.lines().count() > 6, "{keys}");
     for key in keys.lines() {
         let left: i64 =
             server.cmd(&["TTL", key]).trim_start_matches(':').parse().expect("a number");
@@ -255,4 +259,32 @@ async fn an_instance_is_dead_when_it_says_so_itself() {
         let ids: Vec<_> = read.members.iter().map(|member| member.id.as_str()).collect();
         assert_eq!(ids, left, "{ago} s after they were heard");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_on_a_roll_that_was_emptied_is_on_it_again_though_another_came_first() {
+    let server = RedisServer::start();
+    let one = turnstile(&server, "one").await;
+    let (away, new) = (one.seen_as("away"), one.seen_as("new"));
+    let mut says = Beat { goes_alone: true, ..beat() };
+    away.beat(&says).await.expect("an answer");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let given = away.beat(&says).await.expect("an answer");
+    away.beat(&Beat { echo: given.at, part: given.part, ..says.clone() }).await.expect("an answer");
+    let read = one.beat(&says).await.expect("an answer");
+    says = Beat { echo: read.at, part: read.part, epoch: read.epoch, ..says };
+    says.remembered = read.members;
+    server.cmd(&["FLUSHALL"]);
+    let first = new.beat(&Beat { goes_alone: true, ..beat() }).await.expect("an answer");
+    assert_eq!(first.part, Part::default(), "others may come that know of more");
+    let read = one.beat(&says).await.expect("an answer");
+    let member = read.members.iter().find(|member| member.id == "away").expect("it may be there");
+    assert_eq!((member.away, member.parts[0]), (Some(Away::Silent), given.part));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let next = new.beat(&Beat { goes_alone: true, ..beat() }).await.expect("an answer");
+    assert_eq!(next.part, Part::default(), "all is the part of one that may be there");
+    // it does not come back from the dead: it is spoken of once in each history
+    server.cmd(&["HDEL", ROLL, "away"]);
+    let read = one.beat(&Beat { epoch: read.epoch, ..says }).await.expect("an answer");
+    assert!(read.members.iter().all(|member| member.id != "away"));
 }

@@ -229,7 +229,8 @@ impl Run {
             Event::Beat(instance) => {
                 for api_key in 0..self.plan.api_keys {
                     let member = self.member(api_key, instance);
-                    self.members[member].scheduler.read_roll(Some(&Roll::default()), both);
+                    let roll = Roll::default();
+                    self.members[member].scheduler.read_roll(Some((&roll, both.mono)), both);
                     self.carry_out(member, now);
                 }
                 self.push(now + BEAT_EVERY, Event::Beat(instance));

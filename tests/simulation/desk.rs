@@ -72,6 +72,8 @@ impl Desk {
             granted: granted.then(|| (Class::Normal, self.tenant.clone())),
             day: Day::new(20_000),
             used: self.ticket,
+            kept: Vec::new(),
+            settled: false,
             spent: None,
             closed: Duration::ZERO,
             widened: Duration::ZERO,

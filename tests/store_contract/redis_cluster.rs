@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use ctct_proxy::config::StoreUrl;
-use ctct_proxy::engine::turnstile::{Ask, Beat, Memory, Place as InLine, Stamp, Terms};
+use ctct_proxy::engine::turnstile::{Absence, Ask, Beat, Memory, Place as InLine, Stamp, Terms};
 use ctct_proxy::engine::{Class, Day, DayReset, Rate};
 use ctct_proxy::store::{
     Changed, Forgotten, InstanceInfo, LaneTerms, LaneTurn, RedisTurnstile, SharedTurnstile, Since,
@@ -55,6 +55,7 @@ fn ask() -> Ask {
         reports: Vec::new(),
         again: Vec::new(),
         memory: Memory::default(),
+        absence: Absence::default(),
     }
 }
 

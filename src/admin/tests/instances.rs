@@ -39,6 +39,7 @@ impl SharedTurnstile for Others {
             away,
             dead_after: Duration::from_mins(10),
             parts: [Part::default(), THIRD],
+            untold: Duration::ZERO,
         };
         let own = instance();
         let back = Away::Back(Duration::from_secs(1));
@@ -48,7 +49,7 @@ impl SharedTurnstile for Others {
             member("bb", "no JSON", Some(back)),
         ];
         let at = Stamp(1_795_500_010_000_000);
-        self.answer(Roll { at, epoch: "1".into(), part: THIRD, members })
+        self.answer(Roll { at, epoch: "1".into(), part: THIRD, members, gone: Vec::new() })
     }
 
     async fn listen(&self, _: mpsc::UnboundedSender<(ApiKeyName, Turn)>) {

@@ -32,9 +32,9 @@ impl Scheduler {
     pub fn told(&mut self, told: Option<Told>, now: Now) {
         let Some(turnstile) = &mut self.turnstile else { return };
         if let Some(told) = told {
-            let (day, used, spent) = (told.day, told.used, told.spent);
+            let (day, spent) = (told.day, told.spent);
             let window = self.limits.rate.window();
-            turnstile.told(told, window, self.pacer.lateness(), now.mono);
+            let used = turnstile.told(told, window, self.pacer.lateness(), now.mono);
             self.budget.adopt(day, used, spent, now.mono);
         } else {
             turnstile.failed(now.mono);
@@ -50,11 +50,11 @@ impl Scheduler {
         self.advance(now);
     }
 
-    /// The roll was read; `None` when it could not be.
-    pub fn read_roll(&mut self, roll: Option<&Roll>, now: Now) {
-        let (rate, remaining) = (self.limits.rate, self.budget.remaining(now.mono));
-        if let (Some(turnstile), Some(roll)) = (&mut self.turnstile, roll) {
-            turnstile.read(roll, rate, remaining, now.mono);
+    /// The roll was read that was asked for at a moment; `None` when it could not be.
+    pub fn read_roll(&mut self, roll: Option<(&Roll, Mono)>, now: Now) {
+        let rate = self.limits.rate;
+        if let (Some(turnstile), Some((roll, asked))) = (&mut self.turnstile, roll) {
+            turnstile.read(roll, asked, rate, now.mono);
         }
         self.advance(now);
     }
@@ -62,17 +62,17 @@ impl Scheduler {
     /// Begins or ends that this instance goes on by itself.
     pub(super) fn look_alone(&mut self, now: Now) {
         let (slots, window) = (self.limits.rate.calls(), self.limits.rate.window());
-        let remaining = self.budget.remaining(now.mono);
+        let per_day = self.limits.per_day;
         let Some(turnstile) = &mut self.turnstile else { return };
         let was_alone = turnstile.alone().is_some();
-        let own = turnstile.go_alone(slots, window, remaining, now.mono);
+        let own = turnstile.go_alone(slots, window, per_day, now.mono);
         self.pacer.restrict(own);
         if own.is_some() != was_alone {
             self.commands.push_back(Command::Tell(News::Alone { slots: own }));
         }
         let day = self.limits.day_reset.day_of(now.unix);
         if let Some(own) = own
-            && turnstile.turn_day_alone(day, self.limits.per_day, own, slots)
+            && turnstile.turn_day_alone(day, per_day, own, slots)
         {
             self.budget.adopt(day, 0, None, now.mono);
             self.pacer.close_until(now.mono.plus(DAY_TURN_PAUSE));

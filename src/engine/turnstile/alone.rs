@@ -3,6 +3,7 @@
 //!
 //! The others leave it both. What it used is told to the store when it is back.
 
+use super::keeping::Unheard;
 use crate::engine::time::Day;
 
 /// The day's calls of an instance that is by itself.
@@ -10,20 +11,26 @@ use crate::engine::time::Day;
 pub(super) struct Allowance {
     day: Day,
     left: u64,
+    /// What others can have used of a day before they keep this instance's part of it; `None` when
+    /// that is not known.
+    unheard: Option<u64>,
     used: Vec<(Day, u64)>,
 }
 
 impl Allowance {
-    /// `part` of `of` parts of what was left of `day`.
-    pub(super) fn new(day: Day, remaining: u64, part: u32, of: u32) -> Self {
-        Self { day, left: portion(remaining, part, of), used: Vec::new() }
+    /// `part` of `of` parts of what was left of `day`; nothing where that is not known.
+    pub(super) fn new(day: Day, left: Option<Unheard>, part: u32, of: u32) -> Self {
+        let unheard = left.map(|unheard| unheard.calls);
+        let left = left.map_or(0, |unheard| portion(unheard.left, part, of));
+        Self { day, left, unheard, used: Vec::new() }
     }
 
     /// Another day begins, of which it may use its part too; whether it is another.
     pub(super) fn turn(&mut self, day: Day, per_day: u64, part: u32, of: u32) -> bool {
         let turns = day > self.day;
         if turns {
-            (self.day, self.left) = (day, portion(per_day, part, of));
+            let left = self.unheard.map(|unheard| per_day.saturating_sub(unheard));
+            (self.day, self.left) = (day, left.map_or(0, |left| portion(left, part, of)));
         }
         turns
     }
@@ -72,16 +79,25 @@ mod tests {
     #[test]
     fn a_third_of_the_slots_has_a_third_of_what_is_left() {
         let today = Day::new(20_000);
-        let mut allowance = Allowance::new(today, 7, 1, 3);
+        let left = Unheard { left: 7, calls: 12 };
+        let mut allowance = Allowance::new(today, Some(left), 1, 3);
         assert_eq!([(); 3].map(|()| allowance.take()), [Some(today), Some(today), None]);
         assert!(allowance.is_spent());
         allowance.give_back(today);
         assert_eq!(allowance.used().collect::<Vec<_>>(), [(today, 1)]);
         let tomorrow = Day::new(20_001);
-        assert!(allowance.turn(tomorrow, 30, 1, 3));
-        assert_eq!(allowance.take(), Some(tomorrow));
+        assert!(allowance.turn(tomorrow, 15, 1, 3));
+        assert_eq!([(); 2].map(|()| allowance.take()), [Some(tomorrow), None], "of 15 less 12");
         assert_eq!(allowance.used().collect::<Vec<_>>(), [(today, 1), (tomorrow, 1)]);
         assert!(!allowance.turn(today, 30, 1, 3));
-        assert_eq!(allowance.take(), Some(tomorrow), "no day comes twice");
+        assert!(allowance.is_spent(), "no day comes twice");
+    }
+
+    #[test]
+    fn one_that_does_not_know_what_is_left_has_nothing() {
+        let mut allowance = Allowance::new(Day::new(20_000), None, 1, 3);
+        assert!(allowance.is_spent());
+        assert!(allowance.turn(Day::new(20_001), 30, 1, 3));
+        assert!(allowance.is_spent());
     }
 }

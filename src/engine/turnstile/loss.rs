@@ -7,8 +7,8 @@
 
 use std::time::Duration;
 
-use super::roll::{Roll, Standing};
-use super::terms::{Report, Terms};
+use super::roll::Roll;
+use super::terms::{Stamp, Terms};
 use super::{Allowance, Turnstile};
 use crate::engine::rate::Rate;
 use crate::engine::time::{Day, Mono};
@@ -44,8 +44,8 @@ const FORGOTTEN_AFTER: Duration = Duration::from_mins(10);
 const FAILURES_MAX: u32 = 3;
 /// When slots are not to be had though the roll can be read, an instance refuses after this.
 const UNANSWERED_MAX: Duration = Duration::from_secs(3);
-/// How long before the loss is noticed others may have sent at the full rate, in windows.
-const UNNOTICED_WINDOWS: u64 = 5;
+/// What a question says of this instance is true for so long after it was put.
+const SETTLES_FOR: Duration = Duration::from_secs(1);
 
 /// What an instance does that has lost the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,51 +71,49 @@ impl OnLoss {
 }
 
 impl Turnstile {
-    /// The roll was read.
-    pub fn read(&mut self, roll: &Roll, rate: Rate, remaining: u64, now: Mono) {
-        let (slots, longer) = (rate.calls(), rate.window().saturating_sub(WINDOW_MIN));
-        self.standing = Standing::new(roll, longer, now);
+    /// The roll was read that was asked for at `asked`.
+    pub fn read(&mut self, roll: &Roll, asked: Mono, rate: Rate, now: Mono) {
+        let longer = rate.window().saturating_sub(WINDOW_MIN);
+        self.standing.read(roll, longer, asked, now);
         if let Some(end) = self.standing.next_end() {
             self.turn_at = self.turn_at.min(end);
         }
-        let left = self.standing.left(slots, now);
-        let (kept, before) = self.kept;
-        let kept = if left > before {
-            // they may know of a little more than is left now
-            let unnoticed = u64::from(slots).saturating_mul(UNNOTICED_WINDOWS);
-            part_of(remaining.saturating_add(unnoticed), left, slots)
-        } else {
-            part_of(kept, left, before)
-        };
-        self.kept = (kept, left);
-        if let Some(alone) = self.alone.take() {
-            self.reports.extend(alone.used().map(|(day, calls)| Report::Used { day, calls }));
-            // the others leave this instance its part until those calls are over
-            (self.failures, self.retry_at) = (0, now);
+        self.keeping.read(roll, rate);
+        if self.alone.is_some() {
+            self.end_alone();
+            // what it used is told at once
+            (self.failures, self.retry_at, self.poll_at) = (0, now, now);
         }
     }
 
     /// Whether it is known which slots are left to others.
     pub(super) fn knows_others(&self, now: Mono) -> bool {
-        self.standing.heard_at.is_some_and(|at| now.since(at) <= ROLL_FRESH)
+        self.standing.asked.is_some_and(|at| now.since(at) <= ROLL_FRESH)
     }
 
-    /// The calls of a window that are not left to others, and those of the day that are.
-    pub(super) fn left_to_others(&self, terms: &Terms, now: Mono) -> (u32, u64) {
+    /// The calls of a window that are not left to others.
+    pub(super) fn calls_here(&self, terms: &Terms, now: Mono) -> u32 {
         let slots = terms.rate.calls();
-        let left = self.standing.left(slots, now);
-        let (kept, of) = self.kept;
-        (slots.saturating_sub(left), part_of(kept, left, of))
+        slots.saturating_sub(self.standing.left(slots, now))
+    }
+
+    /// Until when it is true that this instance is not by itself: it hears the store, and so is not
+    /// for some seconds.
+    pub(super) fn settles_until(&self, now: Mono) -> Option<Stamp> {
+        let settles = self.alone.is_none() && self.knows_others(now);
+        settles.then(|| self.clock.at(now.plus(SETTLES_FOR)))
     }
 
     /// From when to when this instance may go on by itself, and with how many of `slots`.
     fn by_itself(&self, slots: u32, window: Duration) -> Option<(Mono, Mono, u32)> {
         let OnLoss::GoOn { lasting } = self.on_loss else { return None };
-        let heard_at = self.standing.heard_at?;
+        let (heard_at, known_from) = (self.standing.heard_at?, self.standing.known_from?);
         let own = self.standing.part.slots(slots);
         let longer = window.saturating_sub(WINDOW_MIN);
         let from = heard_at.plus(ALONE_AFTER.saturating_add(longer));
-        (own > 0).then(|| (from, heard_at.plus(lasting.saturating_sub(MARGIN)), own))
+        // by the store's reckoning it was last heard then
+        let until = known_from.plus(lasting.saturating_sub(MARGIN));
+        (own > 0).then_some((from, until, own))
     }
 
     /// Begins to go on by itself, or ends it, when it is time; the slots that are its own while it
@@ -124,7 +122,7 @@ impl Turnstile {
         &mut self,
         slots: u32,
         window: Duration,
-        remaining: u64,
+        per_day: u64,
         now: Mono,
     ) -> Option<u32> {
         let time = self.by_itself(slots, window);
@@ -134,7 +132,9 @@ impl Turnstile {
         };
         if self.alone.is_none() {
             let day = self.memory.day;
-            self.alone = Some(Allowance::new(day, remaining, own, slots));
+            let heard_at = self.standing.heard_at.unwrap_or_default();
+            let left = self.keeping.begin(day, per_day, (slots, window), heard_at);
+            self.alone = Some(Allowance::new(day, left, own, slots));
         }
         Some(own)
     }
@@ -142,7 +142,7 @@ impl Turnstile {
     /// What it used is still to be told.
     pub(super) fn end_alone(&mut self) {
         if let Some(alone) = self.alone.take() {
-            self.reports.extend(alone.used().map(|(day, calls)| Report::Used { day, calls }));
+            self.keeping.use_up(alone.used());
         }
     }
 
@@ -182,18 +182,16 @@ impl Turnstile {
     }
 }
 
-/// `whole · part / of`, rounded up.
-fn part_of(whole: u64, part: u32, of: u32) -> u64 {
-    let part = u128::from(whole).saturating_mul(part.into());
-    u64::try_from(part.div_ceil(u128::from(of.max(1)))).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::engine::chance::Chance;
-    use crate::engine::turnstile::Stamp;
+    use crate::engine::pacer::Pacer;
+    use crate::engine::rate::Guard;
+    use crate::engine::time::Day;
     use crate::engine::turnstile::roll::{Away, Member, Part, WHOLE};
+    use crate::engine::turnstile::tests::told;
+    use crate::engine::turnstile::{Absent, Ask, Report, Told};
 
     const WINDOW: Duration = Duration::from_secs(1);
 
@@ -218,6 +216,7 @@ mod tests {
             away: away.filter(|_| n == 2),
             dead_after: Duration::from_mins(10),
             parts: [third(n), third(n)],
+            untold: Duration::ZERO,
         };
         Roll { part: third(0), members: (0..3).map(member).collect(), ..Roll::default() }
     }
@@ -238,29 +237,91 @@ mod tests {
 
     const GO_ON: OnLoss = OnLoss::GoOn { lasting: Duration::from_mins(10) };
 
+    const TODAY: Day = Day::new(20_000);
+
+    /// Asks, and is told what is left when nothing is kept for this instance.
+    fn settle(turnstile: &mut Turnstile, used: u64, now: Mono) -> Option<Ask> {
+        turnstile.poll_at = now;
+        let ask = turnstile.poll_ask(false, terms(), now)?;
+        let settled = ask.absence.settles_until.is_some();
+        let mut pacer = Pacer::new(rate(), Guard::Auto, now);
+        let told = Told { used, settled, ..told(None) };
+        turnstile.told(told, WINDOW, pacer.lateness(), now);
+        Some(ask)
+    }
+
     fn one_of_three(on_loss: OnLoss) -> Turnstile {
         let mut turnstile = Turnstile::new(on_loss, Chance::new(1), secs(100));
-        turnstile.read(&roll(None), rate(), 9_000, secs(100));
+        for at in [99, 100] {
+            turnstile.read(&roll(None), secs(at), rate(), secs(at));
+        }
+        settle(&mut turnstile, 1_000, secs(100));
         turnstile
     }
 
     #[test]
     fn an_instance_by_itself_has_its_part_of_slots_and_day_in_its_time() {
         let mut turnstile = one_of_three(GO_ON);
-        assert_eq!(turnstile.go_alone(20, WINDOW, 9_000, secs(105)), None, "others may not know");
-        assert_eq!(turnstile.go_alone(20, WINDOW, 9_000, secs(106)), Some(7));
+        assert_eq!(turnstile.go_alone(20, WINDOW, 10_000, secs(105)), None, "others may not know");
+        assert_eq!(turnstile.go_alone(20, WINDOW, 10_000, secs(106)), Some(7));
         let taken = (0..9_000).filter_map(|_| turnstile.take_alone()).count();
-        assert_eq!(taken, 3_150);
+        assert_eq!(taken, 3_066, "of 9,000 less 12 windows");
         assert_eq!(turnstile.alone(), Some(true));
-        assert_eq!(turnstile.go_alone(20, WINDOW, 9_000, secs(695)), None, "it is taken for dead");
-        let used = Report::Used { day: Day::default(), calls: 3_150 };
-        assert_eq!(turnstile.reports, [used]);
+        assert_eq!(turnstile.go_alone(20, WINDOW, 10_000, secs(694)), None, "it is taken for dead");
+        let ask = settle(&mut turnstile, 1_000, secs(694)).unwrap();
+        assert_eq!(ask.reports, [], "others that are away may not be known");
+        turnstile.read(&roll(None), secs(694), rate(), secs(694));
+        let ask = settle(&mut turnstile, 1_000, secs(694)).unwrap();
+        assert_eq!(ask.reports, [Report::Used { day: TODAY, calls: 3_066 }]);
+    }
+
+    #[test]
+    fn what_one_knows_of_the_day_is_used_once() {
+        let mut turnstile = one_of_three(GO_ON);
+        assert!(turnstile.go_alone(20, WINDOW, 10_000, secs(106)).is_some());
+        turnstile.take_alone().unwrap();
+        // it hears the roll, but not what is left
+        for at in [107, 108] {
+            turnstile.read(&roll(None), secs(at), rate(), secs(at));
+        }
+        assert!(turnstile.go_alone(20, WINDOW, 10_000, secs(114)).is_some());
+        assert_eq!((turnstile.alone(), turnstile.take_alone()), (Some(true), None));
+        assert!(turnstile.turn_day_alone(Day::new(20_001), 10_000, 7, 20));
+        assert_eq!(turnstile.take_alone(), None);
+    }
+
+    #[test]
+    fn an_answer_from_before_one_went_on_by_itself_settles_nothing() {
+        let mut turnstile = one_of_three(GO_ON);
+        turnstile.poll_at = secs(101);
+        assert!(turnstile.poll_ask(false, terms(), secs(101)).is_some());
+        assert!(turnstile.go_alone(20, WINDOW, 10_000, secs(106)).is_some());
+        let mut pacer = Pacer::new(rate(), Guard::Auto, secs(106));
+        let late = Told { settled: true, ..told(None) };
+        turnstile.told(late, WINDOW, pacer.lateness(), secs(106));
+        assert!(turnstile.take_alone().is_some());
+        for at in [107, 108] {
+            turnstile.read(&roll(None), secs(at), rate(), secs(at));
+        }
+        assert!(turnstile.go_alone(20, WINDOW, 10_000, secs(114)).is_some());
+        assert_eq!(turnstile.take_alone(), None);
+    }
+
+    #[test]
+    fn a_roll_is_as_old_as_the_question_for_it() {
+        let mut turnstile = one_of_three(GO_ON);
+        turnstile.read(&roll(None), secs(101), rate(), secs(103));
+        assert!(!turnstile.knows_others(secs(103)), "others may have gone since");
+        // the others heard at most then that this instance hears, and may know of it as of 100
+        assert_eq!(turnstile.go_alone(20, WINDOW, 10_000, secs(108)), None);
+        assert!(turnstile.go_alone(20, WINDOW, 10_000, secs(109)).is_some());
+        assert_eq!(turnstile.go_alone(20, WINDOW, 10_000, secs(695)), None);
     }
 
     #[test]
     fn one_that_refuses_never_goes_on() {
         let mut turnstile = one_of_three(OnLoss::Refuse);
-        assert_eq!(turnstile.go_alone(20, WINDOW, 9_000, secs(200)), None);
+        assert_eq!(turnstile.go_alone(20, WINDOW, 10_000, secs(200)), None);
         assert!(!turnstile.refuses(20, WINDOW, secs(200)));
         turnstile.failures = FAILURES_MAX;
         assert!(turnstile.refuses(20, WINDOW, secs(200)));
@@ -271,53 +332,40 @@ mod tests {
         let mut turnstile = one_of_three(GO_ON);
         turnstile.failures = FAILURES_MAX;
         assert!(!turnstile.refuses(20, WINDOW, secs(102)), "it will go on");
-        assert_eq!(turnstile.go_alone(1, WINDOW, 9_000, secs(106)), None);
+        assert_eq!(turnstile.go_alone(1, WINDOW, 10_000, secs(106)), None);
         assert!(turnstile.refuses(1, WINDOW, secs(102)), "the one slot is another's");
     }
 
     #[test]
-    fn slots_and_calls_of_the_day_are_left_to_an_instance_that_is_away() {
+    fn slots_are_left_to_an_instance_that_is_away_and_calls_are_kept_until_it_has_told() {
         let mut turnstile = one_of_three(GO_ON);
-        let kept =
-            |turnstile: &Turnstile| (turnstile.standing.left(20, secs(103)), turnstile.kept.0);
-        assert_eq!(kept(&turnstile), (0, 0));
-        turnstile.read(&roll(Some(Away::Silent)), rate(), 900, secs(103));
-        assert_eq!(kept(&turnstile), (7, 350), "of 900 and 5 windows");
-        turnstile.read(&roll(Some(Away::Silent)), rate(), 500, secs(104));
-        assert_eq!(kept(&turnstile), (7, 350), "it knows nothing of what was used since");
-        turnstile.read(&roll(None), rate(), 500, secs(105));
-        assert_eq!(kept(&turnstile), (0, 0));
-    }
-
-    #[test]
-    fn calls_of_the_day_are_left_to_an_instance_for_as_long_as_its_slots() {
-        let mut turnstile = one_of_three(GO_ON);
-        let back = Away::Back(Duration::from_secs(1));
-        turnstile.read(&roll(Some(back)), rate(), 900, secs(103));
-        assert_eq!(turnstile.left_to_others(&terms(), secs(103)), (13, 350));
-        assert_eq!(turnstile.left_to_others(&terms(), secs(104)), (20, 0));
-    }
-
-    #[test]
-    fn what_was_used_alone_is_told_when_the_store_is_back() {
-        let mut turnstile = one_of_three(GO_ON);
-        turnstile.go_alone(20, WINDOW, 9_000, secs(106));
-        let day = turnstile.take_alone().unwrap();
-        turnstile.take_alone().unwrap();
-        turnstile.give_back_alone(day);
-        turnstile.read(&roll(None), rate(), 9_000, secs(107));
-        assert_eq!(turnstile.reports, [Report::Used { day, calls: 1 }]);
-        assert_eq!(turnstile.alone(), None);
+        let mut says = |away, gone: bool, at: u64| {
+            let mut roll = roll(away);
+            roll.members[2].untold = Duration::from_mins(10);
+            if gone {
+                roll.gone.extend(roll.members.pop());
+            }
+            turnstile.read(&roll, secs(at), rate(), secs(at));
+            let ask = settle(&mut turnstile, 1_000, secs(at)).unwrap();
+            (ask.terms.calls, ask.absence.absent)
+        };
+        let since = Duration::from_mins(10);
+        let absent = vec![Absent { id: "2".into(), slots: 7, calls_max: 4_207, since }];
+        assert_eq!(says(Some(Away::Silent), false, 103), (13, absent.clone()));
+        assert_eq!(says(Some(Away::Back(Duration::ZERO)), false, 104), (20, absent.clone()));
+        assert_eq!(says(None, true, 105), (20, absent));
     }
 
     #[test]
     fn one_that_ends_by_itself_leaves_word_of_what_it_used() {
         let mut turnstile = one_of_three(GO_ON);
         assert_eq!(turnstile.farewell(terms(), secs(101)), None, "there is nothing to tell");
-        turnstile.go_alone(20, WINDOW, 9_000, secs(106));
+        turnstile.go_alone(20, WINDOW, 10_000, secs(106));
+        let day = turnstile.take_alone().unwrap();
         turnstile.take_alone().unwrap();
+        turnstile.give_back_alone(day);
         let farewell = turnstile.farewell(terms(), secs(107)).unwrap();
         assert_eq!(farewell.wanted_until, None);
-        assert_eq!(farewell.reports, [Report::Used { day: Day::default(), calls: 1 }]);
+        assert_eq!(farewell.reports, [Report::Used { day: TODAY, calls: 1 }]);
     }
 }

@@ -69,6 +69,8 @@ pub struct Member {
     pub dead_after: Duration,
     /// The part that it uses, and the one that it was last given.
     pub parts: [Part; 2],
+    /// For so long at most it may have sent calls by itself of which it did not tell.
+    pub untold: Duration,
 }
 
 /// For how long an instance's part is left to it.
@@ -91,13 +93,19 @@ pub struct Roll {
     pub part: Part,
     /// All instances.
     pub members: Vec<Member>,
+    /// Those that have ended a short time ago without having told what they used by themselves.
+    pub gone: Vec<Member>,
 }
 
 /// What follows from the roll for one API key's slots.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Standing {
-    /// When the roll was read.
+    /// When the roll was asked for: it is not older.
+    pub(super) asked: Option<Mono>,
+    /// When it was read: the store was last heard before.
     pub(super) heard_at: Option<Mono>,
+    /// When the roll before it was asked for, whose answer the store knows to be heard.
+    pub(super) known_from: Option<Mono>,
     /// This instance's part.
     pub(super) part: Part,
     /// Parts that are left to others, and until when.
@@ -106,7 +114,7 @@ pub(super) struct Standing {
 
 impl Standing {
     /// `longer` is what the window exceeds the shortest by.
-    pub(super) fn new(roll: &Roll, longer: Duration, now: Mono) -> Self {
+    pub(super) fn read(&mut self, roll: &Roll, longer: Duration, asked: Mono, now: Mono) {
         let left = roll.members.iter().filter_map(|member| {
             let until = match member.away? {
                 Away::Silent => Mono::NEVER,
@@ -114,7 +122,13 @@ impl Standing {
             };
             Some(member.parts.map(|part| (part, until)))
         });
-        Self { heard_at: Some(now), part: roll.part, left: left.flatten().collect() }
+        *self = Self {
+            asked: Some(asked),
+            heard_at: Some(now),
+            known_from: self.asked,
+            part: roll.part,
+            left: left.flatten().collect(),
+        };
     }
 
     /// When the next part need not be left any more.
@@ -163,6 +177,7 @@ mod tests {
             away,
             dead_after: Duration::from_mins(10),
             parts: [part, Part::default()],
+            untold: Duration::ZERO,
         };
         let [a, b, c]: [Part; 3] = parts(3).try_into().unwrap();
         let back = Away::Back(Duration::from_secs(1));
@@ -172,7 +187,8 @@ mod tests {
             member("c", c, Some(back)),
         ];
         let roll = Roll { members, part: a, ..Roll::default() };
-        let standing = Standing::new(&roll, Duration::ZERO, now);
+        let mut standing = Standing::default();
+        standing.read(&roll, Duration::ZERO, now, now);
         assert_eq!(standing.left(20, now), 13);
         assert_eq!(standing.left(20, now.plus(Duration::from_secs(1))), 6);
     }

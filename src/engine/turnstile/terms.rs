@@ -127,6 +127,44 @@ pub struct Ask {
     pub again: Vec<(u64, Report)>,
     /// The most that the instance has seen, in case the store has forgotten it.
     pub memory: Memory,
+    /// What it says of calls of instances that are away.
+    pub absence: Absence,
+}
+
+/// What is said of the day's calls of instances that may go on by themselves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Absence {
+    /// Instances that may have sent calls of which they did not tell: their part is kept.
+    pub absent: Vec<Absent>,
+    /// Until then, on the store's clock, this is true: the asker is not by itself, and has told all
+    /// that it used. `None` when it is or has not.
+    pub settles_until: Option<Stamp>,
+    /// What the asker knows to be kept, in case the store has forgotten it.
+    pub kept: Vec<Kept>,
+    /// The store's history in which that was so.
+    pub begun: Stamp,
+}
+
+/// An instance that may have sent calls of which it did not tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Absent {
+    /// Its id.
+    pub id: String,
+    /// Its slots in a window.
+    pub slots: u32,
+    /// More calls than it can have sent.
+    pub calls_max: u64,
+    /// It was heard at least so long ago.
+    pub since: Duration,
+}
+
+/// Calls of the day that are kept for an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Its id.
+    pub id: String,
+    /// How many.
+    pub calls: u64,
 }
 
 /// Calls of one tenant and class that wait at an instance.
@@ -238,6 +276,10 @@ pub struct Told {
     pub day: Day,
     /// The calls that are counted in it.
     pub used: u64,
+    /// Those that are kept beside them for other instances.
+    pub kept: Vec<Kept>,
+    /// Nothing is kept for the asker any more.
+    pub settled: bool,
     /// The upstream says that the day is spent, and is asked again after this.
     pub spent: Option<Duration>,
     /// Nothing leaves for so long.

@@ -35,7 +35,7 @@ fn terms() -> Terms {
     }
 }
 
-fn told(next: Option<Turn>) -> Told {
+pub(super) fn told(next: Option<Turn>) -> Told {
     Told {
         at: Stamp(1_000_000),
         begun: Stamp(5),
@@ -43,6 +43,8 @@ fn told(next: Option<Turn>) -> Told {
         granted: None,
         day: Day::new(20_000),
         used: 5,
+        kept: Vec::new(),
+        settled: false,
         spent: None,
         closed: Duration::ZERO,
         widened: Duration::ZERO,
@@ -70,7 +72,7 @@ impl World {
 
     fn read_roll(&mut self) {
         let rate = "4".parse().unwrap();
-        self.turnstile.read(&Roll::default(), rate, 9_000, self.now);
+        self.turnstile.read(&Roll::default(), self.now, rate, self.now);
     }
 
     /// How long until it asks.

@@ -14,7 +14,7 @@ local state, slots, days = KEYS[1], KEYS[2], KEYS[3]
 local waits, weights, busy, absent = KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local lines = {KEYS[8], KEYS[9], KEYS[10]}
 local finishes = {KEYS[11], KEYS[12], KEYS[13]}
-local paths, heard, base = KEYS[14], KEYS[15], KEYS[16]
+local paths, heard, base, keeping = KEYS[14], KEYS[15], KEYS[16], KEYS[17]
 
 local SHARES = {8, 3, 1}
 local DAY = 86400000000
@@ -25,6 +25,8 @@ local NARROW_AFTER, NARROW_STEP, WIDEN_STEP, WIDEN_MAX = 500, 5000, 10000, 10000
 local LATENESS_MAX, STEP_MAX, GRACE_MAX = 50000, 50000, 1000000
 local PATH_STEP, WAY_MAX = 200, 10000000
 local DROPS_MAX = 200
+-- how long word of what was used stands, and for how long one that is away may not have heard
+local SETTLED_FOR, UNHEARD_FOR = 6000000, 20000000
 local STATE_KEPT, COUNTS_KEPT, DAYS_KEPT, RENEW_EVERY = 172800, 432000, 4, 3600000000
 
 local place = 0
@@ -270,6 +272,54 @@ end
 
 local function farther() return math.max(0, path_max - (s.nearest or path_min)) end
 
+-- What is kept of the day for instances that may be by themselves, as src/engine/turnstile/keeping.rs
+-- has it: by instance the day, how many calls and since when; none once it has told what it used.
+local kept_for, whole, settles_until, begun_known = {}, number(), number(), number()
+local stored = redis.call('HGETALL', keeping)
+for i = 1, #stored, 2 do
+  local day, calls, at = string.match(stored[i + 1], '(%d+) (%d+) (%d+)')
+  if tonumber(day) == s.day then
+    kept_for[stored[i]] = {calls = tonumber(calls), at = tonumber(at)}
+  else
+    redis.call('HDEL', keeping, stored[i])
+  end
+end
+local function keep(instance, calls, at)
+  kept_for[instance] = {calls = calls, at = at}
+  set(keeping, instance, string.format('%.0f %.0f %.0f', s.day, calls, at))
+end
+local function kept_in_all(before)
+  local sum = 0
+  for _, kept in pairs(kept_for) do sum = sum + (kept.at <= before and kept.calls or 0) end
+  return sum
+end
+for _ = 1, number() do
+  -- what the asker knows of counts where this was forgotten; told as of the day that it has seen
+  local instance, calls = text(), number()
+  local known = kept_for[instance] and kept_for[instance].calls or 0
+  if begun_known ~= s.begun and seen_day == s.day and instance ~= me and calls > known then
+    keep(instance, calls, now)
+  end
+end
+-- before what the asker used itself is counted: those who are away do not know of it
+for _ = 1, number() do
+  local instance, part, calls_max, since = text(), number(), number(), number()
+  local known = kept_for[instance]
+  if known and known.calls > 0 then
+    if calls_max < known.calls then keep(instance, calls_max, known.at) end
+  elseif instance ~= me and not (known and known.at <= now and now - known.at < SETTLED_FOR) then
+    -- it knows nothing of what was kept of late, and of a day that began since nothing at all
+    local rest = limit
+    if now - since >= day_ends - DAY then
+      rest = math.max(0, limit - s.used - kept_in_all(now - UNHEARD_FOR))
+    end
+    local calls = math.min(calls_max, math.ceil(rest * part / whole))
+    if calls > 0 then keep(instance, calls, now) end
+  end
+end
+local settled = now <= settles_until
+if settled and kept_for[me] then keep(me, 0, now) end
+
 -- What calls that were granted before have become. A question that was not answered may have been
 -- heard, once or many times: what it says is told again with the number of the first that told it,
 -- and has its effect once.
@@ -352,7 +402,8 @@ s.nearest = nearest or s.nearest
 if (tonumber(redis.call('HGET', busy, me)) or 0) < known then forgotten = true end
 
 -- the day's share of each class; see src/engine/day.rs
-local remaining = math.max(0, limit - s.used - kept_back)
+local kept = kept_in_all(math.huge)
+local remaining = math.max(0, limit - s.used - kept - kept_back)
 local left = math.max(1, math.min(DAY, day_ends - now))
 local stock = math.min(math.floor(limit / 1000), calls)
 local kept_whole = math.min(limit, limit * reserve / 100 + stock)
@@ -375,7 +426,7 @@ local function opens_at(class)
 end
 
 local function is_spent()
-  return s.used >= limit or (s.probe_at ~= nil and now < s.probe_at)
+  return s.used + kept >= limit or (s.probe_at ~= nil and now < s.probe_at)
 end
 
 -- Whose turn it is at a moment, and when the first class opens if none is open then.
@@ -483,7 +534,7 @@ if not is_spent() then
     end
     due = next_turn and at or nil
   end
-elseif s.probe_at and s.used < limit then
+elseif s.probe_at and s.used + kept < limit then
   due = s.probe_at
 end
 local told = next_turn and next_turn.instance or nil
@@ -527,7 +578,7 @@ end
 redis.call('HSET', state, unpack(write))
 if #gone > 0 then redis.call('HDEL', state, unpack(gone)) end
 if renews then
-  for _, key in ipairs({slots, waits, weights, busy, absent, paths, heard, state}) do
+  for _, key in ipairs({slots, waits, weights, busy, absent, paths, heard, keeping, state}) do
     redis.call('EXPIRE', key, STATE_KEPT)
   end
   for class = 1, 3 do
@@ -537,6 +588,10 @@ if renews then
   redis.call('EXPIRE', days, COUNTS_KEPT)
 end
 
+local kept_list = {}
+for instance, one in pairs(kept_for) do
+  if one.calls > 0 and instance ~= me then kept_list[#kept_list + 1] = {instance, one.calls} end
+end
 return {
   {now, s.begun, s.ticket, granted and granted.class or 0, granted and granted.tenant or ''},
   {
@@ -555,4 +610,5 @@ return {
     forgotten and 1 or 0,
     redis.call('HLEN', busy),
   },
+  {settled and 1 or 0, kept_list},
 }

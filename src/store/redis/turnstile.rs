@@ -17,7 +17,9 @@ use tokio::sync::mpsc;
 use super::link::Link;
 use super::names::Names;
 use crate::config::RedisUrl;
-use crate::engine::turnstile::{Ask, Beat, Part, Report, Roll, Stamp, Told, Turn, Whose};
+use crate::engine::turnstile::{
+    Absent, Ask, Beat, Kept, Part, Report, Roll, Stamp, Told, Turn, Whose,
+};
 use crate::engine::{ApiKeyName, Class, Day, TenantName};
 use crate::store::{InstanceInfo, SharedTurnstile, StoreError};
 
@@ -88,6 +90,7 @@ impl RedisTurnstile {
             "paths",
             "heard",
             "",
+            "keeping",
         ] {
             call.key(self.names.counting(api_key, name));
         }
@@ -111,6 +114,7 @@ impl RedisTurnstile {
             .arg(ask.memory.day.number())
             .arg(ask.memory.used)
             .arg(ask.memory.begun.0);
+        self.add_absence(&mut call, ask);
         call.arg(ask.number).arg(ask.again.len().saturating_add(ask.reports.len()));
         let new = ask.reports.iter().map(|report| (ask.number, *report));
         for (first, report) in ask.again.iter().copied().chain(new) {
@@ -123,6 +127,21 @@ impl RedisTurnstile {
             call.arg(place.weight).arg(place.count);
         }
         call
+    }
+
+    fn add_absence(&self, call: &mut ScriptInvocation<'_>, ask: &Ask) {
+        let absence = &ask.absence;
+        call.arg(ask.terms.rate.calls());
+        call.arg(absence.settles_until.map_or(0, |until| until.0)).arg(absence.begun.0);
+        call.arg(absence.kept.len());
+        for Kept { id, calls } in &absence.kept {
+            call.arg(id).arg(*calls);
+        }
+        let others = || absence.absent.iter().filter(|absent| absent.id != *self.instance);
+        call.arg(others().count());
+        for Absent { id, slots, calls_max, since } in others() {
+            call.arg(id).arg(*slots).arg(*calls_max).arg(micros(*since));
+        }
     }
 
     fn turn_of(&self, word: &str) -> Option<(ApiKeyName, Turn)> {
@@ -152,8 +171,8 @@ impl SharedTurnstile for RedisTurnstile {
         let (head, members): (roll::Head, Vec<roll::Row>) =
             self.link.run(roll::ATTEMPT, &self.roll_call(beat)).await?;
         let (at, epoch, from, to) = head;
-        let members = members.into_iter().map(roll::member).collect();
-        Ok(Roll { at: Stamp(at), epoch, part: Part { from, to }, members })
+        let (members, gone) = roll::members(members);
+        Ok(Roll { at: Stamp(at), epoch, part: Part { from, to }, members, gone })
     }
 
     async fn listen(&self, told: mpsc::UnboundedSender<(ApiKeyName, Turn)>) {
@@ -177,10 +196,15 @@ impl SharedTurnstile for RedisTurnstile {
 }
 
 /// What the script answers, in its order.
-type Answer = ((u64, u64, u64, u8, String), (u32, u64, u8, i64, u64, u64, u64), (u8, i64, u8, u32));
+type Answer = (
+    (u64, u64, u64, u8, String),
+    (u32, u64, u8, i64, u64, u64, u64),
+    (u8, i64, u8, u32),
+    (u8, Vec<(String, u64)>),
+);
 
 fn told(answer: Answer) -> Option<Told> {
-    let ((at, begun, ticket, class, tenant), day, turn) = answer;
+    let ((at, begun, ticket, class, tenant), day, turn, (settled, kept)) = answer;
     let (day, used, is_spent, probe_in, closed, widened, refused) = day;
     let (whose, due, forgotten, sharers) = turn;
     let granted = match class_of(class) {
@@ -200,6 +224,8 @@ fn told(answer: Answer) -> Option<Told> {
         granted,
         day: Day::new(day),
         used,
+        kept: kept.into_iter().map(|(id, calls)| Kept { id, calls }).collect(),
+        settled: settled == 1,
         spent: u64::try_from(probe_in).ok().filter(|_| is_spent == 1).map(Duration::from_micros),
         closed: Duration::from_micros(closed),
         widened: Duration::from_micros(widened),

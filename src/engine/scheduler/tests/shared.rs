@@ -26,7 +26,8 @@ impl World {
     }
 
     fn read_roll(&mut self) {
-        self.scheduler.read_roll(Some(&Roll::default()), self.now);
+        let roll = Roll::default();
+        self.scheduler.read_roll(Some((&roll, self.now.mono)), self.now);
         self.settle_commands();
     }
 
@@ -47,6 +48,8 @@ impl World {
             granted: None,
             day: Day::new(20_000),
             used: 100,
+            kept: Vec::new(),
+            settled: false,
             spent: None,
             closed: Duration::ZERO,
             widened: Duration::ZERO,

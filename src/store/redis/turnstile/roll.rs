@@ -5,15 +5,20 @@ use std::time::Duration;
 use redis::ScriptInvocation;
 
 use super::{RedisTurnstile, micros};
-use crate::engine::turnstile::{Away, BACK_FOR, Beat, ByItself, Member, Part, SILENT_AFTER, Stamp};
+use crate::engine::turnstile::{
+    ALONE_AFTER, Away, BACK_FOR, Beat, ByItself, Member, Part, SILENT_AFTER, Stamp,
+};
 
 pub(super) const ATTEMPT: &str = "read the roll of instances";
 
 /// The store's clock, its epoch, and the asker's part.
 pub(super) type Head = (u64, String, u64, u64);
 /// An instance: id, name, details, when it was heard, for how long it is away, after how long
-/// without word it is dead, its two parts.
-pub(super) type Row = (String, String, String, u64, i64, u64, u64, u64, u64, u64);
+/// without word it is dead, its two parts, for how long it may have been by itself untold.
+pub(super) type Row = (String, String, String, u64, i64, u64, u64, u64, u64, u64, u64);
+
+/// In place of for how long it is away: it has ended.
+const GONE: i64 = -2;
 
 impl RedisTurnstile {
     pub(super) fn roll_call(&self, beat: &Beat) -> ScriptInvocation<'_> {
@@ -29,7 +34,7 @@ impl RedisTurnstile {
         });
         call.arg(u8::from(beat.leaving));
         call.arg(micros(SILENT_AFTER)).arg(micros(BACK_FOR)).arg(micros(beat.dead_after));
-        call.arg(&beat.epoch).arg(beat.remembered.len());
+        call.arg(micros(ALONE_AFTER)).arg(&beat.epoch).arg(beat.remembered.len());
         for member in &beat.remembered {
             let [one, other] = member.parts;
             let numbers = [
@@ -43,7 +48,8 @@ impl RedisTurnstile {
             ];
             let numbers = numbers.map(|number| number.to_string()).join("\t");
             call.arg(&member.id);
-            call.arg(format!("{numbers}\t{}\t{}", member.name, member.details));
+            // not gone, and what it has not told of is not known
+            call.arg(format!("{numbers}\t0\t-1\t{}\t{}", member.name, member.details));
         }
         for id in &beat.ended {
             call.arg(id);
@@ -52,8 +58,14 @@ impl RedisTurnstile {
     }
 }
 
-pub(super) fn member(row: Row) -> Member {
-    let (id, name, details, seen, away, dead_after, from, to, from_given, to_given) = row;
+/// The members, and those that have ended.
+pub(super) fn members(rows: Vec<Row>) -> (Vec<Member>, Vec<Member>) {
+    let (gone, there): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| row.4 == GONE);
+    (there.into_iter().map(member).collect(), gone.into_iter().map(member).collect())
+}
+
+fn member(row: Row) -> Member {
+    let (id, name, details, seen, away, dead_after, from, to, from_given, to_given, untold) = row;
     let away = match away {
         0 => None,
         span => Some(
@@ -63,5 +75,6 @@ pub(super) fn member(row: Row) -> Member {
     };
     let parts = [Part { from, to }, Part { from: from_given, to: to_given }];
     let dead_after = Duration::from_micros(dead_after);
-    Member { id, name, details, seen: Stamp(seen), away, dead_after, parts }
+    let untold = Duration::from_micros(untold);
+    Member { id, name, details, seen: Stamp(seen), away, dead_after, parts, untold }
 }
