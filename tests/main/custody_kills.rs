@@ -138,6 +138,9 @@ impl Victim {
             process.kill().await;
         }
         self.dead.push(process);
+        if let Some(server) = &self.server {
+            free_lanes(server);
+        }
     }
 
     async fn refresh_all(&self, process: &Process) {
@@ -193,6 +196,16 @@ impl Victim {
             }
         }
         posted
+    }
+}
+
+/// Has the server know that whoever had a lane is dead, which it would find out by waiting.
+fn free_lanes(server: &RedisServer) {
+    let info = server.cmd(&["INFO", "server"]);
+    let run = info.lines().find_map(|line| line.strip_prefix("run_id:")).expect("it says").trim();
+    for key in 0..API_KEYS {
+        let lane = format!("ctct-proxy:{{key{key}}}:lane");
+        server.cmd(&["HSET", &lane, "until", "0", "rest", "0", "run", run]);
     }
 }
 
