@@ -39,7 +39,7 @@ impl Lanes {
         now: Mono,
         LaneTerms { hold, rest_max }: LaneTerms,
     ) -> LaneTurn {
-        let rest_until = now.plus(hold.max(rest_max));
+        let rest_until = now.plus((hold / 2).max(rest_max));
         let unknown = || Held { rest_until, ..Held::default() };
         let lane = self.known.entry(api_key.clone()).or_insert_with(unknown);
         if let Some(until) = lane.until.filter(|until| now < *until) {

@@ -3,8 +3,8 @@
 -- have been answered. Who asks first after that only begins a grace of half a hold, in which the
 -- holder may keep the lane still. Until another has taken it, a lease that was not left is good.
 -- A server that came back empty, or was started again and may have lost its last writes, does not
--- know who has the lane: nobody gets it for as long as a hold and a rest can be, and a holder whose
--- request is out has it again by keeping it. Leases are numbered by the time at least, so that one
+-- know who has the lane: nobody gets it for half a hold, in which a holder whose request is out has
+-- it again by keeping it, and for as long as a rest can be. Leases are numbered by the time at least, so that one
 -- that was forgotten has a higher number than those that are remembered, and a lower one than all
 -- that are given later.
 -- KEYS: lane
@@ -40,7 +40,7 @@ if verb == 'take' then
   local retry, longest = tonumber(ARGV[4]), math.max(hold, rest)
   local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') or ''
   if stored[5] ~= run then
-    rest_until = math.max(rest_until, now + longest)
+    rest_until = math.max(rest_until, now + math.max(hold / 2, rest))
     set(held_until, rest_until, fence, 0)
     redis.call('HSET', lane, 'run', run)
   end
