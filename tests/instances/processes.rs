@@ -223,7 +223,7 @@ async fn share_the_rate(instances: usize, span: Duration) {
         })
         .collect();
     // the first token request on a new server waits until nobody can have another out
-    tokio::time::sleep(Duration::from_secs(14)).await;
+    tokio::time::sleep(Duration::from_secs(9)).await;
     let read = || counts.iter().map(|count| count.load(Ordering::Relaxed)).collect::<Vec<_>>();
     let (before, sent_before) = (read(), judge::api_calls(&world.sandbox).len());
     tokio::time::sleep(span).await;

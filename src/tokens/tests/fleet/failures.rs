@@ -245,7 +245,7 @@ async fn who_would_refresh_from_an_emptied_store_restores_the_grant_and_does_not
     tokio::time::sleep(secs(2)).await;
     fleet.store.come_back(&empty);
     fleet.instances[1].demand(0, secs(60));
-    tokio::time::sleep(secs(9)).await;
+    tokio::time::sleep(secs(4)).await;
     assert_eq!(fleet.upstream.seen().len(), 0, "nobody knows who had the lane");
     tokio::time::sleep(secs(3)).await;
     assert_eq!(fleet.instances[1].version(0), Some(2));
