@@ -1,7 +1,7 @@
 //! Several instances over one real Redis server: one limit, equal shares, nothing lost.
 //!
 //! `gates` and `chaos` run the gates of many instances in this process, whose calls are judged by
-//! when they arrive; `script` and `turns` ask the server directly; `processes`,
+//! when they arrive; `script`, `turns` and `reports` ask the server directly; `processes`,
 //! `custody`, `kills` and `namespaces` run the program.
 
 #[path = "instances/chaos.rs"]
@@ -23,6 +23,8 @@ mod processes;
 #[path = "support/redis.rs"]
 #[expect(dead_code, reason = "other tests use other parts of it")]
 mod redis;
+#[path = "instances/reports.rs"]
+mod reports;
 #[path = "instances/script.rs"]
 mod script;
 #[path = "main/support.rs"]

@@ -55,8 +55,12 @@ const REPORTS_MAX: usize = 500;
 pub struct Turnstile {
     line: Line,
     reports: Vec<Report>,
+    /// Those of a question that failed, with the number of the one that told them first.
+    again: Vec<(u64, Report)>,
+    /// The number of the last question.
+    number: u64,
     /// The question under way: since when, and its reports, should it fail.
-    asked: Option<(Mono, Vec<Report>)>,
+    asked: Option<(Mono, Vec<(u64, Report)>)>,
     /// When to ask for this instance's turn, or another's that may have been missed.
     turn_at: Mono,
     /// When to ask because nothing was heard for long.
@@ -95,6 +99,8 @@ impl Turnstile {
         Self {
             line: Line::default(),
             reports: Vec::new(),
+            again: Vec::new(),
+            number: 0,
             asked: None,
             turn_at: Mono::NEVER,
             poll_at: now,
@@ -132,18 +138,27 @@ impl Turnstile {
     /// What is still to be told when no more calls are served, if anything.
     pub fn farewell(&mut self, terms: Terms, now: Mono) -> Option<Ask> {
         self.end_alone();
-        let is_known = self.line.is_urgent() || !self.reports.is_empty();
-        is_known.then(|| self.compose(false, terms, now))
+        if let Some((_, reports)) = &self.asked {
+            // its answer may never come
+            self.again.clone_from(reports);
+        }
+        self.is_urgent().then(|| self.compose(false, terms, now))
     }
 
     fn compose(&mut self, want: bool, terms: Terms, now: Mono) -> Ask {
         let (calls, kept) = self.left_to_others(&terms, now);
         let terms = Terms { calls, withheld: terms.withheld.saturating_add(kept), ..terms };
-        let rest = self.reports.split_off(self.reports.len().min(REPORTS_MAX));
+        let again = std::mem::take(&mut self.again);
+        let room = REPORTS_MAX.saturating_sub(again.len());
+        let rest = self.reports.split_off(self.reports.len().min(room));
         let reports = std::mem::replace(&mut self.reports, rest);
+        // above those of one that this instance had for the key before it was reconfigured
+        let since_start = u64::try_from(now.since_start().as_micros()).unwrap_or(0);
+        self.number = self.number.saturating_add(1).max(since_start);
+        let new = reports.iter().map(|report| (self.number, *report));
+        self.asked = Some((now, again.iter().copied().chain(new).collect()));
         let (line, anew) = self.line.tell();
         self.life = LIFE_MIN.saturating_add(self.trip().saturating_mul(2)).min(LIFE_MAX);
-        self.asked = Some((now, reports.clone()));
         self.turn_at = Mono::NEVER;
         Ask {
             wanted_until: (want && !self.line.is_empty())
@@ -154,7 +169,9 @@ impl Turnstile {
             line,
             anew,
             known: self.line.known(),
+            number: self.number,
             reports,
+            again,
             memory: self.memory,
         }
     }
@@ -165,10 +182,13 @@ impl Turnstile {
         if self.asked.is_some() {
             return None;
         }
-        let urgent = self.line.is_urgent() || !self.reports.is_empty();
-        let due = if urgent { Mono::default() } else { self.poll_at };
+        let due = if self.is_urgent() { Mono::default() } else { self.poll_at };
         let due = if want && !self.line.is_empty() { due.min(self.turn_at) } else { due };
         Some(due.max(self.retry_at))
+    }
+
+    fn is_urgent(&self) -> bool {
+        self.line.is_urgent() || !self.reports.is_empty() || !self.again.is_empty()
     }
 
     /// How late another instance may be before its turn is taken. A busy server makes all late, so
@@ -250,8 +270,7 @@ impl Turnstile {
     /// The store did not answer; whether it did what it was asked is not known.
     pub fn failed(&mut self, now: Mono) {
         let Some((_, reports)) = self.asked.take() else { return };
-        // each of them may be told twice
-        self.reports.splice(0..0, reports);
+        self.again = reports;
         self.line.forget();
         let wait = RETRY_MIN.saturating_mul(1_u32 << self.failures.min(8)).min(RETRY_MAX);
         self.failures = self.failures.saturating_add(1);

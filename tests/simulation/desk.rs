@@ -53,7 +53,8 @@ impl Desk {
     /// Answers a question that the server came to at `now`, in microseconds.
     pub(crate) fn ask(&mut self, me: Instance, ask: &Ask, now: u64) -> (Told, Option<Next>) {
         self.slots.retain(|_, free_at| *free_at > now);
-        for report in &ask.reports {
+        let again = ask.again.iter().map(|(_, report)| report);
+        for report in again.chain(&ask.reports) {
             self.report(*report);
         }
         let forgotten = self.missing.remove(&me) && !ask.anew;

@@ -48,7 +48,9 @@ fn ask() -> Ask {
         line: vec![place],
         anew: true,
         known: 0,
+        number: 1,
         reports: Vec::new(),
+        again: Vec::new(),
         memory: Memory::default(),
     }
 }

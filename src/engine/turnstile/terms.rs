@@ -115,8 +115,13 @@ pub struct Ask {
     pub anew: bool,
     /// So many places the store should know then; where it knows fewer it has forgotten some.
     pub known: u32,
+    /// Rises from question to question of an instance.
+    pub number: u64,
     /// What became of calls that were granted before.
     pub reports: Vec<Report>,
+    /// The same that questions told which were not answered, each with the number of the first of
+    /// them: it may have had its effect.
+    pub again: Vec<(u64, Report)>,
     /// The most that the instance has seen, in case the store has forgotten it.
     pub memory: Memory,
 }

@@ -186,8 +186,47 @@ fn a_store_that_does_not_answer_is_asked_again_within_a_tenth_of_a_second() {
         world.now = world.now.plus(ms(wait));
     }
     let ask = world.turnstile.poll_ask(true, terms(), world.now).unwrap();
-    assert_eq!(ask.reports, [Report::Closed { span: ms(10) }]);
     assert!(ask.anew);
+}
+
+#[test]
+fn what_a_question_told_that_failed_is_told_again_with_the_number_it_had() {
+    let mut world = World::waiting(None, ms(1));
+    let closed = |span| Report::Closed { span: ms(span) };
+    let mut numbers = Vec::new();
+    for span in [10, 20, 30] {
+        world.turnstile.report(closed(span));
+        let ask = world.turnstile.poll_ask(true, terms(), world.now).unwrap();
+        assert_eq!(ask.reports, [closed(span)]);
+        let told = [10, 20].map(closed).into_iter();
+        let again: Vec<_> = numbers.iter().copied().zip(told).collect();
+        assert_eq!(ask.again, again);
+        numbers.push(ask.number);
+        if span < 30 {
+            world.turnstile.failed(world.now);
+            world.now = world.now.plus(RETRY_MAX);
+        }
+    }
+    assert!(numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
+    world.turnstile.report(closed(40));
+    let farewell = world.turnstile.farewell(terms(), world.now).unwrap();
+    assert_eq!((farewell.again.len(), farewell.reports), (3, vec![closed(40)]));
+    world.turnstile.told(told(None), WINDOW, world.pacer.lateness(), world.now);
+    world.now = world.now.plus(POLL_IDLE);
+    let ask = world.turnstile.poll_ask(true, terms(), world.now).unwrap();
+    assert!(ask.again.is_empty() && ask.reports.is_empty(), "it arrived: {ask:?}");
+}
+
+#[test]
+fn questions_of_a_key_that_was_configured_anew_have_higher_numbers() {
+    let mut number = 0;
+    for start in [ms(1_000), ms(1_001)] {
+        let now = Mono::new(start);
+        let mut turnstile = Turnstile::new(OnLoss::Refuse, Chance::new(1), now);
+        let ask = turnstile.poll_ask(false, terms(), now).unwrap();
+        assert!(ask.number > number);
+        number = ask.number;
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ local state, slots, days = KEYS[1], KEYS[2], KEYS[3]
 local waits, weights, busy, absent = KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local lines = {KEYS[8], KEYS[9], KEYS[10]}
 local finishes = {KEYS[11], KEYS[12], KEYS[13]}
-local base = KEYS[14]
+local heard, base = KEYS[14], KEYS[15]
 
 local SHARES = {8, 3, 1}
 local DAY = 86400000000
@@ -200,9 +200,15 @@ local function first_of(class)
   end
 end
 
--- What calls that were granted before have become
+-- What calls that were granted before have become. A question that was not answered may have been
+-- heard, once or many times: what it says is told again with the number of the first that told it,
+-- and has its effect once. Of an instance the number of the last question that told anything is
+-- kept, and when that was.
+local mine = redis.call('HGET', heard, me)
+local heard_last = mine and tonumber(string.match(mine, '^%d+')) or 0
 local function report()
-  local kind, ticket, at, span = text(), number(), number(), number()
+  local first, kind = number(), text()
+  local ticket, at, span = number(), number(), number()
   if kind == 'held' then
     redis.call('ZADD', slots, 'XX', at + span + s.widened, ticket)
   elseif kind == 'returned' then
@@ -210,6 +216,8 @@ local function report()
       local left = redis.call('HINCRBY', days, at, -1)
       if at == s.day then s.used = math.max(left, 0) end
     end
+  elseif first <= heard_last then
+    return
   elseif kind == 'clean' then
     s.clean = s.clean + 1
     if s.clean >= NARROW_AFTER then
@@ -232,7 +240,9 @@ local function report()
     if at == s.day then s.used = total end
   end
 end
-for _ = 1, number() do report() end
+local question, reports = number(), number()
+for _ = 1, reports do report() end
+if reports > 0 then set(heard, me, string.format('%.0f %.0f', question, now)) end
 if s.used > (tonumber(redis.call('HGET', days, s.day)) or 0) then
   redis.call('HSET', days, s.day, s.used)
 end
@@ -403,7 +413,14 @@ s.turn = not call_all and told or nil
 
 -- each key has its time to live from when it is made, and all get it anew now and then
 local renews = now - (s.renewed or 0) > RENEW_EVERY
-if renews then s.renewed = now end
+if renews then
+  s.renewed = now
+  local all = redis.call('HGETALL', heard)
+  for i = 1, #all, 2 do
+    local at = tonumber(string.match(all[i + 1], '%d+$'))
+    if now - at > RENEW_EVERY then redis.call('HDEL', heard, all[i]) end
+  end
+end
 local write, gone = {}, {}
 for _, field in ipairs(fields) do
   if s[field] ~= nil then
@@ -416,7 +433,7 @@ end
 redis.call('HSET', state, unpack(write))
 if #gone > 0 then redis.call('HDEL', state, unpack(gone)) end
 if renews then
-  for _, key in ipairs({slots, waits, weights, busy, absent, state}) do
+  for _, key in ipairs({slots, waits, weights, busy, absent, heard, state}) do
     redis.call('EXPIRE', key, STATE_KEPT)
   end
   for class = 1, 3 do

@@ -85,6 +85,7 @@ impl RedisTurnstile {
             "finish:1",
             "finish:2",
             "finish:3",
+            "heard",
             "",
         ] {
             call.key(self.names.counting(api_key, name));
@@ -106,10 +107,11 @@ impl RedisTurnstile {
             .arg(ask.memory.ticket)
             .arg(ask.memory.day.number())
             .arg(ask.memory.used);
-        call.arg(ask.reports.len());
-        for report in &ask.reports {
-            let (kind, ticket, at, span) = report_args(report);
-            call.arg(kind).arg(ticket).arg(at).arg(span);
+        call.arg(ask.number).arg(ask.again.len().saturating_add(ask.reports.len()));
+        let new = ask.reports.iter().map(|report| (ask.number, *report));
+        for (first, report) in ask.again.iter().copied().chain(new) {
+            let (kind, ticket, at, span) = report_args(&report);
+            call.arg(first).arg(kind).arg(ticket).arg(at).arg(span);
         }
         call.arg(u8::from(ask.anew)).arg(ask.known).arg(ask.line.len());
         for place in &ask.line {
