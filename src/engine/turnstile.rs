@@ -216,7 +216,8 @@ impl Turnstile {
         self.refused = told.refused;
         self.widened = told.widened;
         self.sharers = told.sharers.max(1);
-        self.memory = Memory { ticket: told.ticket, day: told.day, used: told.used };
+        let Told { ticket, day, used, begun, .. } = told;
+        self.memory = Memory { ticket, day, used, begun };
         let begun = self.begun.replace(told.begun);
         if told.forgotten || begun.is_some_and(|begun| begun != told.begun) {
             self.line.forget();

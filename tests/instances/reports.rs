@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use ctct_proxy::engine::turnstile::{Ask, Report, Told};
+use ctct_proxy::engine::turnstile::{Ask, Memory, Report, Stamp, Told};
 use ctct_proxy::store::{RedisTurnstile, SharedTurnstile as _};
 
 use crate::redis::RedisServer;
-use crate::script::{ask, opened, turnstile};
+use crate::script::{ask, opened, place, turnstile, until_granted};
 use crate::world::main_key;
 
 const STATE: &str = "ctct-proxy:{main}:turnstile";
@@ -76,4 +76,49 @@ async fn who_has_not_asked_for_an_hour_is_forgotten() {
     server.cmd(&["HSET", STATE, "renewed", &long_ago]);
     tell(&one, &ask(Vec::new())).await;
     assert_eq!(server.cmd(&["HKEYS", heard]), "one");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_lost_history_counted_is_added_to_what_was_counted_since() {
+    let server = RedisServer::start();
+    let one = turnstile(&server, "one").await;
+    opened(&one).await;
+    let mut told = until_granted(&one, &ask(vec![place("a", 3)])).await;
+    for _ in 0..2 {
+        told = until_granted(&one, &ask(Vec::new())).await;
+    }
+    assert_eq!(told.used, 3);
+    let (day, begun, old) = (told.day, told.begun, Stamp(told.begun.0 - 1));
+    let remember = |used, begun| {
+        let memory = Memory { day, used, begun, ..Memory::default() };
+        Ask { memory, wanted_until: None, ..ask(Vec::new()) }
+    };
+    // who comes late remembers of the time before; the more of it, the nearer it is to all
+    let cases = [(90, old, 93), (99, old, 102), (95, old, 102), (102, begun, 102)];
+    for (used, begun, all) in cases {
+        assert_eq!(tell(&one, &remember(used, begun)).await.used, all, "{used} of {begun:?}");
+    }
+    let newer = Stamp(begun.0 + 1);
+    assert_eq!(tell(&one, &remember(150, newer)).await.used, 150, "all of this may be in it");
+    let back = Report::Returned { ticket: told.ticket, day };
+    let both = Ask { reports: vec![back], ..remember(199, old) };
+    assert_eq!(tell(&one, &both).await.used, 249, "199 before, 51 since, and one was given back");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ticket_of_a_lost_history_is_no_other_calls() {
+    let server = RedisServer::start();
+    let one = turnstile(&server, "one").await;
+    let mut tickets = Vec::new();
+    for _ in 0..2 {
+        opened(&one).await;
+        tickets.push(until_granted(&one, &ask(vec![place("a", 1)])).await);
+        if tickets.len() == 1 {
+            server.cmd(&["FLUSHALL"]);
+        }
+    }
+    let [lost, _] = &tickets[..] else { panic!("{tickets:?}") };
+    let back = Report::Returned { ticket: lost.ticket, day: lost.day };
+    let told = tell(&one, &Ask { reports: vec![back], ..ask(Vec::new()) }).await;
+    assert_eq!(told.used, 1, "{tickets:?}");
 }

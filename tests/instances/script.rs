@@ -179,17 +179,19 @@ async fn a_call_that_did_not_leave_is_uncounted_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_forgot_goes_on_from_the_largest_count_and_ticket_it_is_told() {
+async fn a_server_that_forgot_goes_on_from_the_largest_count_it_is_told_and_with_new_tickets() {
     let server = RedisServer::start();
     let one = turnstile(&server, "one").await;
     opened(&one).await;
     let told = one.ask(&main_key(), &ask(Vec::new())).await.expect("an answer");
-    let memory = Memory { ticket: 4_711, day: told.day, used: 99 };
+    let (ticket, day, begun) = (told.ticket, told.day, told.begun);
+    let memory = Memory { ticket, day, used: 99, begun };
     let told = one.ask(&main_key(), &Ask { memory, ..ask(Vec::new()) }).await.expect("an answer");
-    assert_eq!((told.ticket, told.used), (4_711, 99));
+    assert_eq!((told.ticket, told.used), (ticket, 99));
     server.cmd(&["FLUSHALL"]);
     let told = one.ask(&main_key(), &Ask { memory, ..ask(Vec::new()) }).await.expect("an answer");
-    assert_eq!((told.ticket, told.used), (4_711, 99));
+    assert!(told.ticket >= ticket + 990_000, "{ticket}, then {}", told.ticket);
+    assert_eq!(told.used, 99);
     assert!(told.closed >= Duration::from_millis(990), "a window passes: {:?}", told.closed);
     let later = Memory { day: Day::new(told.day.number() + 1), used: 7, ..memory };
     let turned =

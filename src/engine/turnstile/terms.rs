@@ -148,6 +148,8 @@ pub struct Memory {
     pub day: Day,
     /// The calls that were counted in it.
     pub used: u64,
+    /// [`Told::begun`] of that: what was counted in a history that began later is not among them.
+    pub begun: Stamp,
 }
 
 /// What became of a call, or of the key.

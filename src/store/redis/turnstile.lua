@@ -36,7 +36,7 @@ local channel, name, me = text(), text(), text()
 local wanted_until, calls, window = number(), number(), number()
 local unanswered, spacing_guard, forget_after, grace = number(), number(), number(), number()
 local limit, day_reset, reserve, kept_back = number(), number(), number(), number()
-local seen_ticket, seen_day, seen_used = number(), number(), number()
+local seen_ticket, seen_day, seen_used, seen_begun = number(), number(), number(), number()
 
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
@@ -47,7 +47,7 @@ local want = now <= wanted_until
 local fields = {
   'server', 'ticket', 'spaced', 'closed', 'widened', 'clean', 'refused', 'day', 'used', 'spent_at',
   'probe_at', 'level', 'level_at', 'credit1', 'credit2', 'credit3', 'virtual1', 'virtual2',
-  'virtual3', 'turn', 'turn_at', 'renewed', 'begun', 'at',
+  'virtual3', 'turn', 'turn_at', 'renewed', 'begun', 'before', 'at',
 }
 -- The others are numbers. Names of instances and servers may read as one, and are none.
 local is_name = {server = true, turn = true}
@@ -72,7 +72,9 @@ s.at = now
 if s.server ~= server or step > STEP_MAX then
   -- empty, or another process than the one that wrote this: what left last is not known here
   s.server, s.closed = server, math.max(s.closed or 0, now + window + forget_after)
-  s.spaced, s.turn, s.begun = math.max(s.spaced or 0, now), nil, now
+  s.spaced, s.turn, s.begun, s.before = math.max(s.spaced or 0, now), nil, now, nil
+  -- tickets of the history that ended here may be out there: none is given twice
+  s.ticket = math.max(s.ticket, now)
   call_all = true
 end
 s.widened, s.clean, s.refused = s.widened or 0, s.clean or 0, s.refused or 0
@@ -86,10 +88,6 @@ redis.call('ZREMRANGEBYSCORE', slots, '-inf', now)
 
 -- the day, which never goes back; what is in flight when it turns may be counted in either
 local today = math.floor((now / 1000000 - day_reset) / 86400)
-local function used_of(day)
-  local stored = tonumber(redis.call('HGET', days, day)) or 0
-  return day == seen_day and math.max(stored, seen_used) or stored
-end
 if not s.day then
   s.day = math.max(today, seen_day)
 elseif math.max(today, seen_day) > s.day then
@@ -101,8 +99,20 @@ elseif math.max(today, seen_day) > s.day then
   end
   s.closed, s.probe_at, s.spent_at = math.max(s.closed, now + pause), nil, nil
   redis.call('HINCRBY', days, s.day, redis.call('ZCARD', slots))
+  s.before = 0
 end
-s.used = used_of(s.day)
+s.used = tonumber(redis.call('HGET', days, s.day)) or 0
+-- of them, as far as is known, were counted before `begun`; what others remember of that time is not
+-- all that there was, and what was counted since comes on top
+s.before = s.before or s.used
+if seen_day == s.day then
+  local more = seen_used - s.used
+  if seen_begun < s.begun then
+    more = seen_used - s.before
+    s.before = math.max(s.before, seen_used)
+  end
+  if more > 0 then s.used = redis.call('HINCRBY', days, s.day, more) end
+end
 local day_ends = (s.day + 1) * DAY + day_reset * 1000000
 
 -- who waits where
@@ -243,9 +253,6 @@ end
 local question, reports = number(), number()
 for _ = 1, reports do report() end
 if reports > 0 then set(heard, me, string.format('%.0f %.0f', question, now)) end
-if s.used > (tonumber(redis.call('HGET', days, s.day)) or 0) then
-  redis.call('HSET', days, s.day, s.used)
-end
 
 local anew, known, forgotten = number() == 1, number(), false
 if missing[me] or late[me] then

@@ -106,7 +106,8 @@ impl RedisTurnstile {
             .arg(terms.withheld)
             .arg(ask.memory.ticket)
             .arg(ask.memory.day.number())
-            .arg(ask.memory.used);
+            .arg(ask.memory.used)
+            .arg(ask.memory.begun.0);
         call.arg(ask.number).arg(ask.again.len().saturating_add(ask.reports.len()));
         let new = ask.reports.iter().map(|report| (ask.number, *report));
         for (first, report) in ask.again.iter().copied().chain(new) {
