@@ -46,7 +46,7 @@ local want = now <= wanted_until
 -- what is known of the key
 local fields = {
   'server', 'ticket', 'spaced', 'closed', 'widened', 'clean', 'refused', 'day', 'used', 'spent_at',
-  'probe_at', 'level', 'level_at', 'credit1', 'credit2', 'credit3', 'virtual1', 'virtual2',
+  'probe_at', 'probe', 'level', 'level_at', 'credit1', 'credit2', 'credit3', 'virtual1', 'virtual2',
   'virtual3', 'turn', 'turn_at', 'renewed', 'begun', 'before', 'at',
 }
 -- The others are numbers. Names of instances and servers may read as one, and are none.
@@ -102,8 +102,8 @@ elseif math.max(today, seen_day) > s.day then
   s.before = 0
 end
 s.used = tonumber(redis.call('HGET', days, s.day)) or 0
--- of them, as far as is known, were counted before `begun`; what others remember of that time is not
--- all that there was, and what was counted since comes on top
+-- Of them, as far as is known, so many were counted before `begun`. Each remembers a part of that
+-- time, and what was counted since comes on top.
 s.before = s.before or s.used
 if seen_day == s.day then
   local more = seen_used - s.used
@@ -225,6 +225,8 @@ local function report()
     if redis.call('ZREM', slots, ticket) == 1 then
       local left = redis.call('HINCRBY', days, at, -1)
       if at == s.day then s.used = math.max(left, 0) end
+      -- nobody has been asked
+      if s.probe_at and ticket == s.probe then s.probe_at = now end
     end
   elseif first <= heard_last then
     return
@@ -338,7 +340,7 @@ local function grant(turn)
   s.spaced = from + spacing
   s['credit' .. class] = s['credit' .. class] - 1
   if paced(class) then s.level = math.max(0, s.level - 1) end
-  if s.probe_at then s.probe_at = now + PROBE_EVERY end
+  if s.probe_at then s.probe_at, s.probe = now + PROBE_EVERY, s.ticket end
   -- the tenant has had its turn, and within it the instance
   local weight = tonumber(redis.call('HGET', weights, class .. '\0' .. tenant)) or 1
   local finish = turn.start + 1 / math.max(1, weight)
