@@ -118,9 +118,14 @@ impl Budget {
     }
 
     fn roll_to(&mut self, day: Day) -> bool {
-        if day <= self.day {
-            return false;
+        let turns = day > self.day;
+        if turns {
+            self.begin(day);
         }
+        turns
+    }
+
+    fn begin(&mut self, day: Day) {
         self.day = day;
         self.counted = None;
         self.in_hand = 0;
@@ -129,7 +134,6 @@ impl Budget {
         // what failed in the old day says nothing of the store now
         self.failures = 0;
         self.retry_at = Mono::default();
-        true
     }
 
     /// Whether a call can be taken now.
@@ -232,12 +236,13 @@ impl Budget {
 
     /// Takes what a store says that several instances count in: `used` calls of `day` have left or
     /// are about to, and if the upstream said that it is spent, it is asked again after `spent`.
-    /// This budget then holds nothing in hand.
+    /// This budget then holds nothing in hand. A store whose clock was far ahead goes back to the
+    /// day that it is.
     pub fn adopt(&mut self, day: Day, used: u64, spent: Option<Duration>, now: Mono) {
-        self.roll_to(day);
-        if day == self.day {
-            self.counted = Some(used);
+        if day != self.day {
+            self.begin(day);
         }
+        self.counted = Some(used);
         if spent.is_some() && self.probe_at.is_none() {
             self.spent_at = now;
         }

@@ -52,6 +52,18 @@ fn a_store_that_has_seen_a_later_day_is_followed() {
 }
 
 #[test]
+fn a_store_that_several_count_in_is_followed_back_from_a_day_that_was_far_ahead() {
+    let reset = DayReset::default();
+    let mut budget = Budget::new(100, 4, reset, NOON);
+    let today = budget.day();
+    let now = Mono::default();
+    budget.adopt(Day::new(today.number() + 30), 100, None, now);
+    assert_eq!(budget.stock(now), Stock::Spent);
+    budget.adopt(today, 40, None, now);
+    assert_eq!((budget.day(), budget.remaining(now)), (today, 60));
+}
+
+#[test]
 fn a_store_that_fails_is_asked_again_later_and_gives_nothing() {
     let mut budget = Budget::new(10, 4, DayReset::default(), NOON);
     for _ in 0..FAILURES_MAX {

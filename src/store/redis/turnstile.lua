@@ -23,7 +23,7 @@ local PROBE_EVERY, PROBE_NEAR_TURN, NEAR_TURN = 3600000000, 10000000, 120000000
 local DAY_TURN_PAUSE = 2000000
 local NARROW_AFTER, NARROW_STEP, WIDEN_STEP, WIDEN_MAX = 500, 5000, 10000, 1000000
 local LATENESS_MAX, STEP_MAX = 50000, 50000
-local STATE_KEPT, DAYS_KEPT, RENEW_EVERY = 172800, 432000, 3600000000
+local STATE_KEPT, COUNTS_KEPT, DAYS_KEPT, RENEW_EVERY = 172800, 432000, 4, 3600000000
 
 local place = 0
 local function text()
@@ -86,21 +86,51 @@ end
 
 redis.call('ZREMRANGEBYSCORE', slots, '-inf', now)
 
--- the day, which never goes back; what is in flight when it turns may be counted in either
+-- The day does not go back, but for a clock that was far ahead: what it counted is added to the day.
 local today = math.floor((now / 1000000 - day_reset) / 86400)
-if not s.day then
-  s.day = math.max(today, seen_day)
-elseif math.max(today, seen_day) > s.day then
-  s.day = math.max(today, seen_day)
+local function is_ahead(day) return day > today + 1 end
+local function day_of(day) return is_ahead(day) and s.day or day end
+
+local function count(day, more)
+  local total = redis.call('HINCRBY', days, day, more)
+  if total == more then redis.call('EXPIRE', days, COUNTS_KEPT) end
+  return total
+end
+
+-- The day has begun: the newest are kept, and none that lies ahead.
+local function tidy_days()
+  local kept, all, ahead = {}, redis.call('HGETALL', days), 0
+  for i = 1, #all, 2 do
+    local day = tonumber(all[i])
+    if is_ahead(day) then
+      ahead = ahead + tonumber(all[i + 1])
+      redis.call('HDEL', days, all[i])
+    else
+      kept[#kept + 1] = day
+    end
+  end
+  if ahead > 0 then count(s.day, ahead) end
+  table.sort(kept, function(a, b) return a > b end)
+  for i = DAYS_KEPT + 1, #kept do redis.call('HDEL', days, kept[i]) end
+end
+
+local newest = is_ahead(seen_day) and today or math.max(today, seen_day)
+if not s.day or is_ahead(s.day) then
+  s.day, s.before = newest, nil
+  tidy_days()
+elseif newest > s.day then
+  s.day, s.before = newest, 0
   local pause = DAY_TURN_PAUSE
   if s.probe_at then
     -- the same for all instances, and spread over the keys
     pause = math.max(pause, 1000000 + s.spent_at % 29000000)
   end
   s.closed, s.probe_at, s.spent_at = math.max(s.closed, now + pause), nil, nil
-  redis.call('HINCRBY', days, s.day, redis.call('ZCARD', slots))
-  s.before = 0
+  -- what is in flight may be counted in either day
+  count(s.day, redis.call('ZCARD', slots))
+  tidy_days()
 end
+seen_day = day_of(seen_day)
 s.used = tonumber(redis.call('HGET', days, s.day)) or 0
 -- Of them, as far as is known, so many were counted before `begun`. Each remembers a part of that
 -- time, and what was counted since comes on top.
@@ -111,7 +141,7 @@ if seen_day == s.day then
     more = seen_used - s.before
     s.before = math.max(s.before, seen_used)
   end
-  if more > 0 then s.used = redis.call('HINCRBY', days, s.day, more) end
+  if more > 0 then s.used = count(s.day, more) end
 end
 local day_ends = (s.day + 1) * DAY + day_reset * 1000000
 
@@ -219,11 +249,12 @@ local heard_last = mine and tonumber(string.match(mine, '^%d+')) or 0
 local function report()
   local first, kind = number(), text()
   local ticket, at, span = number(), number(), number()
+  if kind == 'returned' or kind == 'spent' or kind == 'used' then at = day_of(at) end
   if kind == 'held' then
     redis.call('ZADD', slots, 'XX', at + span + s.widened, ticket)
   elseif kind == 'returned' then
     if redis.call('ZREM', slots, ticket) == 1 then
-      local left = redis.call('HINCRBY', days, at, -1)
+      local left = count(at, -1)
       if at == s.day then s.used = math.max(left, 0) end
       -- nobody has been asked
       if s.probe_at and ticket == s.probe then s.probe_at = now end
@@ -248,7 +279,7 @@ local function report()
     s.probe_at = now + (now - turned < NEAR_TURN and PROBE_NEAR_TURN or PROBE_EVERY)
     call_all = true
   elseif kind == 'used' then
-    local total = redis.call('HINCRBY', days, at, ticket)
+    local total = count(at, ticket)
     if at == s.day then s.used = total end
   end
 end
@@ -329,8 +360,7 @@ end
 
 local function grant(turn)
   local class, tenant, list = turn.class, turn.tenant, who(turn.class, turn.tenant)
-  s.ticket, s.used = s.ticket + 1, redis.call('HINCRBY', days, s.day, 1)
-  if s.used == 1 then redis.call('EXPIRE', days, DAYS_KEPT) end
+  s.ticket, s.used = s.ticket + 1, count(s.day, 1)
   add(slots, now + window + unanswered + s.widened, s.ticket)
   local spacing = math.floor((window + spacing_guard + s.widened) / calls)
   local from = now
@@ -449,7 +479,7 @@ if renews then
     redis.call('EXPIRE', lines[class], STATE_KEPT)
     redis.call('EXPIRE', finishes[class], STATE_KEPT)
   end
-  redis.call('EXPIRE', days, DAYS_KEPT)
+  redis.call('EXPIRE', days, COUNTS_KEPT)
 end
 
 return {
