@@ -140,7 +140,7 @@ async fn who_has_not_asked_for_an_hour_is_forgotten() {
     let says = Ask { reports: vec![Report::Closed { span: Duration::ZERO }], ..ask(Vec::new()) };
     tell(&one, &says).await;
     let long_ago = (told.at.0 - 3_601_000_000).to_string();
-    server.cmd(&["HSET", heard, "gone", &format!("7 {long_ago}")]);
+    server.cmd(&["HSET", heard, "gone", &format!("7 0 {long_ago}")]);
     server.cmd(&["HSET", STATE, "renewed", &long_ago]);
     tell(&one, &ask(Vec::new())).await;
     assert_eq!(server.cmd(&["HKEYS", heard]), "one");

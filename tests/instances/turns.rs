@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ctct_proxy::engine::turnstile::Ask;
+use ctct_proxy::engine::turnstile::{Ask, Turn, Whose};
 use ctct_proxy::store::SharedTurnstile as _;
 
 use crate::redis::RedisServer;
@@ -67,4 +67,21 @@ async fn a_place_that_the_line_has_lost_is_taken_again_by_who_still_waits() {
     for instance in [&other, &one] {
         until_granted(instance, &Ask { grace: Duration::from_secs(9), ..ask(Vec::new()) }).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_is_far_away_is_given_its_own_time_to_come() {
+    let grace = Duration::from_millis(300);
+    let server = RedisServer::start();
+    let near = turnstile(&server, "near").await;
+    let far = near.seen_as("far");
+    opened(&near).await;
+    let called = Ask { grace, ..waits("a", 1) };
+    let called = far.ask(&main_key(), &called).await.expect("an answer");
+    let told = near.ask(&main_key(), &ask(vec![place("b", 1)])).await.expect("an answer");
+    let Some(Turn { whose: Whose::Another, due }) = told.next else { panic!("{told:?}") };
+    assert!(due > grace / 3, "to ask again before is of no use: {due:?}");
+    let taken = until_granted(&near, &ask(Vec::new())).await;
+    let after = Duration::from_micros(taken.at.0 - called.at.0);
+    assert!(after >= grace, "its turn was taken after {after:?}");
 }

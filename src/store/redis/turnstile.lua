@@ -22,7 +22,7 @@ local BURST, LOOK_AGAIN = 300000000, 60000000
 local PROBE_EVERY, PROBE_NEAR_TURN, NEAR_TURN = 3600000000, 10000000, 120000000
 local DAY_TURN_PAUSE = 2000000
 local NARROW_AFTER, NARROW_STEP, WIDEN_STEP, WIDEN_MAX = 500, 5000, 10000, 1000000
-local LATENESS_MAX, STEP_MAX = 50000, 50000
+local LATENESS_MAX, STEP_MAX, GRACE_MAX = 50000, 50000, 1000000
 local STATE_KEPT, COUNTS_KEPT, DAYS_KEPT, RENEW_EVERY = 172800, 432000, 4, 3600000000
 
 local place = 0
@@ -86,7 +86,7 @@ end
 
 redis.call('ZREMRANGEBYSCORE', slots, '-inf', now)
 
--- The day does not go back, but for a clock that was far ahead: what it counted is added to the day.
+-- The day does not go back, but for a clock that was far ahead: what that counted is added to it.
 local today = math.floor((now / 1000000 - day_reset) / 86400)
 local function is_ahead(day) return day > today + 1 end
 local function day_of(day) return is_ahead(day) and s.day or day end
@@ -215,6 +215,22 @@ local function set_waiting(class, tenant, weight, count)
   end
 end
 
+-- Of an instance: the number of the last question that told anything, how late it may come when it
+-- is called, and when that was written down.
+local function heard_of(instance)
+  local written = redis.call('HGET', heard, instance)
+  if not written then return 0, 0, now end
+  local last, late_by, at = string.match(written, '^(%d+) (%d+) (%d+)$')
+  return tonumber(last), tonumber(late_by), tonumber(at)
+end
+local told_last, grace_then, heard_at = heard_of(me)
+
+-- How late it may come: as its own way to here has it, if that is longer than the asker's.
+local function grace_of(instance)
+  local _, own = heard_of(instance)
+  return math.max(own, grace)
+end
+
 -- those that missed a turn, and those that missed two since they were last heard
 local late, missing = {}, {}
 local misses = redis.call('HGETALL', absent)
@@ -242,10 +258,7 @@ end
 
 -- What calls that were granted before have become. A question that was not answered may have been
 -- heard, once or many times: what it says is told again with the number of the first that told it,
--- and has its effect once. Of an instance the number of the last question that told anything is
--- kept, and when that was.
-local mine = redis.call('HGET', heard, me)
-local heard_last = mine and tonumber(string.match(mine, '^%d+')) or 0
+-- and has its effect once.
 local function report()
   local first, kind = number(), text()
   local ticket, at, span = number(), number(), number()
@@ -259,7 +272,7 @@ local function report()
       -- nobody has been asked
       if s.probe_at and ticket == s.probe then s.probe_at = now end
     end
-  elseif first <= heard_last then
+  elseif first <= told_last then
     return
   elseif kind == 'clean' then
     s.clean = s.clean + 1
@@ -285,7 +298,11 @@ local function report()
 end
 local question, reports = number(), number()
 for _ = 1, reports do report() end
-if reports > 0 then set(heard, me, string.format('%.0f %.0f', question, now)) end
+if reports > 0 then told_last = question end
+local own = math.min(grace, GRACE_MAX)
+if reports > 0 or math.abs(own - grace_then) > own / 4 or now - heard_at > RENEW_EVERY / 2 then
+  set(heard, me, string.format('%.0f %.0f %.0f', told_last, own, now))
+end
 
 local anew, known, forgotten = number() == 1, number(), false
 if missing[me] or late[me] then
@@ -411,7 +428,7 @@ while want and not granted and not is_spent() do
   if turn.instance == me then
     grant(turn)
     granted = turn
-  elseif s.turn == turn.instance and now >= s.turn_at + grace then
+  elseif s.turn == turn.instance and now >= s.turn_at + grace_of(turn.instance) then
     miss(turn)
   else
     break
@@ -449,6 +466,10 @@ elseif told then
   end
 end
 s.turn = not call_all and told or nil
+if s.turn and told ~= me then
+  -- the asker adds its own grace to what it is told
+  due = math.max(due, s.turn_at + grace_of(told) - grace)
+end
 
 -- each key has its time to live from when it is made, and all get it anew now and then
 local renews = now - (s.renewed or 0) > RENEW_EVERY
