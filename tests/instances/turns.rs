@@ -85,3 +85,38 @@ async fn one_that_is_far_away_is_given_its_own_time_to_come() {
     let after = Duration::from_micros(taken.at.0 - called.at.0);
     assert!(after >= grace, "its turn was taken after {after:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_many_places_of_one_that_died_are_dropped_over_several_questions() {
+    const PLACES: u64 = 2_000;
+    const AT_ONCE: u64 = 200;
+    let server = RedisServer::start();
+    let one = turnstile(&server, "one").await;
+    let dead = one.seen_as("dead");
+    opened(&one).await;
+    for first in (0..PLACES).step_by(500) {
+        let places = (first..first + 500).map(|n| place(&format!("t{n}"), 1)).collect();
+        let says = Ask { wanted_until: None, ..ask(places) };
+        dead.ask(&main_key(), &says).await.expect("an answer");
+    }
+    let left = || server.cmd(&["HGET", "ctct-proxy:{main}:busy", "dead"]).parse().unwrap_or(0_u64);
+    assert_eq!(left(), PLACES);
+    let (mut before, mut questions) = (PLACES, 0);
+    // behind all of them
+    one.ask(&main_key(), &waits("z", 1)).await.expect("an answer");
+    loop {
+        let told = one.ask(&main_key(), &ask(Vec::new())).await.expect("an answer");
+        let now = left();
+        assert!(before - now <= AT_ONCE, "{before} places, then {now}");
+        if told.granted.is_some() {
+            break;
+        }
+        if now > 0 && now < before {
+            questions += 1;
+            let again = Turn { whose: Whose::Mine, due: Duration::ZERO };
+            assert_eq!(told.next, Some(again), "{now} are left");
+        }
+        before = now;
+    }
+    assert_eq!(questions, PLACES / AT_ONCE - 1);
+}

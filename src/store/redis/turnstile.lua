@@ -23,6 +23,7 @@ local PROBE_EVERY, PROBE_NEAR_TURN, NEAR_TURN = 3600000000, 10000000, 120000000
 local DAY_TURN_PAUSE = 2000000
 local NARROW_AFTER, NARROW_STEP, WIDEN_STEP, WIDEN_MAX = 500, 5000, 10000, 1000000
 local LATENESS_MAX, STEP_MAX, GRACE_MAX = 50000, 50000, 1000000
+local DROPS_MAX = 200
 local STATE_KEPT, COUNTS_KEPT, DAYS_KEPT, RENEW_EVERY = 172800, 432000, 4, 3600000000
 
 local place = 0
@@ -237,7 +238,9 @@ local misses = redis.call('HGETALL', absent)
 for i = 1, #misses, 2 do
   if misses[i + 1] == '1' then late[misses[i]] = true else missing[misses[i]] = true end
 end
--- The tenant and the instance whose turn it is in a class.
+-- The tenant and the instance whose turn it is in a class; those that are missing lose their places
+-- on the way. One may have thousands: what is left is for the next question, lest all others wait.
+local drops, is_unfinished = 0, false
 local function first_of(class)
   while true do
     local first = redis.call('ZRANGE', lines[class], 0, 0, 'WITHSCORES')
@@ -247,6 +250,11 @@ local function first_of(class)
     if instance and not missing[instance] then
       return {class = class, tenant = tenant, instance = instance, start = tonumber(first[2])}
     end
+    if drops >= DROPS_MAX then
+      is_unfinished = true
+      return nil
+    end
+    drops = drops + 1
     if instance then
       redis.call('LPOP', list)
       redis.call('HDEL', waits, waiting(class, tenant, instance))
@@ -356,6 +364,7 @@ local function in_turn(at)
       if from <= at then firsts[class] = first end
     end
   end
+  if is_unfinished then return nil, nil end
   for _ = 1, 2 do
     for class = 1, 3 do
       if firsts[class] and s['credit' .. class] > 0 then return firsts[class], opens end
@@ -515,8 +524,9 @@ return {
     s.refused,
   },
   {
-    told == nil and 0 or (told == me and 1 or 2),
-    due and math.max(0, due - now) or -1,
+    -- who is told that it is its turn at once asks again
+    (told == me or is_unfinished) and 1 or (told and 2 or 0),
+    is_unfinished and 0 or (due and math.max(0, due - now) or -1),
     forgotten and 1 or 0,
     redis.call('HLEN', busy),
   },
