@@ -107,6 +107,10 @@ async fn what_is_told_again_has_its_effect_once() {
         assert_eq!((told.refused, told.widened), (1, heard.widened), "{number}");
         assert!(told.closed < heard.closed, "{number}");
     }
+    // one that was under way for long comes after those that were asked later
+    assert_eq!(tell(&one, &first).await.used, 38);
+    let repeats = Ask { number: 110, again, ..ask(Vec::new()) };
+    assert_eq!(tell(&one, &repeats).await.used, 38);
     let other = tell(&one.seen_as("other"), &Ask { number: 3, ..first.clone() }).await;
     assert_eq!(other.used, 75, "another instance has numbers of its own");
 }

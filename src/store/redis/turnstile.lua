@@ -24,7 +24,7 @@ local DAY_TURN_PAUSE = 2000000
 local NARROW_AFTER, NARROW_STEP, WIDEN_STEP, WIDEN_MAX = 500, 5000, 10000, 1000000
 local LATENESS_MAX, STEP_MAX, GRACE_MAX = 50000, 50000, 1000000
 local DROPS_MAX = 200
-local STATE_KEPT, COUNTS_KEPT, DAYS_KEPT, RENEW_EVERY = 172800, 432000, 4, 3600000000
+local RENEW_EVERY = 3600000000
 
 local place = 0
 local function text()
@@ -89,36 +89,15 @@ redis.call('ZREMRANGEBYSCORE', slots, '-inf', now)
 
 -- The day does not go back, but for a clock that was far ahead: what that counted is added to it.
 local today = math.floor((now / 1000000 - day_reset) / 86400)
-local function is_ahead(day) return day > today + 1 end
+local tomorrow = today + 1
+local function is_ahead(day) return day > tomorrow end
 local function day_of(day) return is_ahead(day) and s.day or day end
-
-local function count(day, more)
-  local total = redis.call('HINCRBY', days, day, more)
-  if total == more then redis.call('EXPIRE', days, COUNTS_KEPT) end
-  return total
-end
-
--- The day has begun: the newest are kept, and none that lies ahead.
-local function tidy_days()
-  local kept, all, ahead = {}, redis.call('HGETALL', days), 0
-  for i = 1, #all, 2 do
-    local day = tonumber(all[i])
-    if is_ahead(day) then
-      ahead = ahead + tonumber(all[i + 1])
-      redis.call('HDEL', days, all[i])
-    else
-      kept[#kept + 1] = day
-    end
-  end
-  if ahead > 0 then count(s.day, ahead) end
-  table.sort(kept, function(a, b) return a > b end)
-  for i = DAYS_KEPT + 1, #kept do redis.call('HDEL', days, kept[i]) end
-end
+local function count(day, more) return count_in(days, day, more) end
 
 local newest = is_ahead(seen_day) and today or math.max(today, seen_day)
 if not s.day or is_ahead(s.day) then
   s.day, s.before = newest, nil
-  tidy_days()
+  tidy_days(days, s.day, tomorrow)
 elseif newest > s.day then
   s.day, s.before = newest, 0
   local pause = DAY_TURN_PAUSE
@@ -129,7 +108,7 @@ elseif newest > s.day then
   s.closed, s.probe_at, s.spent_at = math.max(s.closed, now + pause), nil, nil
   -- what is in flight may be counted in either day
   count(s.day, redis.call('ZCARD', slots))
-  tidy_days()
+  tidy_days(days, s.day, tomorrow)
 end
 seen_day = day_of(seen_day)
 s.used = tonumber(redis.call('HGET', days, s.day)) or 0
@@ -147,18 +126,6 @@ end
 local day_ends = (s.day + 1) * DAY + day_reset * 1000000
 
 -- who waits where
-
--- Sets a field of a hash that may be new.
-local function set(hash, field, value)
-  if redis.call('HSET', hash, field, value) == 1 and redis.call('HLEN', hash) == 1 then
-    redis.call('EXPIRE', hash, STATE_KEPT)
-  end
-end
-local function add(zset, score, member)
-  if redis.call('ZADD', zset, score, member) == 1 and redis.call('ZCARD', zset) == 1 then
-    redis.call('EXPIRE', zset, STATE_KEPT)
-  end
-end
 
 local function who(class, tenant) return base .. 'who:' .. class .. ':' .. tenant end
 local function waiting(class, tenant, at) return class .. '\0' .. tenant .. '\0' .. at end
@@ -216,19 +183,10 @@ local function set_waiting(class, tenant, weight, count)
   end
 end
 
--- Of an instance: the number of the last question that told anything, how late it may come when it
--- is called, and when that was written down.
-local function heard_of(instance)
-  local written = redis.call('HGET', heard, instance)
-  if not written then return 0, 0, now end
-  local last, late_by, at = string.match(written, '^(%d+) (%d+) (%d+)$')
-  return tonumber(last), tonumber(late_by), tonumber(at)
-end
-local told_last, grace_then, heard_at = heard_of(me)
-
+local told_last, grace_then, heard_at = heard_of(heard, me)
 -- How late it may come: as its own way to here has it, if that is longer than the asker's.
 local function grace_of(instance)
-  local _, own = heard_of(instance)
+  local _, own = heard_of(heard, instance)
   return math.max(own, grace)
 end
 
@@ -306,10 +264,10 @@ local function report()
 end
 local question, reports = number(), number()
 for _ = 1, reports do report() end
-if reports > 0 then told_last = question end
+if reports > 0 then told_last = math.max(told_last, question) end
 local own = math.min(grace, GRACE_MAX)
-if reports > 0 or math.abs(own - grace_then) > own / 4 or now - heard_at > RENEW_EVERY / 2 then
-  set(heard, me, string.format('%.0f %.0f %.0f', told_last, own, now))
+if reports > 0 or math.abs(own - grace_then) > own / 4 or now - heard_at > HEARD_KEPT / 2 then
+  write_heard(heard, me, told_last, own, now)
 end
 
 local anew, known, forgotten = number() == 1, number(), false
@@ -484,11 +442,7 @@ end
 local renews = now - (s.renewed or 0) > RENEW_EVERY
 if renews then
   s.renewed = now
-  local all = redis.call('HGETALL', heard)
-  for i = 1, #all, 2 do
-    local at = tonumber(string.match(all[i + 1], '%d+$'))
-    if now - at > RENEW_EVERY then redis.call('HDEL', heard, all[i]) end
-  end
+  forget_silent(heard, now)
 end
 local write, gone = {}, {}
 for _, field in ipairs(fields) do

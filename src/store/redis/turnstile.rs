@@ -22,6 +22,7 @@ use crate::engine::{ApiKeyName, Class, Day, TenantName};
 use crate::store::{InstanceInfo, SharedTurnstile, StoreError};
 
 const ATTEMPT: &str = "ask for a slot";
+const SCRIPT: &str = concat!(include_str!("turnstile/kept.lua"), include_str!("turnstile.lua"));
 /// Between two tries to listen: word that is missed meanwhile is made up for by asking.
 const LISTEN_AGAIN: Duration = Duration::from_millis(250);
 
@@ -56,7 +57,7 @@ impl RedisTurnstile {
     }
 
     pub(super) fn new(link: Link, names: Names, instance: &InstanceInfo) -> Self {
-        let script = Arc::new(Script::new(include_str!("turnstile.lua")));
+        let script = Arc::new(Script::new(SCRIPT));
         let roll_script = Arc::new(Script::new(include_str!("roll.lua")));
         Self {
             link,
