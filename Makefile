@@ -20,7 +20,7 @@ test: deps ## All that must pass: form, lints, tests, fuzz targets
 	$(CARGO) test --locked
 	@CARGO="$(CARGO)" fuzz/run.sh
 
-fuzz: deps ## Each fuzz target for FUZZ_SECONDS (60), two at a time (FUZZ=target runs that alone)
+fuzz: deps ## Each fuzz target for FUZZ_SECONDS (60), three at a time (FUZZ=target runs that alone)
 	@CARGO="$(CARGO)" fuzz/run.sh $(FUZZ)
 
 bench: ## Benchmarks

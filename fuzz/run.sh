@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs each fuzz target for FUZZ_SECONDS, two at a time. The workspace has no code that could break memory but
+# Runs each fuzz target for FUZZ_SECONDS, three at a time. The workspace has no code that could break memory but
 # one system call, so there is no sanitizer: a stable toolchain and the tests' own build of what we depend on do.
 # Arguments are names of targets; without any, all are run. New inputs stay in target/fuzz/corpus.
 set -euo pipefail
@@ -56,4 +56,4 @@ fi
 RUSTC_WORKSPACE_WRAPPER=$root/fuzz/rustc.sh CARGO_INCREMENTAL=0 \
     "${CARGO:-cargo}" build --locked --manifest-path "$root/fuzz/Cargo.toml" --bins
 export FUZZ_SECONDS=$seconds
-printf '%s\n' "${targets[@]}" | xargs -P "${FUZZ_JOBS:-2}" -I{} "$root/fuzz/run.sh" --one {}
+printf '%s\n' "${targets[@]}" | xargs -P "${FUZZ_JOBS:-3}" -I{} "$root/fuzz/run.sh" --one {}

@@ -1,7 +1,7 @@
 //! Every kind of trouble with the server, at random, under load without end: never a call too many,
 //! and calls go on within two seconds of the server's return.
 //!
-//! `CTCT_PROXY_TEST_CHAOS_SECS` is how long, 60 if it is not set; `CTCT_PROXY_TEST_SEED` repeats a
+//! `CTCT_PROXY_TEST_CHAOS_SECS` is how long, 45 if it is not set; `CTCT_PROXY_TEST_SEED` repeats a
 //! run as far as real time allows.
 
 use std::time::Duration;
@@ -111,7 +111,7 @@ async fn no_trouble_with_the_server_lets_a_call_too_many_leave() {
     }
     let fleet = Fleet::start(&lines.iter().map(Line::url).collect::<Vec<_>>()).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let (started, span) = (Watch::start(), number("CTCT_PROXY_TEST_CHAOS_SECS", 60));
+    let (started, span) = (Watch::start(), number("CTCT_PROXY_TEST_CHAOS_SECS", 45));
     let mut troubles = TROUBLES.iter().copied().cycle();
     while started.elapsed() < Duration::from_secs(span) {
         let trouble = troubles.next().expect("without end");

@@ -1,7 +1,7 @@
 //! Programs and their server are killed, stopped and emptied at random while tokens are refreshed
 //! all the time: no grant is lost, and no call too many arrives.
 //!
-//! `CTCT_PROXY_TEST_CHAOS_SECS` is how long, 60 if it is not set.
+//! `CTCT_PROXY_TEST_CHAOS_SECS` is how long, 45 if it is not set.
 
 use std::time::Duration;
 
@@ -71,7 +71,7 @@ async fn no_grant_is_lost_whatever_is_killed_and_no_call_too_many_arrives() {
     for tenant in &tenants {
         world.connect(tenant).await;
     }
-    let (started, span) = (Watch::start(), number("CTCT_PROXY_TEST_CHAOS_SECS", 60));
+    let (started, span) = (Watch::start(), number("CTCT_PROXY_TEST_CHAOS_SECS", 45));
     let mut callers = Vec::new();
     let mut strikes = STRIKES.iter().copied().cycle();
     while started.elapsed() < Duration::from_secs(span) {
