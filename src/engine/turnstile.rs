@@ -13,6 +13,7 @@ mod line;
 mod loss;
 mod roll;
 mod terms;
+mod trips;
 
 use std::time::Duration;
 
@@ -34,14 +35,13 @@ use clock::StoreClock;
 use keeping::Keeping;
 use line::Line;
 use roll::Standing;
+use trips::Trips;
 
 /// A slot is used at least this soon after it was asked for, or given back; longer where the store
 /// answers slowly.
 const LIFE_MIN: Duration = Duration::from_millis(50);
 /// The longest life: a store that answers more slowly gives no slots that can be used.
 const LIFE_MAX: Duration = Duration::from_millis(450);
-/// So many of the last questions tell what one takes.
-const TRIPS: usize = 8;
 /// The least time that an instance may be late for its turn: a busy machine's timers.
 const GRACE_MIN: Duration = Duration::from_millis(30);
 /// Without word of a turn, those who wait ask this often: word may have been lost.
@@ -74,10 +74,7 @@ pub struct Turnstile {
     in_hand: Option<(Ticket, Class, TenantName)>,
     /// The life that was promised with the question under way.
     life: Duration,
-    /// What the last questions took. The least counts: a server that stood still for a moment is
-    /// not far away.
-    trips: [Duration; TRIPS],
-    trip_next: usize,
+    trips: Trips,
     memory: Memory,
     /// Since when the store knows who waits.
     begun: Option<Stamp>,
@@ -112,8 +109,7 @@ impl Turnstile {
             poll_at: now,
             in_hand: None,
             life: LIFE_MIN,
-            trips: [Duration::ZERO; TRIPS],
-            trip_next: 0,
+            trips: Trips::default(),
             memory: Memory::default(),
             begun: None,
             refused: 0,
@@ -170,7 +166,7 @@ impl Turnstile {
         let new = reports.iter().map(|report| (self.number, *report));
         self.asked = Some((now, again.iter().copied().chain(new).collect()));
         let (line, anew) = self.line.tell();
-        self.life = LIFE_MIN.saturating_add(self.trip().saturating_mul(2)).min(LIFE_MAX);
+        self.life = LIFE_MIN.saturating_add(self.trips.least().saturating_mul(2)).min(LIFE_MAX);
         self.turn_at = Mono::NEVER;
         Ask {
             wanted_until: (want && !self.line.is_empty())
@@ -207,10 +203,7 @@ impl Turnstile {
     /// How late another instance may be before its turn is taken. A busy server makes all late, so
     /// what a question mostly takes counts: those who ask too soon keep it busy.
     fn grace(&self) -> Duration {
-        let mut trips = self.trips;
-        trips.sort_unstable();
-        let median = trips.get(TRIPS / 2).copied().unwrap_or_default();
-        median.saturating_mul(2).saturating_add(GRACE_MIN)
+        self.trips.median().saturating_mul(2).saturating_add(GRACE_MIN)
     }
 
     /// The answer came; the calls of its day that are used or kept.
@@ -223,7 +216,7 @@ impl Turnstile {
     ) -> u64 {
         let Some((asked, _)) = self.asked.take() else { return told.used };
         let counted = told.used.saturating_add(self.keeping.told(&told, asked));
-        self.learn_trip(now.since(asked));
+        self.trips.learn(now.since(asked));
         let begun = self.begun.replace(told.begun);
         let is_another = begun.is_some_and(|begun| begun != told.begun);
         if is_another {
@@ -281,7 +274,7 @@ impl Turnstile {
     /// Word came from the store of whose turn it is.
     pub fn turn(&mut self, turn: Turn, now: Mono) {
         // it takes as long to ask as it took to hear
-        let due = now.plus(turn.due.saturating_sub(self.trip().saturating_sub(GRACE_MIN)));
+        let due = now.plus(turn.due.saturating_sub(self.trips.least().saturating_sub(GRACE_MIN)));
         match turn.whose {
             Whose::Mine => self.turn_at = due,
             Whose::Another => {
@@ -388,20 +381,6 @@ impl Turnstile {
     #[must_use]
     pub fn next_in(&self, now: Mono) -> Duration {
         if self.turn_at == Mono::NEVER { Duration::ZERO } else { self.turn_at.since(now) }
-    }
-
-    fn trip(&self) -> Duration {
-        self.trips.into_iter().min().unwrap_or_default()
-    }
-
-    fn learn_trip(&mut self, took: Duration) {
-        if self.begun.is_none() {
-            self.trips = [took; TRIPS];
-        }
-        if let Some(trip) = self.trips.get_mut(self.trip_next) {
-            *trip = took;
-        }
-        self.trip_next = self.trip_next.saturating_add(1).checked_rem(TRIPS).unwrap_or_default();
     }
 }
 
